@@ -1,0 +1,17 @@
+from .data import Images as Images
+from .data import as_images as as_images
+from .data import open_images as open_images
+from .engine import audit as audit
+from .encoders import Encoder as Encoder
+from .encoders import Layer as Layer
+from .encoders import ResNet9 as ResNet9
+from .encoders import load_encoder as load_encoder
+from .errors import MemlocError as MemlocError
+from .errors import MemlocWarning as MemlocWarning
+from .pretrain import EncoderPair as EncoderPair
+from .pretrain import Ensemble as Ensemble
+from .pretrain import load_run as load_run
+from .pretrain import train_ensemble as train_ensemble
+from .pretrain import train_pair as train_pair
+from .results import Audit as Audit
+from .views import Views as Views

@@ -1,0 +1,197 @@
+"""Images with stable point ids, names and labels, held as uint8 and handed out by row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memloc.errors import DataError, ShapeError
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set of images in memory.
+
+    Attributes:
+        pixels: uint8, shape (point, channel, height, width), one or three channels.
+        ids: int64, one per point, all different; a point keeps its id when files move or are listed in another order.
+        names: what a person calls each point: a relative path, or a row.
+        labels: class number per point, -1 where unknown; None without labels.
+        class_names: name of each class number.
+        skipped: files that could not be read, with the reason.
+        source: what to pass to `open_images` to get them again; None for arrays.
+
+    >>> images = as_images(np.zeros((3, 28, 28), np.uint8))
+    >>> len(images), images.pixels.shape, images.names
+    (3, torch.Size([3, 1, 28, 28]), ('0', '1', '2'))
+    """
+
+    pixels: Tensor
+    ids: Tensor
+    names: tuple[str, ...]
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    source: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Tensor) -> Images:
+        """Some of the images, in the order of `rows`."""
+        names = tuple(self.names[row] for row in rows.tolist())
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, pixels=self.pixels[rows], ids=self.ids[rows], names=names, labels=labels)
+
+    def rows_of(self, points: Tensor) -> Tensor:
+        """The row of each point id.
+
+        Raises:
+            DataError: an id that is not here.
+        """
+        order = self.ids.argsort()
+        place = torch.searchsorted(self.ids[order], points).clamp_max(len(self) - 1)
+        found = order[place]
+        missing = points[self.ids[found] != points]
+        if len(missing):
+            raise DataError(
+                f"{len(missing)} point ids are not among the images, the first {int(missing[0])}. Expected the images "
+                "that the run was made with. Pass the same --data and --external, unchanged."
+            )
+        return found
+
+    def hashes(self) -> np.ndarray:
+        """A hash of each image's pixels, int64: equal images have equal hashes."""
+        flat = self.pixels.contiguous().numpy().reshape(len(self), -1)
+        digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in flat)
+        return np.frombuffer(digests, dtype="<i8")
+
+    def fingerprint(self) -> str:
+        """A hash of all pixels and ids, whatever their order."""
+        pairs = np.stack([self.ids.numpy(), self.hashes()], axis=1)
+        return hashlib.blake2b(pairs[np.argsort(pairs[:, 0])].tobytes(), digest_size=16).hexdigest()
+
+
+def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, labels: Sequence[int] | Tensor | None = None) -> Images:
+    """Images from a tensor, an array, a map-style dataset or Images.
+
+    Args:
+        images: uint8 torch (N, C, H, W) or (N, H, W); uint8 numpy (N, H, W, C) or (N, H, W); a dataset of (image,
+            label) or image items, each a PIL image or a uint8 array of one size; or Images.
+        points: ids; 0 to N-1 by default.
+        labels: class numbers; a dataset's own by default.
+    Raises:
+        ShapeError: another type or shape. DataError: ids that repeat, labels of another length.
+
+    >>> as_images(torch.zeros(2, 3, 8, 8))
+    Traceback (most recent call last):
+    memloc.errors.ShapeError: images are torch.float32 of shape (2, 3, 8, 8). Expected uint8 with values 0 to 255. Pass \
+(images * 255).round().to(torch.uint8).
+    """
+    if not isinstance(images, Images):
+        pixels, found = _pixels(images)
+        if pixels.dtype != torch.uint8:
+            raise ShapeError(
+                f"images are {pixels.dtype} of shape {tuple(pixels.shape)}. Expected uint8 with values 0 to 255. "
+                "Pass (images * 255).round().to(torch.uint8)."
+            )
+        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+            raise ShapeError(
+                f"images have shape {tuple(pixels.shape)}. Expected (N, C, H, W) as torch or (N, H, W, C) as numpy, with 1 "
+                "or 3 channels. Move the axis of channels, for instance with images.permute(0, 3, 1, 2)."
+            )
+        images = Images(pixels, torch.arange(len(pixels)), tuple(str(row) for row in range(len(pixels))), found)
+    if points is not None:
+        ids = torch.as_tensor(points, dtype=torch.int64)
+        if ids.shape != (len(images),) or len(ids.unique()) != len(ids):
+            raise DataError(
+                f"points has shape {tuple(ids.shape)} and {len(ids.unique())} different ids for {len(images)} images. "
+                "Expected one id per image, all different. Pass points=torch.arange(len(images))."
+            )
+        images = replace(images, ids=ids, names=tuple(str(int(point)) for point in ids))
+    if labels is not None:
+        numbers = torch.as_tensor(labels, dtype=torch.int64)
+        if numbers.shape != (len(images),):
+            raise DataError(
+                f"labels have shape {tuple(numbers.shape)} for {len(images)} images. Expected one label per image. "
+                "Pass labels= in the order of the images, with -1 where unknown."
+            )
+        images = replace(images, labels=numbers)
+    return images
+
+
+def concatenate(first: Images, second: Images) -> Images:
+    """Both sets of images as one; row ids of the second continue after the first, ids of paths stay as they are.
+
+    >>> both = concatenate(as_images(np.zeros((2, 8, 8), np.uint8)), as_images(np.zeros((1, 8, 8), np.uint8)))
+    >>> both.ids.tolist()
+    [0, 1, 2]
+    """
+    if first.pixels.shape[1:] != second.pixels.shape[1:]:
+        raise DataError(
+            f"images of {_extent(first)} and of {_extent(second)} cannot be audited together. Expected one shape. "
+            "Pass --size to bring both to one size."
+        )
+    ids = second.ids
+    if torch.equal(ids, torch.arange(len(ids))) and torch.equal(first.ids, torch.arange(len(first))):
+        ids = ids + len(first)
+    if len(torch.cat([first.ids, ids]).unique()) != len(first) + len(second):
+        raise DataError(
+            "the two sets of images share point ids, so they hold the same files. Expected different images, such as a "
+            "training set and a test set. Pass another --external."
+        )
+    labels = None if first.labels is None or second.labels is None else torch.cat([first.labels, second.labels])
+    return Images(
+        torch.cat([first.pixels, second.pixels]), torch.cat([first.ids, ids]), first.names + second.names, labels,
+        first.class_names or second.class_names, first.skipped + second.skipped,
+    )  # fmt: skip
+
+
+def _extent(images: Images) -> str:
+    channels, height, width = images.pixels.shape[1:]
+    return f"{height}x{width} pixels with {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _pixels(images: object) -> tuple[Tensor, Tensor | None]:
+    """uint8 pixels (N, C, H, W), and labels where a dataset gives them."""
+    if isinstance(images, Tensor):
+        return (images[:, None] if images.ndim == 3 else images), None
+    if isinstance(images, np.ndarray):
+        array = images[..., None] if images.ndim == 3 else images
+        if array.ndim != 4:
+            return torch.from_numpy(array.copy()), None
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 3, 1))), None
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, (str, bytes)):
+        return _from_dataset(images)
+    raise ShapeError(
+        f"images are a {type(images).__name__}. Expected a uint8 tensor or array, or a dataset with a length. "
+        "Pass memloc.open_images(PATH) for files."
+    )
+
+
+def _from_dataset(dataset: Sequence) -> tuple[Tensor, Tensor | None]:
+    """Every item of a map-style dataset: an image, or (image, label, ...)."""
+    pictures, labels = [], []
+    for row in range(len(dataset)):
+        item = dataset[row]
+        picture, label = (item[0], int(item[1])) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
+        if isinstance(picture, (tuple, list)):
+            picture = picture[0]
+        pictures.append(picture if isinstance(picture, Tensor) else _channels_first(np.asarray(picture)))
+        if label is not None:
+            labels.append(label)
+    if not pictures:
+        raise DataError("the dataset is empty. Expected at least two images. Pass another dataset.")
+    shapes = {tuple(picture.shape) for picture in pictures}
+    if len(shapes) > 1:
+        raise ShapeError(f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them first.")
+    return torch.stack(pictures), torch.tensor(labels) if len(labels) == len(pictures) else None
+
+
+def _channels_first(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0)))

@@ -1,0 +1,195 @@
+"""An encoder as memloc sees it: a module, the layers to read, and what its input needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
+from memloc.encoders._layers import Layer, find_layers
+from memloc.encoders._resnet9 import ResNet9
+from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, SpecError, nearest
+
+BUILT_IN: Mapping[str, Callable[[], nn.Module]] = {"resnet9": ResNet9}
+_TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What happens to views in [0, 1] before the encoder: (view - mean) / std per channel.
+
+    >>> Preprocess((0.5,), (0.25,))(torch.tensor([[[[1.0]]]])).item()
+    2.0
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """Normalize float views of shape (view, channel, height, width)."""
+        if not self.mean:
+            return views
+        mean, std = (torch.tensor(value, device=views.device, dtype=views.dtype)[:, None, None] for value in (self.mean, self.std))
+        return (views - mean) / std
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A module with the layers to read and its preprocessing.
+
+    Attributes:
+        module: takes float images (point, channel, height, width).
+        layers: what an audit reads, in the order of the forward pass.
+        preprocess: mean and standard deviation per channel.
+        name: what messages and tables call it.
+        channels: input channels of the first convolution; gray images are repeated to fit.
+        augmentation: view policy it was trained with, where that is known.
+    """
+
+    module: nn.Module
+    layers: tuple[Layer, ...]
+    preprocess: Preprocess
+    name: str
+    channels: int | None = None
+    augmentation: str | None = None
+
+    def prepare(self, views: Tensor) -> Tensor:
+        """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on CPU."""
+        prepared = self.preprocess(views)
+        if self.channels == 3 and prepared.shape[1] == 1:
+            prepared = prepared.expand(-1, 3, -1, -1)
+        elif self.channels is not None and prepared.shape[1] != self.channels:
+            raise EncoderError(
+                f"{self.name} takes {self.channels} channels and the images have {prepared.shape[1]}. Expected gray or RGB images for "
+                "an RGB encoder. Convert the images first."
+            )
+        return prepared.contiguous(memory_format=torch.channels_last)
+
+
+def load_encoder(
+    encoder: str | Path | nn.Module | Encoder,
+    *,
+    weights: str | Path | None = None,
+    layers: str | Sequence[str] = "auto",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    shape: tuple[int, int, int] | None = None,
+) -> Encoder:
+    """Load an encoder and find its layers; wrong names, shapes and checkpoints fail here.
+
+    Args:
+        encoder: "resnet9", "file.py:factory" (a function without arguments that returns a module), the .safetensors file of
+            an encoder that memloc trained, an nn.Module, or an Encoder.
+        weights: a .safetensors file or a PyTorch file that holds tensors alone.
+        layers: "auto", "fine", or names and globs (see `memloc layers`).
+        mean, std: per channel; those stored with the weights by default, else none.
+        shape: (channel, height, width) of the images, to find the layers with; common shapes are tried by default.
+    Raises:
+        EncoderError, CheckpointError, LayerNotFoundError, NonFiniteError, DataNotFoundError.
+
+    >>> encoder = load_encoder("resnet9")
+    >>> encoder.name, len(encoder.layers), encoder.layers[-1].name
+    ('resnet9', 11, 'output')
+    """
+    if isinstance(encoder, Encoder):
+        found = find_layers(encoder.module, layers, _input_shape(encoder.channels, shape)) if layers != "auto" or not encoder.layers else encoder.layers
+        return replace(encoder, layers=found)
+    module, name, metadata = _build(encoder)
+    if weights is not None:
+        tensors, metadata = read_weights(weights)
+        load_weights(module, tensors, name=str(weights))
+    check_finite(module, name=name)
+    preprocess = _preprocess(mean, std, metadata)
+    first = next((part for part in module.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
+    channels = first.in_channels if first is not None else None
+    return Encoder(module, _find(module, layers, channels, shape), preprocess, name, channels, metadata.get("augmentation"))
+
+
+def same_architecture(first: Encoder, second: Encoder) -> None:
+    """Raise EncoderError unless both have the same layers with the same units."""
+    one = [(layer.name, layer.units) for layer in first.layers]
+    two = [(layer.name, layer.units) for layer in second.layers]
+    if one != two:
+        different = next((pair for pair in zip(one, two, strict=False) if pair[0] != pair[1]), (f"{len(one)} layers", f"{len(two)} layers"))
+        raise EncoderError(
+            f"{first.name} and {second.name} differ: {different[0]} against {different[1]}. Expected one architecture, since layers are "
+            "compared one by one. Pass encoders of the same architecture as --f and --g."
+        )
+
+
+def _build(encoder: str | Path | nn.Module) -> tuple[nn.Module, str, dict[str, str]]:
+    if isinstance(encoder, nn.Module):
+        return encoder, type(encoder).__name__, {}
+    text = str(encoder)
+    if text in BUILT_IN:
+        return BUILT_IN[text](), text, {}
+    if text.endswith(".safetensors"):
+        tensors, metadata = read_weights(text)
+        if metadata.get("encoder") is None:
+            raise CheckpointError(
+                f"{text} does not say which architecture it holds. Expected a file that memloc wrote. "
+                "Name the architecture and pass the file as weights, for instance: --f resnet9 --f-weights FILE"
+            )
+        module, _, _ = _build(metadata["encoder"])
+        load_weights(module, tensors, name=text)
+        return module, Path(text).stem, metadata
+    if ".py:" in text:
+        return _from_file(text), text, {}
+    raise EncoderError(
+        f"there is no encoder {text!r}. {nearest(text, BUILT_IN)} Expected a built-in name, file.py:factory or a .safetensors file that "
+        "memloc wrote. Pass one of these, or an nn.Module from Python."
+    )
+
+
+def _from_file(text: str) -> nn.Module:
+    path, _, factory = text.rpartition(":")
+    if not Path(path).is_file():
+        raise DataNotFoundError(f"there is no file {path!r}. Expected a Python file with the function {factory!r}. Check the path.")
+    spec = importlib.util.spec_from_file_location("memloc_user_encoder", path)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    build = getattr(loaded, factory, None)
+    if not callable(build):
+        names = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
+        raise EncoderError(f"{path} has no function {factory!r}. {nearest(factory, names)} Expected one that returns a module. Pass {path}:NAME.")
+    module = build()
+    if not isinstance(module, nn.Module):
+        raise EncoderError(f"{text} returned a {type(module).__name__}. Expected a torch nn.Module. Return the model itself.")
+    return module
+
+
+def _preprocess(mean: Sequence[float] | None, std: Sequence[float] | None, metadata: Mapping[str, str]) -> Preprocess:
+    if (mean is None) != (std is None):
+        raise SpecError("only one of mean and std is given. Expected both or neither. Pass --mean and --std together.")
+    if mean is None and "mean" in metadata:
+        mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
+    if mean is None or std is None:
+        return Preprocess()
+    if len(mean) != len(std) or not all(value > 0 for value in std):
+        raise SpecError(f"mean {tuple(mean)} and std {tuple(std)} do not match. Expected one positive std per channel. Pass as many of each.")
+    return Preprocess(tuple(mean), tuple(std))
+
+
+def _find(module: nn.Module, layers: str | Sequence[str], channels: int | None, shape: tuple[int, int, int] | None) -> tuple[Layer, ...]:
+    if shape is not None:
+        return find_layers(module, layers, _input_shape(channels, shape))
+    problem: EncoderError | None = None
+    for trial in _TRIAL_SHAPES:
+        try:
+            return find_layers(module, layers, _input_shape(channels, trial))
+        except EncoderError as failed:
+            problem = problem or failed
+    assert problem is not None
+    raise problem
+
+
+def _input_shape(channels: int | None, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    first, height, width = shape or _TRIAL_SHAPES[0]
+    return (channels if channels == 3 and first == 1 else first), height, width

@@ -1,0 +1,109 @@
+"""Read layers during a forward pass: hooks that reduce at once and keep no activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memloc.encoders._layers import Layer, as_tensor
+from memloc.errors import EncoderError, LayerNotFoundError, NonFiniteError
+
+Reduce = Callable[[Layer, Tensor], None]
+
+
+@contextmanager
+def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterator[Callable[[Tensor], None]]:
+    """Hook the layers of a module; the yielded function runs one forward pass and hands each layer's output to `reduce`.
+
+    The module runs in eval mode without gradients. On leaving, also by an exception, the hooks are gone and every
+    submodule is in the mode it was in.
+
+    Raises:
+        LayerNotFoundError: a layer that is not there or was not called. EncoderError: one that was called twice.
+    """
+    parts = dict(module.named_modules())
+    training = {name: part.training for name, part in parts.items()}
+    by_module: dict[str, list[tuple[int | None, Layer]]] = {}
+    for layer in layers:
+        name, _, call = layer.read_at.partition("#")
+        if name not in parts:
+            raise LayerNotFoundError(f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc layers")
+        by_module.setdefault(name, []).append((int(call) if call else None, layer))
+    calls: dict[str, int] = {}
+
+    def hook_of(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            number = calls[name] = calls.get(name, -1) + 1
+            for wanted, layer in by_module[name]:
+                if wanted is None and number > 0:
+                    raise EncoderError(
+                        f"layer {layer.name!r} is called more than once in a forward pass. Expected one call. Address one of "
+                        f"them as '{name}#0' or '{name}#1'."
+                    )
+                if wanted is None or wanted == number:
+                    tensor = as_tensor(output)
+                    if tensor is None:
+                        raise EncoderError(f"layer {layer.name!r} returns no tensor. Expected one. Tap a module inside it.")
+                    reduce(layer, tensor)
+
+        return hook
+
+    def forward(batch: Tensor) -> None:
+        calls.clear()
+        with torch.inference_mode():
+            module(batch)
+        for name, wanted in by_module.items():
+            for number, layer in wanted:
+                if calls.get(name, -1) < (number or 0):
+                    raise LayerNotFoundError(
+                        f"layer {layer.name!r} was not called in the forward pass. Expected a layer that every image goes through. "
+                        "List them with: memloc layers ENCODER"
+                    )
+
+    handles = [parts[name].register_forward_hook(hook_of(name)) for name in by_module]
+    try:
+        module.eval()
+        yield forward
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, part in parts.items():
+            part.training = training[name]
+
+
+def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True) -> Tensor:
+    """Mean activation of each unit over the views of each point, rectified before any mean: (point, unit), float64-safe.
+
+    Outputs are read as (view, unit), (view, token, unit) or (view, channel, height, width) by their number of axes.
+    """
+    active = output.clamp_min(0) if layer.signed and rectify else output
+    if output.ndim == 4:
+        if output.is_contiguous(memory_format=torch.channels_last) and not output.is_contiguous():
+            active = active.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1, dtype=_wide(output))
+        else:
+            active = active.flatten(2).mean(dim=2, dtype=_wide(output))
+    elif output.ndim == 3:
+        active = active.mean(dim=1, dtype=_wide(output))
+    elif output.ndim != 2:
+        raise EncoderError(
+            f"layer {layer.name!r} has an output of shape {tuple(output.shape)}. Expected (point, unit), (point, token, unit) or "
+            "(point, channel, height, width). Name another layer with --layers."
+        )
+    return active.unflatten(0, (-1, views)).mean(dim=1, dtype=_wide(output))
+
+
+def check_finite_reading(layer: Layer, reading: Tensor, encoder: str) -> None:
+    """Raise NonFiniteError if a layer's reading holds NaN or Inf."""
+    if not reading.isfinite().all():
+        raise NonFiniteError(
+            f"layer {layer.name!r} of {encoder} gives NaN or Inf. Expected finite activations. Check its weights and preprocessing "
+            "(--mean, --std), or pass --dtype float32."
+        )
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return tensor.dtype if tensor.dtype == torch.float64 else torch.float32

@@ -1,0 +1,307 @@
+"""States to tables: the only place for ranges, standard errors, intervals and reliabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from memloc.encoders import Layer
+from memloc.engine._job import Job
+from memloc.engine._shard import ShardState
+from memloc.errors import NonFiniteError
+from memloc.metrics import (
+    Effect,
+    auroc,
+    bootstrap_weights,
+    class_contrast,
+    contrast,
+    empirical_p_values,
+    excess_fraction,
+    mean_interval,
+    mean_of_rest,
+    median_of_rest,
+    member_share,
+    membership_effect,
+    percentile_interval,
+    q_values,
+    relative_alignment,
+    reliability,
+    run_reliability,
+    sslmem,
+    sslmem_range,
+)
+
+Z95 = 1.959963984540054
+REPEATS = 1_000  # bootstrap samples
+_TOP = 50  # points in the top and least columns (LocMem Table 1), at most a quarter of the candidates
+_UNIT_BLOCK = 64  # units whose medians are taken at once
+_NAN = float("nan")
+
+
+def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """The points, point_layers, layers and units tables of a job.
+
+    Args:
+        job: what was computed. state: the fold of all shards.
+        blocks: files with the activations of each shard, for medians.
+    """
+    units = _units(job, state, blocks)
+    scores = _Scores(job, state)
+    points = _points(job, state, scores, units)
+    return {"points": points, "point_layers": _point_layers(job, scores), "layers": _layers(job, state, scores, units), "units": units}
+
+
+class _Scores:
+    """Per point and layer: alignments of both sides and SSLMem', from all views and from either half of them."""
+
+    def __init__(self, job: Job, state: ShardState) -> None:
+        columns = state.points.columns
+        self.align = columns["align"]  # (point, layer, encoder)
+        if not self.align.isfinite().all():
+            raise NonFiniteError("some alignments are NaN or Inf. Expected finite numbers. Check the encoder's weights and the images.")
+        self.pairwise = columns["pairwise"]
+        self.align_f, self.align_g = (self.mean(self.align, side) for side in (job.target, job.reference))
+        self.score = sslmem(self.align_f, self.align_g)
+        self.half = torch.stack(
+            [sslmem(*(self.mean(columns["half"][..., number], side) for side in (job.target, job.reference))) for number in (0, 1)], dim=2
+        )
+        self.align_in, self.align_out = (self.mean(self.align, side) for side in (job.membership, ~job.membership))
+
+    @staticmethod
+    def mean(align: Tensor, side: Tensor) -> Tensor:
+        """Mean over the encoders of a side, NaN where it has none: (point, layer)."""
+        weight = side.T.double()
+        return torch.einsum("ple,pe->pl", align, weight) / weight.sum(dim=1)[:, None]
+
+
+def _points(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -> pd.DataFrame:
+    last = len(job.layers) - 1  # the encoder's returned output
+    score, candidate = scores.score[:, last], torch.from_numpy(job.split == "candidate")
+    raw = scores.align_g[:, last] - scores.align_f[:, last]
+    error = (state.points.columns["variance"] + _run_variance(job, scores.align[:, last])).sqrt()
+    table = pd.DataFrame({"point": job.images.ids.numpy(), "name": list(job.images.names), "split": job.split})
+    if job.images.labels is not None:
+        table["label"] = job.images.labels.numpy()
+    table["sslmem"] = score.numpy()
+    table["sslmem_pairwise"] = scores.pairwise[:, last, 0].numpy()
+    table["sslmem_raw"] = raw.numpy()
+    table["sslmem_range"] = sslmem_range(raw).clamp(-1, 1).numpy()
+    table["sslmem_low"], table["sslmem_high"] = (score - Z95 * error).numpy(), (score + Z95 * error).numpy()
+    external = score[torch.from_numpy(job.split == "external")]
+    if len(external[~external.isnan()]):
+        p_value = torch.full_like(score, torch.nan)
+        p_value[candidate] = empirical_p_values(score[candidate], external)
+        table["p_value"], table["q_value"] = p_value.numpy(), q_values(p_value).numpy()
+    table["align_in"], table["align_out"] = scores.align_in[:, last].numpy(), scores.align_out[:, last].numpy()
+    table["n_units"] = table["point"].map(units["point"].value_counts()).fillna(0).astype(np.int64)
+    return table
+
+
+def _run_variance(job: Job, align: Tensor) -> Tensor:
+    """Variance of a point's score over training runs, where there are three or more a side; else 0 (unknown).
+
+    The ratio's linear part: each side's mean alignment varies by the variance over its encoders over their number.
+    """
+    total = torch.zeros(len(align), dtype=torch.float64)
+    f, g = job.target.T, job.reference.T
+    if int(f.sum(dim=1).min()) < 3 or int(g.sum(dim=1).min()) < 3:
+        return total
+    means = [(align * side).sum(dim=1) / side.sum(dim=1) for side in (f, g)]
+    whole = means[0] + means[1]
+    for side, other, mean in ((f, means[1], means[0]), (g, means[0], means[1])):
+        count = side.sum(dim=1)
+        variance = (((align - mean[:, None]) ** 2) * side).sum(dim=1) / (count - 1) / count
+        total += torch.where(whole > 0, (2 * other / whole.clamp_min(1e-300) ** 2) ** 2 * variance, 0.0)
+    return total
+
+
+def _point_layers(job: Job, scores: _Scores) -> pd.DataFrame:
+    points, layers = scores.score.shape
+    return pd.DataFrame(
+        {
+            "point": np.repeat(job.images.ids.numpy(), layers),
+            "layer": pd.Categorical([layer.name for layer in job.layers] * points, [layer.name for layer in job.layers]).astype(str),
+            "align_in": scores.align_in.flatten().numpy(),
+            "align_out": scores.align_out.flatten().numpy(),
+            "sslmem": scores.score.flatten().numpy(),
+        }
+    )
+
+
+def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -> pd.DataFrame:
+    candidate, external = (torch.from_numpy(job.split == name) for name in ("candidate", "external"))
+    rows, effects, means = [], {}, {}
+    for number, layer in enumerate(job.layers):
+        score, align = scores.score[:, number], scores.align[:, number].T
+        mean, se, low, high = mean_interval(score[candidate], repeats=REPEATS, seed=job.options.seed)
+        effects[layer.name] = _effect(job, align)
+        means[layer.name] = _mean_draws(score[candidate], job.options.seed)
+        before = layer.predecessor if layer.predecessor in effects else None
+        runs = run_reliability(align[:, candidate], job.target[:, candidate], job.reference[:, candidate], seed=job.options.seed) if job.mode != "alone" else None
+        row = {
+            "layer": layer.name, "read_at": layer.read_at, "order": layer.order, "kind": layer.kind, "predecessor": before,
+            "n_points": int(candidate.sum()), "n_units": layer.units,
+            "reliability_views": reliability(scores.half[candidate, number, 0], scores.half[candidate, number, 1]),
+            "reliability_runs": runs.value if runs else _NAN,
+            "layermem": mean, "se": se, "low": low, "high": high,
+        }  # fmt: skip
+        for split in ("shared", "candidate", "independent", "external"):
+            member = torch.from_numpy(job.split == split)
+            if member.any():
+                row[f"layermem_{split}"] = _mean(score[member])
+        effect = effects[layer.name]
+        row |= {"layermem_calibrated": effect.value, "calibrated_se": effect.se, "calibrated_low": effect.low, "calibrated_high": effect.high}
+        row |= _own(score, candidate, external, job.options.seed)
+        row |= _deltas(rows, before, row, means, effects, layer)
+        row |= _separation(job, score, align, candidate, external)
+        row |= _extremes(scores.half[candidate, number])
+        row |= _unit_summary(job, state, layer, units[units["layer"] == layer.name])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _effect(job: Job, align: Tensor) -> Effect:
+    """The calibrated figure; NaN for f alone and where no independent points stand beside the candidates."""
+    if job.mode == "alone" or (job.mode == "pair" and not (job.split == "independent").any()):
+        return Effect(_NAN, _NAN, _NAN, _NAN, 0, False, torch.full((REPEATS,), torch.nan, dtype=torch.float64))
+    return membership_effect(align, job.membership, repeats=REPEATS, seed=job.options.seed)
+
+
+def _mean_draws(score: Tensor, seed: int) -> Tensor:
+    known = score[~score.isnan()]
+    if not len(known):
+        return torch.full((REPEATS,), torch.nan, dtype=torch.float64)
+    weights = bootstrap_weights(len(known), REPEATS, seed)
+    return weights @ known / weights.sum(dim=1)
+
+
+def _deltas(rows: list[dict], before: str | None, row: dict, means: dict[str, Tensor], effects: dict[str, Effect], layer: Layer) -> dict[str, float]:
+    """Δ of both figures; the bootstrap resamples the same points in both layers."""
+    names = ("delta", "delta_low", "delta_high", "delta_calibrated", "delta_calibrated_low", "delta_calibrated_high")
+    if before is None:
+        return dict.fromkeys(names, _NAN)
+    previous = next(other for other in rows if other["layer"] == before)
+    plain = percentile_interval(means[layer.name] - means[before])
+    calibrated = percentile_interval(effects[layer.name].draws - effects[before].draws)
+    values = (row["layermem"] - previous["layermem"], *plain, row["layermem_calibrated"] - previous["layermem_calibrated"], *calibrated)
+    return dict(zip(names, values, strict=True))
+
+
+def _own(score: Tensor, candidate: Tensor, external: Tensor, seed: int) -> dict[str, float]:
+    """f's own memorization: candidates less points that neither encoder saw."""
+    if not external.any() or score[external].isnan().all():
+        return {}
+    draws = _mean_draws(score[candidate], seed) - _mean_draws(score[external], seed + 1)
+    low, high = percentile_interval(draws)
+    return {"layermem_own": _mean(score[candidate]) - _mean(score[external]), "own_low": low, "own_high": high}
+
+
+def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, external: Tensor) -> dict[str, float]:
+    """Do trained points stand out: candidates against external ones, or in against out cells of an ensemble."""
+    row: dict[str, float] = {}
+    if job.mode == "ensemble":
+        value, low, high = _cells_auroc(job, align)
+        return {"auroc": value, "auroc_low": low, "auroc_high": high, "excess_low": _NAN}
+    if job.mode == "alone":
+        trained = job.membership[0]
+        score = -align.mean(dim=0)
+        if external.any():
+            draws = _mean_draws(-score[external], job.options.seed + 1) - _mean_draws(-score[trained], job.options.seed)
+            low, high = percentile_interval(draws)
+            row = {"alignment_gap": _mean(score[trained]) - _mean(score[external]), "gap_low": low, "gap_high": high}
+        candidate = trained
+    found = auroc(score[candidate], score[external])
+    return row | {"auroc": found.value, "auroc_low": found.low, "auroc_high": found.high, "excess_low": excess_fraction(score[candidate], score[external])[1]}
+
+
+def _cells_auroc(job: Job, align: Tensor) -> tuple[float, float, float]:
+    """AUROC of (encoder, point) cells, trained against not, on relative alignment net of encoder; bootstrap over points."""
+    varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
+    seen = job.membership[:, varying]
+    relative = relative_alignment(align[:, varying], seen)
+    closeness = -(relative - relative.mean(dim=1, keepdim=True))
+    value = auroc(closeness[seen], closeness[~seen]).value
+    generator = np.random.default_rng([job.options.seed, 3])
+    draws = []
+    for _ in range(200):
+        rows = torch.from_numpy(generator.integers(0, closeness.shape[1], closeness.shape[1]))
+        draws.append(auroc(closeness[:, rows][seen[:, rows]], closeness[:, rows][~seen[:, rows]]).value)
+    return (value, *percentile_interval(torch.tensor(draws, dtype=torch.float64)))
+
+
+def _extremes(half: Tensor) -> dict[str, float]:
+    """LayerMem of the most and least memorized candidates, ranked on one half of the views and scored on the other."""
+    half = half[~half.isnan().any(dim=1)]
+    k = min(_TOP, len(half) // 4)
+    if k < 1:
+        return {"layermem_top": _NAN, "layermem_least": _NAN}
+    top, least = [], []
+    for ranked, scored in ((0, 1), (1, 0)):
+        order = half[:, ranked].argsort(stable=True)
+        least.append(float(half[order[:k], scored].mean()))
+        top.append(float(half[order[-k:], scored].mean()))
+    return {"layermem_top": float(np.mean(top)), "layermem_least": float(np.mean(least))}
+
+
+def _unit_summary(job: Job, state: ShardState, layer: Layer, units: pd.DataFrame) -> dict[str, float]:
+    value = torch.from_numpy(units["unitmem"].to_numpy())
+    mean, _, low, high = mean_interval(value, repeats=REPEATS, seed=job.options.seed)
+    known = value[~value.isnan()]
+    row = {"unitmem_mean": mean, "unitmem_low": low, "unitmem_high": high, "unitmem_p90": float(known.quantile(0.9)) if len(known) else _NAN}
+    if "external_equal" in state.units:
+        members, external = state.units["trained_equal"][layer.name], state.units["external_equal"][layer.name]
+        equal = contrast(members.mu_max, mean_of_rest(members.mu_max, members.total, members.points))
+        winner = torch.where(members.mu_max >= external.mu_max, members.point, external.point)
+        share = member_share(members.mu_max, external.mu_max, winner, seed=job.options.seed)
+        row |= {"unitmem_equal_mean": _mean(equal), "unitmem_external_mean": float(units["unitmem_external"].mean())}
+        row |= {"member_share": share.value, "member_share_low": share.low, "member_share_high": share.high}
+    if "classmem" in units:
+        row["classmem_mean"] = float(units["classmem"].mean())
+    return row
+
+
+def _units(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFrame:
+    tables = []
+    labelled = {name: states for name, states in state.classes.items() if all(int((each.count > 0).sum()) >= 2 for each in states.values())}
+    start = 0
+    for layer in job.layers:
+        trained = state.units["trained"][layer.name]
+        units = len(trained.total)
+        rest = _rest(job, trained, blocks, "trained", slice(start, start + units))
+        table = {
+            "layer": layer.name, "unit": np.arange(units), "unitmem": contrast(trained.mu_max, rest), "mu_max": trained.mu_max, "mu_rest": rest, "point": trained.point,
+        }  # fmt: skip
+        if "external_equal" in state.units:
+            external = state.units["external_equal"][layer.name]
+            table["unitmem_external"] = contrast(external.mu_max, _rest(job, external, blocks, "external_equal", slice(start, start + units)))
+        for group, column in (("trained", "classmem"), ("external", "class_selectivity")):
+            if group in labelled:
+                classes = labelled[group][layer.name]
+                found = class_contrast(classes.total, classes.count, torch.arange(len(classes.count)))
+                table[column] = found.value
+                if group == "trained":
+                    table["class"] = found.label
+        start += units
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _rest(job: Job, state, blocks: Sequence[Path], group: str, units: slice) -> Tensor:  # type: ignore[no-untyped-def]
+    if job.options.rest == "mean":
+        return mean_of_rest(state.mu_max, state.total, state.points)
+    parts = [np.load(path, mmap_mode="r") for path in blocks if path.name.endswith(f"{group}.npy")]
+    medians = []
+    for first in range(units.start, units.stop, _UNIT_BLOCK):
+        columns = slice(first, min(first + _UNIT_BLOCK, units.stop))
+        medians.append(median_of_rest(torch.from_numpy(np.concatenate([part[:, columns] for part in parts])).double()))
+    return torch.cat(medians)
+
+
+def _mean(values: Tensor) -> float:
+    known = values[~values.isnan()]
+    return float(known.mean()) if len(known) else _NAN

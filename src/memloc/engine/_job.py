@@ -1,0 +1,218 @@
+"""What an audit will do, decided before it starts: encoders, points, membership, shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from memloc.data import Images, check_splits, duplicates_across
+from memloc.encoders import Encoder, Layer, same_architecture
+from memloc.errors import DataError, SpecError
+from memloc.metrics import DISTANCES, Distance
+from memloc.views import Views
+
+SHARED_SAMPLE = 1_000  # shared points scored beside all candidates, independents and external points
+Mode = Literal["pair", "alone", "ensemble"]
+GROUPS = ("trained", "trained_equal", "external_equal")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scores are computed, beyond the views.
+
+    Attributes:
+        distance: between representations. rest: "mean" or "median" in UnitMem. signed: "rectify" or "raw" activations.
+        dtype: "float32", "float64" or "bfloat16" (autocast). batch_size: points per batch. shard_size: points per shard.
+        seed: of bootstrap and sampling. thumbnails: whether pictures are kept for the report.
+    """
+
+    distance: Distance = "l2"
+    rest: Literal["mean", "median"] = "mean"
+    signed: Literal["rectify", "raw"] = "rectify"
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    batch_size: int = 32
+    shard_size: int = 1024
+    seed: int = 0
+    thumbnails: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("distance", DISTANCES), ("rest", ("mean", "median")), ("signed", ("rectify", "raw")), ("dtype", ("float32", "float64", "bfloat16")),
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise SpecError(f"{name} is {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name} {known[0]}.")
+        for name in ("batch_size", "shard_size"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}. Expected at least 1. Pass --{name.replace('_', '-')} 32.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that computing a shard needs.
+
+    Attributes:
+        encoders: K encoders of one architecture; UnitMem and ClassMem are of the first.
+        images: the points scored, in the order of their ids.
+        split: split name of each point.
+        membership: which encoder was trained on which point, bool (encoder, point).
+        mode: "pair" (f against g), "alone" (f without a reference) or "ensemble".
+        f_count: how many of the encoders, from the first, are f's.
+        groups: points that enter UnitMem, bool (point,) by name: trained, and equally many trained and external ones.
+        found: warnings from planning.
+    """
+
+    encoders: tuple[Encoder, ...]
+    images: Images
+    split: np.ndarray
+    membership: Bool[Tensor, "encoder point"]
+    mode: Mode
+    views: Views
+    options: Options
+    device: torch.device
+    f_count: int
+    groups: dict[str, Tensor]
+    found: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers read, in the order of the forward pass."""
+        return self.encoders[0].layers
+
+    @property
+    def target(self) -> Tensor:
+        """Which encoders stand for f at each point, bool (encoder, point): f's side, or those trained on the point."""
+        if self.mode == "ensemble":
+            return self.membership
+        side = torch.zeros_like(self.membership)
+        side[: self.f_count] = True
+        return side
+
+    @property
+    def reference(self) -> Tensor:
+        """Which encoders stand for g at each point; none if f is alone."""
+        return torch.zeros_like(self.membership) if self.mode == "alone" else ~self.target
+
+    @property
+    def shards(self) -> list[slice]:
+        """Fixed-size ranges of points."""
+        size = self.options.shard_size
+        return [slice(start, min(start + size, len(self.images))) for start in range(0, len(self.images), size)]
+
+
+def plan_job(
+    f: Sequence[Encoder],
+    g: Sequence[Encoder],
+    encoders: Sequence[Encoder],
+    *,
+    images: Images,
+    splits: Sequence[str] | None,
+    membership: Tensor | None,
+    views: Views,
+    options: Options,
+    device: torch.device,
+) -> Job:
+    """Check everything that can be wrong before work starts, and choose the points to score.
+
+    Raises:
+        SpecError, DataError, EncoderError: what does not fit, and what to pass instead.
+    """
+    everyone = [*f, *g, *encoders]
+    for other in everyone[1:]:
+        same_architecture(everyone[0], other)
+    mode: Mode = "ensemble" if encoders else "pair" if g else "alone"
+    seen, split = _membership(mode, len(f), len(g), images, splits, membership, len(everyone))
+    views.view_size(*images.pixels.shape[2:])
+    kept = _scored(images, split, options.seed)
+    rows = torch.from_numpy(kept)
+    images, split, seen = images.take(rows), split[kept], seen[:, rows]
+    if len(images) < 2:
+        raise DataError(f"there is {len(images)} point to score. Expected at least two. Pass more images.")
+    return Job(
+        tuple(everyone), images, split, seen, mode, views, options, device, len(f),
+        _groups(seen[0], split, options.seed), tuple(_warnings(everyone, images, split, mode, views)),
+    )  # fmt: skip
+
+
+def _membership(
+    mode: Mode, f_count: int, g_count: int, images: Images, splits: Sequence[str] | None, membership: Tensor | None, count: int
+) -> tuple[Tensor, np.ndarray]:
+    """Who was trained on what, and the split names, from whichever of the two was given."""
+    points = len(images)
+    if splits is not None:
+        check_splits(list(splits), points)
+    if mode == "ensemble":
+        if membership is None:
+            raise SpecError("encoders are given without membership. Expected which encoder was trained on which point. Pass membership=, bool (encoder, point).")
+        if tuple(membership.shape) != (count, points):
+            raise SpecError(f"membership has shape {tuple(membership.shape)}. Expected ({count}, {points}): one row per encoder, one column per image. Transpose or complete it.")
+        seen = membership.bool()
+        split = np.array(list(splits) if splits is not None else np.where(seen.any(dim=0).numpy(), "candidate", "external"), dtype=object)
+        if not (seen.any(dim=0) & ~seen.all(dim=0)).any():
+            raise DataError("no point is in some training sets and out of others, so nothing can be compared. Expected random subsets. Pass another membership.")
+        return seen, split
+    if membership is not None:
+        raise SpecError("membership goes with encoders, not with f and g. Expected one or the other. Pass encoders=[...] with membership, or splits with f and g.")
+    split = np.array(list(splits) if splits is not None else ["candidate"] * points, dtype=object)
+    if not (split == "candidate").any():
+        raise DataError("there are no candidates. Expected at least two points that f was trained on and g was not. Pass splits with 'candidate'.")
+    in_f = torch.from_numpy(np.isin(split, ("shared", "candidate")))
+    in_g = torch.from_numpy(np.isin(split, ("shared", "independent")))
+    return torch.stack([in_f] * f_count + [in_g] * g_count), split
+
+
+def _scored(images: Images, split: np.ndarray, seed: int) -> np.ndarray:
+    """Rows to score, in the order of point ids: everything but shared points, of which a seeded sample."""
+    order = np.argsort(images.ids.numpy(), kind="stable")
+    shared = order[split[order] == "shared"]
+    if len(shared) > SHARED_SAMPLE:
+        dropped = np.random.default_rng([seed, 1]).permutation(shared)[SHARED_SAMPLE:]
+        order = order[~np.isin(order, dropped)]
+    return order
+
+
+def _groups(trained: Tensor, split: np.ndarray, seed: int) -> dict[str, Tensor]:
+    """The points of UnitMem: those the first encoder was trained on; and equal numbers of those and of external points."""
+    external = torch.from_numpy(split == "external") & ~trained
+    groups = {"trained": trained}
+    number = min(int(trained.sum()), int(external.sum()))
+    if number >= 2:
+        generator = np.random.default_rng([seed, 2])
+        for name, member in (("trained_equal", trained), ("external_equal", external)):
+            rows = generator.permutation(np.flatnonzero(member.numpy()))[:number]
+            groups[name] = torch.zeros(len(trained), dtype=torch.bool).index_fill_(0, torch.from_numpy(rows), True)
+    return groups
+
+
+def _warnings(encoders: Sequence[Encoder], images: Images, split: np.ndarray, mode: Mode, views: Views) -> list[str]:
+    found = []
+    if mode != "ensemble":
+        same = duplicates_across(images, split.tolist())
+        if same:
+            one, two = same[0]
+            found.append(
+                f"{len(same)} images stand in different splits as identical copies, such as {one} and {two}. A reference that has seen a "
+                "candidate cannot show its memorization: remove the copies and train again."
+            )
+    policies = {encoder.augmentation for encoder in encoders}
+    if None in policies:
+        found.append(
+            f"The augmentation that {encoders[0].name} was trained with is unknown; views are drawn with '{views.policy}'. Scores hold for the "
+            "views they were drawn with: pass --policy as in training."
+        )
+    elif policies != {views.policy}:
+        found.append(f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with {views.policy!r}.")
+    if images.skipped:
+        found.append(f"{len(images.skipped)} images could not be read and were left out; they are listed in audit.json.")
+    if mode == "alone":
+        external = (split == "external").any()
+        found.append(
+            "There is one encoder and no reference. " + ("The alignment gap compares trained points with external ones, so it also holds whatever else differs between the two sets. " if external else "Without external points there is nothing to compare trained points with: pass --external. ")
+            + "A reference g trained without the candidates would give SSLMem per point."
+        )
+    return found

@@ -1,0 +1,192 @@
+"""audit_shard, the one worker function: uint8 batch to views, views through every tapped encoder, readings to states."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memloc.encoders import Encoder, Layer, check_finite_reading, tapped, unit_means
+from memloc.engine._job import Job
+from memloc.metrics import half_distances, pair_distances, rectified, sslmem, sslmem_pairwise, view_distances
+from memloc.stats import ClassState, PointState, UnitState
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """What a shard adds up to.
+
+    Attributes:
+        points: columns "align" (point, layer, encoder), "half" (point, layer, encoder, 2) from either half of the views,
+            "pairwise" (point, layer, 3) from all views and either half, "variance" (point,) of the output's score over views.
+        units: UnitState by group and layer. classes: ClassState by group and layer.
+        activations: unit means of the points of every group, (point, unit) with the units of all layers side by side, where
+            medians are asked for; they are written to disk shard by shard and never merged.
+    """
+
+    points: PointState
+    units: dict[str, dict[str, UnitState]]
+    classes: dict[str, dict[str, ClassState]]
+    activations: dict[str, Tensor]
+
+    def merge(self, other: ShardState) -> ShardState:
+        """The state of both shards together; groups that one of them lacks come from the other."""
+        return ShardState(
+            self.points.merge(other.points),
+            {group: _merged(self.units.get(group), other.units.get(group)) for group in {**self.units, **other.units}},
+            {group: _merged(self.classes.get(group), other.classes.get(group)) for group in {**self.classes, **other.classes}},
+            {},
+        )
+
+
+def _merged(one, two):  # type: ignore[no-untyped-def]
+    if not one or not two:
+        return one or two or {}
+    return {name: one[name].merge(two[name]) if name in one and name in two else one.get(name, two.get(name)) for name in {**one, **two}}
+
+
+def audit_shard(job: Job, shard: slice) -> ShardState:
+    """Score one range of points.
+
+    Args:
+        job: what to compute. shard: rows of the job's points.
+    Returns:
+        ShardState. The same job and shard give the same bits, whoever computes them.
+    """
+    state: ShardState | None = None
+    blocks: dict[str, list[Tensor]] = {}
+    with ExitStack() as stack:
+        readers = [stack.enter_context(_Reader(encoder, job, number)) for number, encoder in enumerate(job.encoders)]
+        for start in range(shard.start, shard.stop, job.options.batch_size):
+            rows = slice(start, min(start + job.options.batch_size, shard.stop))
+            batch = _audit_batch(job, readers, rows)
+            for group, block in batch.activations.items():
+                blocks.setdefault(group, []).append(block)
+            state = batch if state is None else state.merge(batch)
+    assert state is not None, "shards hold points"
+    return replace(state, activations={group: torch.cat(parts) for group, parts in blocks.items()})
+
+
+class _Reader:
+    """One encoder with its taps; `read` gives every layer's distances and, for the first encoder, unit means."""
+
+    def __init__(self, encoder: Encoder, job: Job, number: int) -> None:
+        self._encoder, self._job, self._units = encoder, job, number == 0
+        self._points = 0
+        self.distances: dict[str, Tensor] = {}
+        self.means: dict[str, Tensor] = {}
+
+    def __enter__(self) -> _Reader:
+        self._tap = tapped(self._encoder.module, self._encoder.layers, self._reduce)
+        self._forward = self._tap.__enter__()
+        return self
+
+    def __exit__(self, *failure) -> None:  # type: ignore[no-untyped-def]
+        self._tap.__exit__(*failure)
+
+    def read(self, inputs: Tensor, points: int) -> None:
+        """Run one forward pass over prepared views of so many points."""
+        self._points = points
+        self.distances, self.means = {}, {}
+        dtype, device = self._job.options.dtype, self._job.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            self._forward(inputs)
+
+    def _reduce(self, layer: Layer, output: Tensor) -> None:
+        views = output.shape[0] // self._points
+        with torch.autocast(self._job.device.type, enabled=False):
+            distances = view_distances(output.unflatten(0, (self._points, views)), distance=self._job.options.distance)
+            check_finite_reading(layer, distances, self._encoder.name)
+            self.distances[layer.name] = distances
+            if self._units:
+                rectify = self._job.options.signed == "rectify"
+                means = unit_means(layer, output, views, rectify=rectify)
+                check_finite_reading(layer, means, self._encoder.name)
+                self.means[layer.name] = means
+
+
+def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
+    points = job.images.ids[rows]
+    drawn = job.views.draw(job.images.pixels[rows].to(job.device), points.to(job.device)).flatten(0, 1)
+    if job.options.dtype == "float64":
+        drawn = drawn.double()
+    prepared: dict[object, Tensor] = {}
+    for reader, encoder in zip(readers, job.encoders, strict=True):
+        key = (encoder.preprocess, encoder.channels)
+        if key not in prepared:
+            prepared[key] = encoder.prepare(drawn)
+        reader.read(prepared[key], len(points))
+    target, reference = job.target[:, rows], job.reference[:, rows]
+    align, halves, pairwise = [], [], []
+    variance = torch.full((len(points),), torch.nan, dtype=torch.float64)
+    for layer in job.layers:
+        distances = [reader.distances[layer.name].double().cpu() for reader in readers]
+        whole = torch.stack([pair_distances(each, job.views.pairs) for each in distances])  # (encoder, point, pair)
+        half = [torch.stack(pair) for pair in zip(*(half_distances(each) for each in distances), strict=True)]
+        align.append(whole.mean(dim=2).T)
+        halves.append(torch.stack([each.mean(dim=2).T for each in half], dim=2))  # NaN below four views
+        pairwise.append(torch.stack([_pairwise(each, target, reference) for each in (whole, *half)], dim=1))
+    variance = _view_variance(distances, target, reference, job.views.pairs)
+    columns = {"align": torch.stack(align, 1), "half": torch.stack(halves, 1), "pairwise": torch.stack(pairwise, 1), "variance": variance}
+    units, classes, activations = _unit_states(job, readers[0].means, rows)
+    return ShardState(PointState.of(points, columns), units, classes, activations)
+
+
+def _side(distances: Tensor, side: Tensor) -> Tensor:
+    """Mean over the encoders of a side; NaN where it has none: (point, pair)."""
+    weight = side.double()
+    return torch.einsum("epk,ep->pk", distances, weight) / weight.sum(dim=0)[:, None]
+
+
+def _pairwise(distances: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    if not distances.shape[2]:
+        return torch.full((distances.shape[1],), torch.nan, dtype=torch.float64)
+    return sslmem_pairwise(_side(distances, target), _side(distances, reference))
+
+
+def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: str) -> Tensor:
+    """Variance of a score over views: the ratio's linear part per view, as for a two-sample or a one-sample U-statistic.
+
+    Exact in the limit for plain draws; for Sobol draws, which spread more evenly, an upper bound.
+    """
+    stacked = torch.stack(distances)  # (encoder, point, view, view)
+    f, g = (_side(stacked.flatten(2), side).unflatten(1, stacked.shape[2:]) for side in (target, reference))
+    if pairs == "cross":
+        f, g = f[:, 0::2, 1::2], g[:, 0::2, 1::2]
+        size = float(f.shape[1] * f.shape[2])
+    else:
+        size = float(f.shape[1] * (f.shape[1] - 1))  # the diagonal is 0
+    mean_f, mean_g = f.sum(dim=(1, 2)) / size, g.sum(dim=(1, 2)) / size
+    score = sslmem(mean_f, mean_g)[:, None, None]
+    influence = (g - f - score * (g + f)) / torch.where(mean_f + mean_g == 0, 1.0, mean_f + mean_g)[:, None, None]
+    if f.shape[1] < 2:
+        return torch.full((len(f),), torch.nan, dtype=torch.float64)
+    if pairs == "cross":
+        return sum(influence.mean(dim=axis).var(dim=1) / influence.shape[3 - axis] for axis in (1, 2))  # type: ignore[return-value]
+    views = f.shape[1]
+    return 4 * (influence.sum(dim=2) / (views - 1)).var(dim=1) / views
+
+
+def _unit_states(job: Job, means: dict[str, Tensor], rows: slice):  # type: ignore[no-untyped-def]
+    """UnitMem and ClassMem states of the first encoder's units, and activations where medians are asked for."""
+    points = job.images.ids[rows]
+    means = {name: mean.cpu() for name, mean in means.items()}
+    units, classes, activations = {}, {}, {}
+    for group, member in job.groups.items():
+        chosen = member[rows]
+        if not chosen.any():
+            continue
+        units[group] = {name: UnitState.of(mean[chosen], points[chosen]) for name, mean in means.items()}
+        if job.options.rest == "median":
+            activations[group] = torch.cat([mean[chosen] for mean in means.values()], dim=1)
+    if job.images.labels is not None:
+        labels, count = job.images.labels[rows], int(job.images.labels.max()) + 1
+        external = torch.from_numpy(np.asarray(job.split[rows] == "external"))
+        for group, member in (("trained", job.groups["trained"][rows]), ("external", external)):
+            chosen = member & (labels >= 0)
+            if chosen.any():
+                classes[group] = {name: ClassState.of(rectified(mean[chosen], "rectify"), labels[chosen], classes=count) for name, mean in means.items()}
+    return units, classes, activations

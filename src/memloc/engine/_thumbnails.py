@@ -1,0 +1,38 @@
+"""Small pictures of the points that the report shows."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+from PIL import Image
+
+from memloc.engine._job import Job
+
+_SIDE = 48  # pixels, at most
+_LIMIT = 360  # pictures, so that the report stays under 1.5 MB
+_EXTREMES, _PER_LAYER = 40, 8
+
+
+def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """PNG pictures of the most and least memorized points, of each layer's most memorized, and of those that drive units."""
+    points, layers = tables["points"], tables["point_layers"]
+    candidates = points[points["split"] == "candidate"].sort_values("sslmem", ascending=False)
+    wanted: list[int] = [*candidates["point"].head(_EXTREMES), *candidates["point"].tail(_EXTREMES)]
+    among = layers[layers["point"].isin(candidates["point"])].sort_values("sslmem", ascending=False)
+    for _, group in among.groupby("layer", sort=False):
+        wanted += group["point"].head(_PER_LAYER).tolist()
+    wanted += points.sort_values("n_units", ascending=False).query("n_units > 0")["point"].tolist()
+    row = {point: number for number, point in enumerate(job.images.ids.tolist())}
+    chosen = list(dict.fromkeys(int(point) for point in wanted))[:_LIMIT]
+    return pd.DataFrame({"point": pd.Series(chosen, dtype="int64"), "png": pd.Series([_png(job, row[point]) for point in chosen], dtype=object)})
+
+
+def _png(job: Job, row: int) -> bytes:
+    pixels = job.images.pixels[row]
+    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array)
+    picture.thumbnail((_SIDE, _SIDE))
+    content = io.BytesIO()
+    picture.save(content, "PNG", optimize=True)
+    return content.getvalue()

@@ -1,0 +1,87 @@
+"""Every error that memloc raises on purpose: what is wrong, what was expected, what to type next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MemlocError(Exception):
+    """Base of all memloc errors; the command line turns it into one message and an exit code.
+
+    >>> issubclass(SpecError, MemlocError) and issubclass(SpecError, ValueError)
+    True
+    """
+
+    exit_code = 2
+
+
+class ShapeError(MemlocError, ValueError):
+    """A tensor or table has another shape than the formula needs."""
+
+
+class SpecError(MemlocError, ValueError):
+    """A setting is unknown, out of range or in conflict with another."""
+
+
+class DataError(MemlocError, ValueError):
+    """The images, labels, splits or ids given cannot be used."""
+
+
+class DataNotFoundError(MemlocError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+
+class LayerNotFoundError(MemlocError, KeyError):
+    """An encoder has no such layer, or never calls it."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+class EncoderError(MemlocError, ValueError):
+    """An encoder or a pair of encoders cannot be audited."""
+
+
+class CheckpointError(MemlocError, ValueError):
+    """A checkpoint is unreadable, unsafe or does not fit the architecture."""
+
+
+class NonFiniteError(MemlocError, ValueError):
+    """Weights, activations or scores hold NaN or Inf."""
+
+
+class ResultsError(MemlocError, ValueError):
+    """A results folder is missing files, of another version or of another spec."""
+
+
+class OutputError(MemlocError, OSError):
+    """The output folder cannot be written."""
+
+    exit_code = 1
+
+
+class MissingExtraError(MemlocError, ImportError):
+    """An optional dependency is needed; the message names the pip command."""
+
+    exit_code = 4
+
+
+class MemlocWarning(UserWarning):
+    """A result that is right but may surprise; the same text is in audit.json and the report."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The known names closest to a mistyped one, as text for an error message.
+
+    >>> nearest("layer5", ["layer1", "layer4", "stem"])
+    "Nearest: 'layer4', 'layer1'."
+    >>> nearest("zebra", ["layer1"])
+    "Known: 'layer1'."
+    """
+    names = [str(candidate) for candidate in known]
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if close:
+        return "Nearest: " + ", ".join(repr(match) for match in close) + "."
+    shown = ", ".join(repr(known_name) for known_name in names[:8])
+    return f"Known: {shown}{', ...' if len(names) > 8 else ''}."

@@ -1,0 +1,151 @@
+"""Whether two rankings or two sets of points agree, and how reliable a point's score is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from memloc.errors import ShapeError
+
+_RUN_SPLITS = 32  # random halvings of the encoders that reliability over runs averages
+
+
+def overlap_at_k(first: Float[Tensor, " point"], second: Float[Tensor, " point"], k: int) -> float:
+    """Share of the k highest points of one score that are among the k highest of the other (LocMem Table 3).
+
+    >>> overlap_at_k(torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([4.0, 1.0, 3.0, 2.0]), 2)
+    0.5
+    """
+    _same_length(first, second)
+    if not 1 <= k <= len(first):
+        raise ShapeError(f"k is {k} for {len(first)} points. Expected 1 to {len(first)}. Pass k={min(max(k, 1), len(first))}.")
+    highest = [set(torch.sort(score, descending=True, stable=True).indices[:k].tolist()) for score in (first, second)]
+    return len(highest[0] & highest[1]) / k
+
+
+def kendall_tau(first: Float[Tensor, " point"], second: Float[Tensor, " point"]) -> tuple[float, float]:
+    """Kendall's tau-b between two scores, and its two-sided p-value.
+
+    >>> kendall_tau(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]))[0]
+    0.33333333333333337
+    """
+    from scipy.stats import kendalltau
+
+    _same_length(first, second)
+    found = kendalltau(first.numpy(), second.numpy())
+    return float(found.statistic), float(found.pvalue)
+
+
+def t_test(first: Float[Tensor, " point"], second: Float[Tensor, " other"]) -> tuple[float, float]:
+    """Welch's t statistic for a difference of means, and its two-sided p-value.
+
+    >>> statistic, p_value = t_test(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([7.0, 8.0, 9.5]))
+    >>> statistic < 0 and p_value < 0.01
+    True
+    """
+    from scipy.stats import ttest_ind
+
+    found = ttest_ind(first.numpy(), second.numpy(), equal_var=False)
+    return float(found.statistic), float(found.pvalue)
+
+
+def spearman_brown(correlation: float, factor: float = 2.0) -> float:
+    """Reliability of a measurement `factor` times as long as the one whose two parts correlate so; at least -1.
+
+    >>> round(spearman_brown(0.5), 4)
+    0.6667
+    """
+    scale = 1 + (factor - 1) * correlation
+    return correlation if correlation != correlation else max(factor * correlation / max(scale, 1e-12), -1.0)
+
+
+def reliability(first: Float[Tensor, " point"], second: Float[Tensor, " point"], factor: float = 2.0) -> float:
+    """Reliability of a score whose halves were measured apart: their correlation over points, by Spearman-Brown.
+
+    >>> round(reliability(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0])), 4)
+    0.6667
+    """
+    return spearman_brown(_correlation(first, second), factor)
+
+
+class RunHalves(NamedTuple):
+    """Reliability of a point's score over training runs, and how many halvings it averages."""
+
+    value: float
+    splits: int
+
+
+def run_reliability(
+    align: Float[Tensor, "encoder point"],
+    target: Bool[Tensor, "encoder point"],
+    reference: Bool[Tensor, "encoder point"],
+    *,
+    seed: int = 0,
+) -> RunHalves:
+    """Would other training runs rank the points alike: scores from disjoint halves of the encoders, Spearman-Brown.
+
+    Args:
+        align: alignment of every point by every encoder.
+        target, reference: which encoders stand for f and which for g at each point.
+    Returns:
+        The mean over random halvings; NaN with fewer than two encoders a side.
+    Source: REFERENCE A10.
+
+    >>> align = torch.rand(2, 50)
+    >>> run_reliability(align, torch.tensor([[True], [False]]).expand(2, 50), torch.tensor([[False], [True]]).expand(2, 50)).value
+    nan
+    """
+    encoders = len(align)
+    _, side = torch.stack([target, reference], 1).flatten(1).unique(dim=0, return_inverse=True)
+    sides = [np.flatnonzero(side.numpy() == number) for number in range(int(side.max()) + 1)]
+    if len(sides) == encoders:  # a subset ensemble: every encoder has its own training set
+        sides = [np.arange(encoders)]
+    generator = np.random.default_rng([seed, encoders])
+    found = []
+    for _ in range(_RUN_SPLITS):
+        half = torch.zeros(encoders, dtype=torch.bool)
+        for members in sides:
+            half[generator.permutation(members)[: len(members) // 2]] = True
+        other = torch.zeros(encoders, dtype=torch.bool)
+        for members in sides:
+            left = members[~half.numpy()[members]]
+            other[generator.permutation(left)[: len(members) // 2]] = True
+        one, two = _score(align, target, reference, half), _score(align, target, reference, other)
+        both = ~(one.isnan() | two.isnan())
+        if int(both.sum()) >= 8:
+            found.append(_correlation(one[both], two[both]))
+    if not found:
+        return RunHalves(float("nan"), 0)
+    smallest = min(len(members) for members in sides)
+    return RunHalves(spearman_brown(float(np.mean(found)), smallest / (smallest // 2)), len(found))
+
+
+def _score(align: Tensor, target: Tensor, reference: Tensor, used: Tensor) -> Tensor:
+    """SSLMem' of every point from the encoders used; NaN where a side is empty."""
+    f, g = target & used[:, None], reference & used[:, None]
+    align_f = (align * f).sum(dim=0) / f.sum(dim=0)
+    align_g = (align * g).sum(dim=0) / g.sum(dim=0)
+    return (align_g - align_f) / (align_g + align_f)
+
+
+def _correlation(first: Tensor, second: Tensor) -> float:
+    _same_length(first, second)
+    both = ~(first.isnan() | second.isnan())
+    if int(both.sum()) < 3:
+        return float("nan")
+    first, second = first[both].double(), second[both].double()
+    first, second = first - first.mean(), second - second.mean()
+    scale = float((first.square().sum() * second.square().sum()).sqrt())
+    return float((first * second).sum()) / scale if scale > 0 else float("nan")
+
+
+def _same_length(first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape:
+        raise ShapeError(
+            f"the two scores have shapes {tuple(first.shape)} and {tuple(second.shape)}. Expected the same points in the "
+            "same order. Join them by point id first."
+        )

@@ -1,0 +1,235 @@
+"""Memorization of points and layers: SSLMem, LayerMem, and the membership effect that calibrates them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from memloc.errors import NonFiniteError, ShapeError
+from memloc.metrics._bootstrap import Z95, bootstrap_weights, percentile_interval
+
+
+def sslmem(align_f: Float[Tensor, " point"], align_g: Float[Tensor, " point"], *, normalize: bool = True) -> Float[Tensor, " point"]:
+    """How much better f aligns a point's views than a reference g that never saw the point.
+
+    SSLMem'(x) = (align_g - align_f) / (align_g + align_f), in [-1, 1], 0 where both are 0. With `normalize=False` the
+    difference align_g - align_f alone.
+
+    Args:
+        align_f, align_g: alignments of the same points, any shape.
+    Returns:
+        Scores of that shape; above 0 means memorized by f.
+    Source: SSLMem Eq. 2.
+
+    >>> sslmem(torch.tensor([1.0, 0.0]), torch.tensor([3.0, 0.0]))
+    tensor([0.5000, 0.0000])
+    """
+    if align_f.shape != align_g.shape:
+        raise ShapeError(
+            f"align_f has shape {tuple(align_f.shape)} and align_g {tuple(align_g.shape)}. Expected one alignment per "
+            "point in both. Score the same points with both encoders."
+        )
+    raw = align_g - align_f
+    if not normalize:
+        return raw
+    total = align_g + align_f
+    return torch.where(total == 0, 0.0, raw / torch.where(total == 0, 1.0, total))
+
+
+def sslmem_pairwise(distances_f: Float[Tensor, "point pair"], distances_g: Float[Tensor, "point pair"]) -> Float[Tensor, " point"]:
+    """SSLMem as a mean over pairs of views of (d_g - d_f) / (d_g + d_f); less noisy than the ratio of means.
+
+    >>> sslmem_pairwise(torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 1.0]]))
+    tensor([0.2500])
+    """
+    return sslmem(distances_f, distances_g).mean(dim=-1)
+
+
+def sslmem_range(raw: Float[Tensor, " point"]) -> Float[Tensor, " point"]:
+    """Raw scores over the range (max - min) of the points scored, the scaling of the published figures.
+
+    It depends on which points are scored together; NaN marks points without a score.
+
+    >>> sslmem_range(torch.tensor([0.1, 0.3, -0.1]))
+    tensor([ 0.2500,  0.7500, -0.2500])
+    """
+    known = raw[~raw.isnan()]
+    span = known.max() - known.min() if len(known) else torch.zeros(())
+    return raw / span if span > 0 else torch.where(raw.isnan(), raw, torch.zeros_like(raw))
+
+
+def layermem(scores: Float[Tensor, "*layer point"]) -> Float[Tensor, "*layer"]:
+    """LayerMem: the mean SSLMem' of the points at each layer (LocMem Eq. 3).
+
+    >>> layermem(torch.tensor([[0.2, 0.4], [0.0, 0.5]]))
+    tensor([0.3000, 0.2500])
+    """
+    return scores.mean(dim=-1)
+
+
+def delta_layermem(values: Float[Tensor, " layer"], predecessor: list[int | None]) -> Float[Tensor, " layer"]:
+    """ΔLayerMem: a layer's LayerMem less its predecessor's; NaN for the first layer (LocMem Eq. 4).
+
+    >>> delta_layermem(torch.tensor([0.1, 0.3, 0.2]), [None, 0, 1])
+    tensor([    nan,  0.2000, -0.1000])
+    """
+    before = torch.stack([values.new_tensor(torch.nan) if row is None else values[row] for row in predecessor])
+    return values - before
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The membership effect of the two-way model: by how much, relative to its own size, training lowers alignment.
+
+    Attributes:
+        value: the effect; 0 if being trained on a point changes nothing.
+        se: standard error, clustered by point.
+        low, high: bootstrap 95 % interval over points (and runs where they are resampled).
+        n_points: points that some encoders saw and others did not.
+        runs_resampled: whether the interval speaks of other training runs too.
+        draws: the bootstrap values, shape (repeat,).
+    """
+
+    value: float
+    se: float
+    low: float
+    high: float
+    n_points: int
+    runs_resampled: bool
+    draws: Tensor = field(repr=False, compare=False)
+
+
+def membership_effect(
+    align: Float[Tensor, "encoder point"],
+    membership: Bool[Tensor, "encoder point"],
+    *,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Effect:
+    """Calibrated memorization: least-squares effect of membership on relative alignment, net of encoder and point.
+
+    Each point's alignments are divided by (mean over encoders that saw it + mean over those that did not), then
+    modelled as encoder effect + point effect - memorization x membership. For a pair f, g with candidates and
+    independent points this is (mean SSLMem' of candidates - mean of independents) / 2. Points seen by all or by no
+    encoder do not enter.
+
+    Args:
+        align: alignment of every point by every encoder.
+        membership: which encoder was trained on which point.
+        repeats, seed: of the bootstrap over points; runs are resampled too where there are three or more a side.
+    Returns:
+        Effect, NaN where no point distinguishes the encoders.
+    Raises:
+        ShapeError: shapes differ. NonFiniteError: an alignment is NaN or infinite.
+    Source: REFERENCE A9; Feldman and Zhang, NeurIPS 2020, for subset ensembles.
+
+    >>> align = torch.tensor([[1.0, 1.0, 3.0, 3.0], [3.0, 3.0, 1.0, 1.0]])
+    >>> seen = torch.tensor([[True, True, False, False], [False, False, True, True]])
+    >>> membership_effect(align, seen).value
+    0.5
+    """
+    if align.shape != membership.shape or align.ndim != 2:
+        raise ShapeError(
+            f"alignments have shape {tuple(align.shape)} and membership {tuple(membership.shape)}. Expected both as "
+            "(encoder, point). Pass one row per encoder."
+        )
+    if not align.isfinite().all():
+        raise NonFiniteError("alignments hold NaN or Inf. Expected finite numbers. Check the encoder's weights and the images.")
+    seen = membership.double()
+    split = (membership.any(dim=0) & ~membership.all(dim=0)).nonzero().flatten()
+    seen, align = seen[:, split], align.double()[:, split]
+    if not len(split):
+        nan = float("nan")
+        return Effect(nan, nan, nan, nan, 0, False, torch.full((repeats,), nan, dtype=torch.float64))
+    relative = relative_alignment(align, seen.bool())
+    encoders, points = align.shape
+    ones = torch.ones(1, points, dtype=torch.float64)
+    value = float(_effects(relative, seen, torch.ones(1, encoders, dtype=torch.float64), ones))
+    weights = bootstrap_weights(points, repeats, seed, strata=_patterns(seen))
+    runs = _run_weights(membership[:, split], repeats, seed)
+    draws = _effects(relative, seen, runs, weights)
+    low, high = percentile_interval(draws)
+    return Effect(value, _clustered_error(relative, seen, value), low, high, points, len(runs) > 1, draws)
+
+
+def relative_alignment(align: Float[Tensor, "encoder point"], membership: Bool[Tensor, "encoder point"]) -> Float[Tensor, "encoder point"]:
+    """Alignments over (mean of encoders that saw the point + mean of those that did not); twice its mean where one is empty.
+
+    >>> relative_alignment(torch.tensor([[1.0], [3.0]]), torch.tensor([[True], [False]]))
+    tensor([[0.2500],
+            [0.7500]])
+    """
+    seen = membership.to(align.dtype)
+    inside, outside = seen.sum(dim=0), (1 - seen).sum(dim=0)
+    mean = align.mean(dim=0)
+    mean_in = torch.where(inside > 0, (align * seen).sum(dim=0) / inside.clamp_min(1), mean)
+    mean_out = torch.where(outside > 0, (align * (1 - seen)).sum(dim=0) / outside.clamp_min(1), mean)
+    total = mean_in + mean_out
+    return torch.where(total == 0, 0.5, align / torch.where(total == 0, 1.0, total))
+
+
+def _effects(relative: Tensor, seen: Tensor, runs: Tensor, weights: Tensor) -> Tensor:
+    """Least-squares membership effects for (1 or repeat) weightings of encoders and (repeat) weightings of points."""
+    if len(runs) > 1:
+        rows = [_effects(relative, seen, runs[row : row + 1], weights[row : row + 1]) for row in range(len(weights))]
+        return torch.cat(rows)
+    run = runs[0][:, None] / runs[0].sum()
+    response = relative - (run * relative).sum(dim=0)
+    member = seen - (run * seen).sum(dim=0)
+    total = weights.sum(dim=1)
+    by_response, by_member = weights @ response.T, weights @ member.T  # (repeat, encoder)
+    covariance = weights @ (run * response * member).sum(dim=0) - (by_response * by_member) @ run[:, 0] / total
+    variance = weights @ (run * member**2).sum(dim=0) - by_member**2 @ run[:, 0] / total
+    return -covariance / torch.where(variance > 1e-12, variance, torch.nan)
+
+
+def _clustered_error(relative: Tensor, seen: Tensor, value: float) -> float:
+    """Standard error of the effect, clustered by point."""
+    response = relative - relative.mean(dim=0)
+    member = seen - seen.mean(dim=0)
+    response, member = response - response.mean(dim=1, keepdim=True), member - member.mean(dim=1, keepdim=True)
+    residual = response + value * member
+    score = (residual * member).sum(dim=0)
+    points = seen.shape[1]
+    correction = points / (points - 1) if points > 1 else float("nan")
+    return float((correction * (score**2).sum()).sqrt() / (member**2).sum())
+
+
+def _patterns(seen: Tensor) -> Tensor | None:
+    """Strata for the bootstrap: points with the same membership, unless nearly every point has its own."""
+    _, pattern, counts = seen.T.unique(dim=0, return_inverse=True, return_counts=True)
+    return pattern if int(counts.min()) >= 2 else None
+
+
+def _run_weights(membership: Tensor, repeats: int, seed: int) -> Tensor:
+    """Multinomial weights of encoders: within sides where encoders share a training set, else over all; one row if too few."""
+    _, side, counts = membership.unique(dim=0, return_inverse=True, return_counts=True)
+    encoders = len(membership)
+    if int(counts.min()) >= 3:
+        return bootstrap_weights(encoders, repeats, seed + 1, strata=side)
+    trained, untrained = membership.sum(dim=0), (~membership).sum(dim=0)
+    if len(counts) == encoders and int(torch.minimum(trained, untrained).min()) >= 3:
+        return bootstrap_weights(encoders, repeats, seed + 1)
+    return torch.ones(1, encoders, dtype=torch.float64)
+
+
+def mean_interval(values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0) -> tuple[float, float, float, float]:
+    """Mean, standard error and 95 % interval of a sample of points: bootstrap percentiles, normal beyond 20 000 points.
+
+    >>> mean, se, low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
+    >>> mean, round(se, 3), low < mean < high
+    (2.5, 0.645, True)
+    """
+    values = values[~values.isnan()].double()
+    if not len(values):
+        return (float("nan"),) * 4
+    mean = float(values.mean())
+    se = float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
+    if len(values) > 20_000 or len(values) < 2:
+        return mean, se, mean - Z95 * se, mean + Z95 * se
+    weights = bootstrap_weights(len(values), repeats, seed)
+    low, high = percentile_interval(weights @ values / len(values))
+    return mean, se, low, high

@@ -1,0 +1,101 @@
+"""Who is trained on what: splits, membership, planted repeats, and the slots of every encoder's epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from memloc.data import Images, split_points, subset_membership
+from memloc.errors import SpecError
+from memloc.pretrain._spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Points with their splits, and which encoder is trained on which.
+
+    Attributes:
+        points: point, name, split, label, repeats; one row per image, in the order of the images.
+        membership: point, then one column per encoder.
+    """
+
+    points: pd.DataFrame
+    membership: pd.DataFrame
+
+    @property
+    def encoders(self) -> list[str]:
+        """Names of the encoders: f, g (f0, g0, f1, ... with several runs), or e00, e01, ... of an ensemble."""
+        return [str(name) for name in self.membership.columns[1:]]
+
+    def seen_by(self, encoder: str) -> np.ndarray:
+        """Whether the encoder was trained on each point."""
+        return self.membership[encoder].to_numpy()
+
+
+def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
+    """Plan a run; the last `external` images are external, and so are training images that no split takes.
+
+    >>> from memloc.data import as_images
+    >>> plan = make_plan(as_images(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), TrainSpec(), external=10)
+    >>> plan.points.split.value_counts().to_dict()
+    {'shared': 24, 'external': 10, 'candidate': 3, 'independent': 3}
+    """
+    training = len(images) - external
+    ids = images.ids[:training]
+    if spec.ensemble:
+        seen = subset_membership(ids, encoders=spec.ensemble, fraction=spec.fraction, seed=spec.seed).numpy()
+        split = np.array(["candidate"] * training + ["external"] * external, dtype=object)
+        names = [f"e{number:02d}" for number in range(spec.ensemble)]
+        membership = {name: np.r_[row, np.zeros(external, dtype=bool)] for name, row in zip(names, seen, strict=True)}
+    else:
+        drawn = split_points(ids, candidates=spec.candidates, independents=spec.independents, shared=spec.shared, seed=spec.seed)
+        split = np.array([name or "external" for name in drawn] + ["external"] * external, dtype=object)
+        sides = {"f": np.isin(split, ("shared", "candidate")), "g": np.isin(split, ("shared", "independent"))}
+        numbers = [""] if spec.runs == 1 else [str(run) for run in range(spec.runs)]
+        membership = {f"{side}{number}": sides[side] for number in numbers for side in ("f", "g")}
+        if not spec.unpaired and sides["f"].sum() != sides["g"].sum():
+            raise SpecError(
+                "paired training needs as many independents as candidates, since each takes the other's place in a batch. "
+                "Expected equal numbers. Pass --unpaired, or the same number for both."
+            )
+    repeats = np.ones(len(images), dtype=np.int64)
+    for name in ("candidate", "independent"):
+        repeats[_planted(images.ids.numpy(), split == name, spec.plant)] = spec.repeats
+    labels = {} if images.labels is None else {"label": images.labels.numpy()}
+    points = pd.DataFrame({"point": images.ids.numpy(), "name": list(images.names), "split": split, **labels, "repeats": repeats})
+    return Plan(points, pd.DataFrame({"point": images.ids.numpy(), **membership}))
+
+
+def slots(plan: Plan, encoder: str) -> tuple[Tensor, Tensor]:
+    """The rows of the images that an encoder sees in an epoch, planted ones repeated, and the point of each.
+
+    Slot s of f and slot s of g draw the same views and stand in the same batches; where f's slot holds a candidate, g's
+    holds an independent point.
+    """
+    seen = plan.seen_by(encoder)
+    split, ids, repeats = (plan.points[name].to_numpy() for name in ("split", "point", "repeats"))
+    rows = np.concatenate([_by_id(ids, np.flatnonzero(seen & (split == name))) for name in ("shared", "candidate", "independent")])
+    extra = np.repeat(rows, repeats[rows] - 1)
+    rows = torch.from_numpy(np.concatenate([_planted_first(rows, repeats, split), extra]))
+    return rows, torch.from_numpy(ids.copy())[rows]
+
+
+def _by_id(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return rows[np.argsort(ids[rows], kind="stable")]
+
+
+def _planted_first(rows: np.ndarray, repeats: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Shared points, then planted ones, then the rest, so that planted candidates meet planted independents slot by slot."""
+    rank = np.where(split[rows] == "shared", 0, np.where(repeats[rows] > 1, 1, 2))
+    return rows[np.argsort(rank, kind="stable")]
+
+
+def _planted(ids: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
+    rows = _by_id(ids, np.flatnonzero(candidates))
+    if count > len(rows) and len(rows):
+        raise SpecError(f"{count} planted points do not fit {len(rows)} candidates. Expected at most as many. Pass --plant {len(rows)}.")
+    return rows[np.random.default_rng([count, len(rows)]).permutation(len(rows))[:count]]

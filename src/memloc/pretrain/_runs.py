@@ -1,0 +1,356 @@
+"""Train a pair of encoders or an ensemble into a run folder, in worker processes, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from memloc.data import Images, as_images, concatenate
+from memloc.encoders import Encoder, Preprocess, fingerprint, load_encoder, pick_device, save_weights, versions
+from memloc.errors import DataNotFoundError, MemlocError, SpecError
+from memloc.pretrain._loop import train_encoder
+from memloc.pretrain._plan import Plan, make_plan, slots
+from memloc.pretrain._spec import TrainSpec, make_spec
+from memloc.progress import Report, silent
+from memloc.results import claim_folder, read_json, read_table, write_json, write_table
+
+_POLL = 0.3  # seconds between looks at the workers
+_PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Attributes:
+        folder: where it lies; None once a temporary one is gone.
+        points: point, name, split, label, repeats.
+        membership: point, then whether each encoder was trained on it.
+        encoders: by name, in the order of the membership columns.
+        record: the spec, sources of the images, versions, timings.
+    """
+
+    folder: Path | None
+    points: pd.DataFrame = field(repr=False)
+    membership: pd.DataFrame = field(repr=False)
+    encoders: dict[str, Encoder] = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether encoders were trained on random subsets instead of the four splits."""
+        return bool(self.record["spec"]["ensemble"])
+
+    def side(self, name: str) -> list[Encoder]:
+        """The encoders of one side of a pair, "f" or "g"."""
+        return [encoder for encoder_name, encoder in self.encoders.items() if encoder_name.startswith(name)]
+
+
+@dataclass(frozen=True)
+class EncoderPair:
+    """An encoder f, its reference g, and which split each image is in; lists where there are several runs."""
+
+    f: Encoder | list[Encoder]
+    g: Encoder | list[Encoder]
+    splits: list[str] = field(repr=False)
+    run: Run = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Encoders trained on random parts of the images, and which was trained on which."""
+
+    encoders: list[Encoder]
+    membership: Tensor = field(repr=False)  # bool, (encoder, point)
+    run: Run = field(repr=False)
+
+
+def train_pair(
+    images: object,
+    *,
+    objective: str = "simclr",
+    encoder: str | nn.Module = "resnet9",
+    epochs: int = 200,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+    **settings: Any,
+) -> EncoderPair:
+    """Train f on shared and candidate points, and its reference g on shared and independent points.
+
+    Args:
+        images: a dataset, uint8 images, or Images (see `as_images`). A tenth each become candidates and independents;
+            images that no split takes are external.
+        objective, encoder, epochs, seed: see TrainSpec, as any other setting by its name.
+        out: folder to keep the run in and resume from; None trains in a temporary folder.
+        progress: called with what is going on, epochs done and epochs in all.
+        overwrite: replace the work of other settings in `out`.
+    Returns:
+        EncoderPair with .f, .g and .splits, one name per image.
+    Raises:
+        SpecError, DataError, ResultsError, OutputError before any training; NonFiniteError if it diverges.
+    Source: REFERENCE A1 and A9 (paired training).
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    >>> pair = train_pair(images, epochs=1, candidates=8, batch_size=32, workers=1)
+    >>> pair.splits.count("candidate"), pair.f.name
+    (8, 'f')
+    """
+    run = train(images, spec_of(objective=objective, encoder=encoder, epochs=epochs, seed=seed, **settings), encoder=encoder, out=out, progress=progress, overwrite=overwrite)
+    if run.is_ensemble:
+        raise SpecError("ensemble was set for a pair. Expected train_ensemble for an ensemble. Call memloc.train_ensemble(images, k=8).")
+    f, g = run.side("f"), run.side("g")
+    return EncoderPair(f[0] if len(f) == 1 else f, g[0] if len(g) == 1 else g, run.points["split"].tolist(), run)
+
+
+def train_ensemble(
+    images: object,
+    *,
+    k: int = 8,
+    fraction: float = 0.5,
+    objective: str = "simclr",
+    encoder: str | nn.Module = "resnet9",
+    epochs: int = 200,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Ensemble:
+    """Train k encoders, each on a random part of the images, every image in round(k x fraction) of them.
+
+    Args and errors as in `train_pair`.
+
+    Returns:
+        Ensemble with .encoders and .membership, bool (encoder, point).
+    Source: REFERENCE A9; Feldman and Zhang, NeurIPS 2020.
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+    >>> train_ensemble(images, k=2, epochs=1, workers=1).membership.sum(dim=1).tolist()
+    [12, 12]
+    """
+    spec = spec_of(objective=objective, encoder=encoder, epochs=epochs, seed=seed, ensemble=k, fraction=fraction, **settings)
+    run = train(images, spec, encoder=encoder, out=out, progress=progress, overwrite=overwrite)
+    membership = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
+    return Ensemble(list(run.encoders.values()), membership, run)
+
+
+def spec_of(**settings: Any) -> TrainSpec:
+    """A TrainSpec from settings; a module stands in the spec by its class name."""
+    if isinstance(settings.get("encoder"), nn.Module):
+        settings["encoder"] = type(settings["encoder"]).__name__
+    return make_spec(TrainSpec, settings)
+
+
+def train(
+    images: object,
+    spec: TrainSpec,
+    *,
+    external: Images | None = None,
+    encoder: str | nn.Module | None = None,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+) -> Run:
+    """Train what a spec says into a run folder; finished encoders there are kept, unfinished ones resumed.
+
+    Args:
+        images: training images. external: images that no encoder sees.
+        encoder: a module to copy instead of the spec's encoder by name; then training stays in this process.
+    """
+    training = as_images(images)
+    known = training if external is None else concatenate(training, external)
+    plan = make_plan(known, spec, 0 if external is None else len(external))
+    module = encoder if isinstance(encoder, nn.Module) else None
+    _check_encoder(module or spec.encoder, known)
+    device = pick_device(spec.device)
+    sources = {"data": training.source, "external": None if external is None else external.source}
+    identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint()}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = claim_folder(Path(temporary if out is None else out), identity, overwrite=overwrite)
+        if not (folder / "run.json").is_file():
+            _write_plan(folder, plan, known, training, sources)
+            began = time.monotonic()
+            missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
+            workers = 1 if module is not None else min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
+            _trim_metrics(folder, missing)
+            if workers > 1:
+                _train_apart(folder, spec, missing, workers, progress)
+            else:
+                for name in missing:
+                    train_one(folder, name, encoder=module, progress=progress)
+            encoders = {name: load_encoder(folder / f"encoders/{name}.safetensors") if module is None else None for name in plan.encoders}
+            prints = {name: fingerprint(found.module) for name, found in encoders.items() if found is not None}
+            record = {"spec": asdict(spec), **sources, "size": known.pixels.shape[2], "skipped": [list(pair) for pair in known.skipped], "fingerprint": identity["fingerprint"], "encoders": prints, "seconds": time.monotonic() - began, "workers": workers, "versions": versions(), "augmentation": spec.policy}
+            write_json(folder / "run.json", record)
+            shutil.rmtree(folder / ".work", ignore_errors=True)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        run = load_run(folder, module=module)
+        return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
+
+
+def load_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
+    """Open a finished run.
+
+    Args:
+        module: the architecture, where the run was trained from an nn.Module.
+    Raises:
+        DataNotFoundError: no such folder, or a run that is not finished.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        begun = (folder / "spec.json").is_file()
+        state = "holds a run that is not finished" if begun else "holds no run"
+        step = "Repeat the memloc train command that began it" if begun else "Make one with: memloc train DATA --out RUN"
+        raise DataNotFoundError(f"{str(folder)!r} {state}. Expected a folder that memloc train finished. {step}.")
+    record, membership = read_json(folder / "run.json"), read_table(folder / "membership.parquet")
+    encoders = {}
+    for name in membership.columns[1:]:
+        path = folder / f"encoders/{name}.safetensors"
+        encoders[str(name)] = load_encoder(path) if module is None else _stored(module, path)
+    return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
+
+
+def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, progress: Report = silent) -> None:
+    """Train one encoder of a run folder, from its checkpoint if there is one, and write its weights."""
+    stored = read_json(folder / "spec.json")
+    spec = TrainSpec(**{key: stored[key] for key in TrainSpec.__dataclass_fields__})
+    plan = Plan(read_table(folder / "points.parquet"), read_table(folder / "membership.parquet"))
+    work = read_json(folder / ".work/preprocess.json")
+    pixels = np.load(folder / ".work/pixels.npy", mmap_mode="r")
+    rows, points = slots(plan, name)
+    seed = _seed(spec, name, plan.encoders)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _reinitialized(encoder) if encoder is not None else load_encoder(spec.encoder, layers="auto", shape=(pixels.shape[1], *pixels.shape[2:])).module
+    prepared = load_encoder(module, mean=work["mean"], std=work["std"], shape=(pixels.shape[1], *pixels.shape[2:]))
+
+    def log(line: dict[str, Any]) -> None:
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"encoder": name, **line}) + "\n")
+        progress(f"training {name}", line["epoch"], spec.epochs)
+
+    head = train_encoder(
+        prepared, torch.from_numpy(pixels[rows.numpy()]), points, spec, seed=seed, device=pick_device(spec.device),
+        checkpoint=folder / f"checkpoints/{name}.pt", log=log,
+    )  # fmt: skip
+    metadata = {"encoder": spec.encoder, "mean": " ".join(map(repr, work["mean"])), "std": " ".join(map(repr, work["std"])), "augmentation": spec.policy, "format": "memloc"}
+    save_weights(folder / f"heads/{name}.safetensors", head, {"format": "memloc"})
+    save_weights(folder / f"encoders/{name}.safetensors", module, metadata)
+
+
+def _check_encoder(encoder: str | nn.Module, images: Images) -> None:
+    load_encoder(encoder, shape=(images.pixels.shape[1], *images.pixels.shape[2:]))
+
+
+def _seed(spec: TrainSpec, name: str, encoders: list[str]) -> int:
+    """Pairs share a seed unless unpaired; ensembles do not."""
+    if spec.ensemble:
+        return spec.seed * _PAIR_SEED + encoders.index(name)
+    return spec.seed * _PAIR_SEED + int(name[1:] or 0) + (_UNPAIRED if spec.unpaired and name.startswith("g") else 0)
+
+
+def _reinitialized(module: nn.Module) -> nn.Module:
+    """A copy with fresh weights from the current generator, module by module."""
+    import copy
+
+    fresh = copy.deepcopy(module)
+    for part in fresh.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return fresh
+
+
+def _stored(module: nn.Module, path: Path) -> Encoder:
+    import copy
+
+    from memloc.encoders import load_weights, read_weights
+
+    tensors, metadata = read_weights(path)
+    fresh = copy.deepcopy(module)
+    load_weights(fresh, tensors, name=str(path))
+    mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
+    found = load_encoder(fresh)
+    return Encoder(found.module, found.layers, Preprocess(mean, std), path.stem, found.channels, metadata.get("augmentation"))
+
+
+def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sources: dict[str, Any]) -> None:
+    (folder / ".work").mkdir(exist_ok=True)
+    if sources["data"] is None:  # arrays from Python: the run keeps them, so that it can be audited later
+        np.savez_compressed(folder / "images.npz", images=known.pixels.permute(0, 2, 3, 1).numpy())
+    values = training.pixels.transpose(0, 1).flatten(1).double() / 255
+    write_json(folder / ".work/preprocess.json", {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).clamp_min(1e-3).tolist()})
+    np.save(folder / ".work/pixels.npy", known.pixels.numpy())
+    write_table(folder / "points.parquet", plan.points)
+    write_table(folder / "membership.parquet", plan.membership)
+
+
+def _trim_metrics(folder: Path, missing: list[str]) -> None:
+    """Drop lines of epochs that will be trained again, so that every epoch stands once."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return
+    reached = {}
+    for name in missing:
+        checkpoint = folder / f"checkpoints/{name}.pt"
+        reached[name] = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) if checkpoint.is_file() else 0
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # cut off when the run was killed
+        if entry["epoch"] <= reached.get(entry["encoder"], math.inf):
+            kept.append(line)
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int, progress: Report) -> None:
+    """Train encoders in worker processes, a share of the processor's threads each."""
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    waiting, running = list(missing), {}
+    everything = len(read_table(folder / "membership.parquet").columns) - 1
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                name = waiting.pop(0)
+                errors = (folder / f".work/{name}.err").open("w")
+                command = [sys.executable, "-m", "memloc.pretrain._worker", str(folder), name]
+                running[name] = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+                errors.close()
+            time.sleep(_POLL)
+            progress(f"training {everything} encoders", _epochs_done(folder), spec.epochs * everything)
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    if process.returncode:
+                        said = (folder / f".work/{name}.err").read_text().strip().splitlines()
+                        reason = said[-1] if said else f"exit code {process.returncode}"
+                        raise MemlocError(f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume from its checkpoint.")
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _epochs_done(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0

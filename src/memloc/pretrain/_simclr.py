@@ -1,0 +1,40 @@
+"""SimCLR's loss: NT-Xent of Chen et al., A Simple Framework for Contrastive Learning, ICML 2020, Eq. 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float = 0.5) -> Tensor:
+    """Normalized temperature-scaled cross-entropy between two views of a batch.
+
+    For view i with positive j: -log( exp(s_ij/t) / sum_k exp(s_ik/t) ), averaged over all 2N views, where k runs over
+    every view of another point. Copies of one point in a batch are not negatives of each other.
+
+    Args:
+        first, second: projections of the two views, shape (point, feature).
+        points: which point each row shows, shape (point,).
+        temperature: t, above 0.
+    Returns:
+        The mean loss, a scalar.
+
+    >>> z = torch.eye(2)
+    >>> round(float(nt_xent(z, z, torch.arange(2), temperature=1.0)), 4)      # log(1 + 2 / e)
+    0.5514
+    """
+    z = nn.functional.normalize(torch.cat([first, second]).float(), dim=1)
+    ids = torch.cat([points, points])
+    views = len(z)
+    positive = torch.arange(views, device=z.device).roll(views // 2)
+    excluded = ids[:, None] == ids[None, :]
+    excluded[torch.arange(views, device=z.device), positive] = False
+    similarity = (z @ z.T / temperature).masked_fill(excluded, -torch.inf)
+    return nn.functional.cross_entropy(similarity, positive)
+
+
+def projection_head(features: int, *, hidden: int = 256, outputs: int = 128) -> nn.Module:
+    """The two-layer head that the loss is computed behind; it is no part of the audited encoder."""
+    return nn.Sequential(
+        nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+    )

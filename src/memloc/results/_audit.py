@@ -1,0 +1,68 @@
+"""The Audit: the tables of one run, as pandas, on disk and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from memloc.errors import DataNotFoundError, ResultsError
+from memloc.results._files import make_folder, read_json, read_table, write_json, write_table
+from memloc.results._schema import SCHEMA_VERSION, conform
+
+_NAMES = ("points", "point_layers", "layers", "units", "thumbnails")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found; columns are described in `memloc.results.TABLES`.
+
+    Attributes:
+        points: one row per point scored.
+        point_layers: one row per point and layer.
+        layers: one row per layer, in the order of the forward pass.
+        units: one row per unit.
+        thumbnails: small pictures of points, empty where they were left out.
+        record: the spec, seeds, versions, fingerprints, timings and warnings (audit.json).
+    """
+
+    points: pd.DataFrame = field(repr=False)
+    point_layers: pd.DataFrame = field(repr=False)
+    layers: pd.DataFrame
+    units: pd.DataFrame = field(repr=False)
+    thumbnails: pd.DataFrame = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may surprise, in words."""
+        return list(self.record.get("warnings", []))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables and audit.json (last) to a folder."""
+        folder = make_folder(Path(folder))
+        metadata = {"memloc_schema_version": str(SCHEMA_VERSION), "memloc_spec": str(self.record.get("spec_hash", "")), "memloc_seed": str(self.record.get("seed", 0))}
+        for name in _NAMES:
+            write_table(folder / f"{name}.parquet", conform(name, getattr(self, name)), metadata)
+        write_json(folder / "audit.json", {"schema_version": SCHEMA_VERSION, **self.record})
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path) -> Audit:
+        """Read what `save` wrote.
+
+        Raises:
+            DataNotFoundError: no such folder, or none that an audit finished. ResultsError: another schema version.
+        """
+        folder = Path(folder)
+        if not (folder / "audit.json").is_file():
+            raise DataNotFoundError(f"{str(folder)!r} holds no finished audit. Expected a folder with audit.json. Make one with: memloc audit RUN --out {folder}")
+        record = read_json(folder / "audit.json")
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise ResultsError(
+                f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version {SCHEMA_VERSION}. "
+                "Run the audit again with this memloc, into another folder."
+            )
+        return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in _NAMES}, record=record)

@@ -1,0 +1,100 @@
+"""Files that are whole or absent: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from memloc.errors import OutputError, ResultsError
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and check that it can be written.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as problem:
+        raise OutputError(f"{str(folder)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass another --out.") from problem
+    return folder
+
+
+@contextmanager
+def replacing(path: Path):  # type: ignore[no-untyped-def]
+    """Yield a temporary path beside `path`; it takes its place when the block ends well, and is removed when it does not.
+
+    Raises:
+        OutputError: the disk is full or the folder not writable.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as problem:
+        raise OutputError(f"{str(path)!r} cannot be written ({problem.strerror or problem}). Expected free disk and write access. Free some, or pass another --out.") from problem
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a parquet file (zstd) with text metadata."""
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    content = content.replace_schema_metadata({**(content.schema.metadata or {}), **{key.encode(): value.encode() for key, value in (metadata or {}).items()}})
+    with replacing(path) as temporary:
+        parquet.write_table(content, temporary, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a parquet file.
+
+    Raises:
+        ResultsError: it is missing or damaged.
+    """
+    try:
+        return parquet.read_table(path).to_pandas()
+    except (OSError, ValueError, pa.ArrowException) as problem:
+        raise ResultsError(f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run the command again that wrote it.") from problem
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object; NaN is written as null."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ResultsError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise ResultsError(f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a file that memloc wrote. Run the command again that wrote it.") from problem
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready: NumPy scalars as numbers, NaN and infinities as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -1,0 +1,152 @@
+"""The result tables: every column's name, type, range and meaning, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from memloc.errors import ResultsError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; `tooltip` is what the report shows beside its name."""
+
+    name: str
+    kind: str  # "int", "float", "text", "bytes"
+    tooltip: str
+    optional: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+def _c(name: str, kind: str, tooltip: str, *, optional: bool = False, low: float | None = None, high: float | None = None) -> Column:
+    return Column(name, kind, tooltip, optional, low, high)
+
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "points": (
+        _c("point", "int", "stable id of the image"),
+        _c("name", "text", "file or row of the image"),
+        _c("split", "text", "shared, candidate, independent or external"),
+        _c("label", "int", "class number, -1 where unknown", optional=True),
+        _c("sslmem", "float", "SSLMem' at the encoder's output: (align_g - align_f) / (align_g + align_f), 0 = none, 1 = strongest", low=-1, high=1),
+        _c("sslmem_pairwise", "float", "the same as a mean over pairs of views; less noisy", low=-1, high=1),
+        _c("sslmem_raw", "float", "align_g - align_f"),
+        _c("sslmem_range", "float", "sslmem_raw over (max - min) of the points scored, the published scaling", low=-1, high=1),
+        _c("sslmem_low", "float", "lower end of the score's 95 % interval"),
+        _c("sslmem_high", "float", "upper end of the score's 95 % interval"),
+        _c("p_value", "float", "one-sided, against external points", optional=True, low=0, high=1),
+        _c("q_value", "float", "Benjamini-Hochberg over candidates", optional=True, low=0, high=1),
+        _c("align_in", "float", "mean alignment over encoders that were trained on the point", optional=True, low=0),
+        _c("align_out", "float", "mean alignment over encoders that were not", optional=True, low=0),
+        _c("n_units", "int", "units of f that this point drives most", low=0),
+        _c("repeats", "int", "times the point was shown per epoch, above 1 where planted", optional=True, low=0),
+    ),
+    "point_layers": (
+        _c("point", "int", "stable id of the image"),
+        _c("layer", "text", "layer of the encoder"),
+        _c("align_in", "float", "mean alignment over encoders that were trained on the point", low=0),
+        _c("align_out", "float", "mean alignment over encoders that were not", low=0),
+        _c("sslmem", "float", "SSLMem' at this layer", low=-1, high=1),
+    ),
+    "layers": (
+        _c("layer", "text", "layer of the encoder"),
+        _c("read_at", "text", "module whose output is read; empty for the encoder itself"),
+        _c("order", "int", "place in the forward pass", low=0),
+        _c("kind", "text", "convolution, residual, linear, output, ..."),
+        _c("predecessor", "text", "layer that Δ subtracts", optional=True),
+        _c("n_points", "int", "candidates scored", low=0),
+        _c("n_units", "int", "units read", low=1),
+        _c("reliability_views", "float", "would other views rank the candidates alike: 1 = exactly, 0 = not at all", low=-1, high=1),
+        _c("reliability_runs", "float", "would other training runs rank them alike; unknown with one pair", optional=True, low=-1, high=1),
+        _c("layermem", "float", "published LayerMem: mean SSLMem' of candidates", low=-1, high=1),
+        _c("se", "float", "its standard error over points", low=0),
+        _c("low", "float", "lower end of its 95 % interval"),
+        _c("high", "float", "upper end of its 95 % interval"),
+        *(
+            _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points", optional=True, low=-1, high=1)
+            for split in ("shared", "candidate", "independent", "external")
+        ),
+        _c("layermem_calibrated", "float", "membership effect: what training on a point changes, net of differences between encoders", low=-1, high=1),
+        _c("calibrated_se", "float", "its standard error, clustered by point", low=0),
+        _c("calibrated_low", "float", "lower end of its 95 % interval"),
+        _c("calibrated_high", "float", "upper end of its 95 % interval"),
+        _c("layermem_own", "float", "mean SSLMem' of candidates less that of external points", optional=True),
+        _c("own_low", "float", "lower end of its 95 % interval", optional=True),
+        _c("own_high", "float", "upper end of its 95 % interval", optional=True),
+        _c("delta", "float", "LayerMem less its predecessor's"),
+        _c("delta_low", "float", "lower end of its 95 % interval"),
+        _c("delta_high", "float", "upper end of its 95 % interval"),
+        _c("delta_calibrated", "float", "calibrated LayerMem less its predecessor's"),
+        _c("delta_calibrated_low", "float", "lower end of its 95 % interval"),
+        _c("delta_calibrated_high", "float", "upper end of its 95 % interval"),
+        _c("auroc", "float", "chance that a trained point scores above one never seen; 0.5 = no difference", low=0, high=1),
+        _c("auroc_low", "float", "lower end of its 95 % interval"),
+        _c("auroc_high", "float", "upper end of its 95 % interval"),
+        _c("excess_low", "float", "at least this share of candidates stands out from external points (95 %)", low=0, high=1),
+        _c("alignment_gap", "float", "f alone: mean alignment of external less trained points", optional=True),
+        _c("gap_low", "float", "lower end of its 95 % interval", optional=True),
+        _c("gap_high", "float", "upper end of its 95 % interval", optional=True),
+        _c("layermem_top", "float", "LayerMem of the most memorized points, ranked and scored on different views"),
+        _c("layermem_least", "float", "LayerMem of the least memorized points, likewise"),
+        _c("unitmem_mean", "float", "mean UnitMem of the layer's units", low=0, high=1),
+        _c("unitmem_low", "float", "lower end of its 95 % interval over units"),
+        _c("unitmem_high", "float", "upper end of its 95 % interval over units"),
+        _c("unitmem_p90", "float", "UnitMem that one unit in ten exceeds", low=0, high=1),
+        _c("unitmem_equal_mean", "float", "mean UnitMem over as many trained points as there are external ones", optional=True, low=0, high=1),
+        _c("unitmem_external_mean", "float", "mean UnitMem over as many external points: the control", optional=True, low=0, high=1),
+        _c("member_share", "float", "share of units whose strongest point is trained, with equally many external; 0.5 = chance", optional=True, low=0, high=1),
+        _c("member_share_low", "float", "lower end of its 95 % interval", optional=True),
+        _c("member_share_high", "float", "upper end of its 95 % interval", optional=True),
+        _c("classmem_mean", "float", "mean ClassMem of the layer's units", optional=True, low=0, high=1),
+    ),
+    "units": (
+        _c("layer", "text", "layer of the encoder"),
+        _c("unit", "int", "channel or neuron", low=0),
+        _c("unitmem", "float", "(mu_max - mu_rest) / (mu_max + mu_rest): 1 = one point alone drives the unit", low=0, high=1),
+        _c("mu_max", "float", "mean activation of the memorized point"),
+        _c("mu_rest", "float", "mean activation of all other points"),
+        _c("point", "int", "the point that the unit memorizes"),
+        _c("unitmem_external", "float", "UnitMem of the same unit over external points", optional=True, low=0, high=1),
+        _c("classmem", "float", "the same contrast between classes", optional=True, low=0, high=1),
+        _c("class", "int", "the class the unit answers to", optional=True),
+        _c("class_selectivity", "float", "ClassMem on external points", optional=True, low=0, high=1),
+    ),
+    "thumbnails": (
+        _c("point", "int", "stable id of the image"),
+        _c("png", "bytes", "small picture of it"),
+    ),
+}  # fmt: skip
+
+
+def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with its columns in schema order.
+
+    Raises:
+        ResultsError: a column that is missing, unknown, of another type or out of its range.
+
+    >>> conform("thumbnails", pd.DataFrame({"point": [1]}))
+    Traceback (most recent call last):
+    memloc.errors.ResultsError: thumbnails has no column 'png'. Expected point, png. Write it again with: memloc audit
+    """
+    columns = TABLES[name]
+    known = {column.name for column in columns}
+    missing = [column.name for column in columns if not column.optional and column.name not in table]
+    unknown = [column for column in table if column not in known]
+    if missing or unknown:
+        problem = f"no column {missing[0]!r}" if missing else f"an unknown column {unknown[0]!r}"
+        raise ResultsError(f"{name} has {problem}. Expected {', '.join(column.name for column in columns)}. Write it again with: memloc audit")
+    for column in columns:
+        if column.name in table and column.kind in ("int", "float"):
+            values = table[column.name]
+            slack = 1e-9
+            if (column.low is not None and (values < column.low - slack).any()) or (column.high is not None and (values > column.high + slack).any()):
+                raise ResultsError(
+                    f"{name}.{column.name} has values from {values.min()} to {values.max()}. Expected {column.low} to {column.high}. "
+                    "Write it again with: memloc audit"
+                )
+    return table[[column.name for column in columns if column.name in table]]

@@ -1,0 +1,49 @@
+"""Whether a folder holds the work of the same settings, and what differs if not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memloc.errors import ResultsError
+from memloc.results._files import make_folder, read_json, write_json
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """A short hash of settings.
+
+    >>> spec_hash({"a": 1, "b": 2}) == spec_hash({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.blake2b(json.dumps(spec, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def claim_folder(folder: Path, spec: Mapping[str, Any], *, overwrite: bool = False) -> Path:
+    """Make a folder the place of this spec: new, continued if it holds the same spec, else refused unless `overwrite`.
+
+    Raises:
+        ResultsError: it holds another spec, with the difference. OutputError: it cannot be written.
+    """
+    stored_at = folder / "spec.json"
+    wanted = json.loads(json.dumps(spec, sort_keys=True, default=str))
+    if folder.exists() and any(folder.iterdir()):
+        if not stored_at.is_file():
+            raise ResultsError(f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out.")
+        stored = read_json(stored_at)
+        different = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
+        if different and not overwrite:
+            listed = "; ".join(f"{key}: {stored.get(key)!r} there, {wanted.get(key)!r} now" for key in different[:5])
+            raise ResultsError(
+                f"{str(folder)!r} holds the work of other settings ({listed}). Expected the same, to continue it. "
+                "Pass another --out, or --overwrite to replace it."
+            )
+        if overwrite:
+            shutil.rmtree(folder)
+    make_folder(folder)
+    if not stored_at.is_file():
+        write_json(stored_at, wanted)
+    return folder
