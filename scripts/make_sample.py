@@ -27,7 +27,9 @@ def sample(folder: Path, prefix: str, per_class: int) -> tuple[np.ndarray, np.nd
     assert source.labels is not None, "the labels file lies beside the images"
     labels = source.labels.numpy()
     generator = np.random.default_rng(2017)
-    rows = np.concatenate([generator.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in range(10)])
+    rows = np.concatenate(
+        [generator.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in range(10)]
+    )
     rows.sort()
     return source.pixels[rows, 0].numpy(), labels[rows].astype(np.uint8)
 

@@ -1,11 +1,11 @@
 from .data import Images as Images
 from .data import as_images as as_images
 from .data import open_images as open_images
-from .engine import audit as audit
 from .encoders import Encoder as Encoder
 from .encoders import Layer as Layer
 from .encoders import ResNet9 as ResNet9
 from .encoders import load_encoder as load_encoder
+from .engine import audit as audit
 from .errors import MemlocError as MemlocError
 from .errors import MemlocWarning as MemlocWarning
 from .pretrain import EncoderPair as EncoderPair
@@ -13,5 +13,6 @@ from .pretrain import Ensemble as Ensemble
 from .pretrain import load_run as load_run
 from .pretrain import train_ensemble as train_ensemble
 from .pretrain import train_pair as train_pair
+from .report import write_report as write_report
 from .results import Audit as Audit
 from .views import Views as Views

@@ -1,1 +1,50 @@
-def main(): ...
+"""The command line: parse, call one function, print a path."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memloc.cli import _audit, _common, _demo, _inspect, _train
+
+app = typer.Typer(
+    name="memloc", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find which data points a vision encoder has memorized, in which layers and units, and what to do about it.",
+)  # fmt: skip
+for command in (
+    _demo.demo,
+    _train.train,
+    _audit.audit,
+    _audit.report,
+    _inspect.layers,
+    _inspect.doctor,
+    _inspect.export,
+):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"memloc {version('memloc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    memloc ...
+    0
+    """
+    return _common.run(app, arguments)

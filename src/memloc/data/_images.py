@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,9 @@ class Images:
         return hashlib.blake2b(pairs[np.argsort(pairs[:, 0])].tobytes(), digest_size=16).hexdigest()
 
 
-def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, labels: Sequence[int] | Tensor | None = None) -> Images:
+def as_images(
+    images: object, *, points: Sequence[int] | Tensor | None = None, labels: Sequence[int] | Tensor | None = None
+) -> Images:
     """Images from a tensor, an array, a map-style dataset or Images.
 
     Args:
@@ -174,7 +177,7 @@ def _pixels(images: object) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def _from_dataset(dataset: Sequence) -> tuple[Tensor, Tensor | None]:
+def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
     """Every item of a map-style dataset: an image, or (image, label, ...)."""
     pictures, labels = [], []
     for row in range(len(dataset)):
@@ -189,7 +192,9 @@ def _from_dataset(dataset: Sequence) -> tuple[Tensor, Tensor | None]:
         raise DataError("the dataset is empty. Expected at least two images. Pass another dataset.")
     shapes = {tuple(picture.shape) for picture in pictures}
     if len(shapes) > 1:
-        raise ShapeError(f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them first.")
+        raise ShapeError(
+            f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them first."
+        )
     return torch.stack(pictures), torch.tensor(labels) if len(labels) == len(pictures) else None
 
 

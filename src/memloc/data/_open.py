@@ -82,7 +82,9 @@ def _open_sample(part: str) -> Images:
     return _numbered(pixels, labels, prefix=f"sample:{part}", class_names=names)
 
 
-def _numbered(pixels: np.ndarray, labels: np.ndarray | None, *, prefix: str, class_names: tuple[str, ...] = ()) -> Images:
+def _numbered(
+    pixels: np.ndarray, labels: np.ndarray | None, *, prefix: str, class_names: tuple[str, ...] = ()
+) -> Images:
     """Images that are rows of an array (N, H, W) or (N, H, W, C)."""
     array = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
     numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
@@ -109,7 +111,9 @@ def _read_idx(path: Path) -> np.ndarray:
             raise ValueError("not unsigned bytes")
         return np.frombuffer(content[4 + 4 * axes :], dtype=np.uint8).reshape(shape).copy()
     except (OSError, EOFError, ValueError, IndexError) as problem:
-        raise DataError(f"{path} is no complete IDX file of unsigned bytes ({problem}). Expected one. Fetch it again.") from problem
+        raise DataError(
+            f"{path} is no complete IDX file of unsigned bytes ({problem}). Expected one. Fetch it again."
+        ) from problem
 
 
 def _open_npz(path: Path) -> Images:
@@ -117,7 +121,9 @@ def _open_npz(path: Path) -> Images:
         with np.load(path, allow_pickle=False) as stored:
             content = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError) as problem:
-        raise DataError(f"{path} cannot be read ({problem}). Expected arrays saved by numpy.savez. Save it again.") from problem
+        raise DataError(
+            f"{path} cannot be read ({problem}). Expected arrays saved by numpy.savez. Save it again."
+        ) from problem
     if "images" not in content or content["images"].dtype != np.uint8 or content["images"].ndim not in (3, 4):
         raise DataError(
             f"{path} holds {', '.join(sorted(content)) or 'nothing'}. Expected `images`, uint8 of shape (N, H, W, C) or (N, H, W), and "
@@ -132,7 +138,9 @@ def _open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
     try:
         table = parquet.read_table(path)
     except (OSError, ValueError) as problem:
-        raise DataError(f"{path} is no readable parquet file ({problem}). Expected one. Write or fetch it again.") from problem
+        raise DataError(
+            f"{path} is no readable parquet file ({problem}). Expected one. Write or fetch it again."
+        ) from problem
     column = next((name for name in ("image", "img") if name in table.column_names), None)
     if column is None:
         raise DataError(
@@ -140,7 +148,9 @@ def _open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
             "Rename the column that holds them."
         )
     cells = table.column(column).to_pylist()
-    encoded = [(f"{path.name}[{row}]", cell["bytes"] if isinstance(cell, dict) else cell) for row, cell in enumerate(cells)]
+    encoded = [
+        (f"{path.name}[{row}]", cell["bytes"] if isinstance(cell, dict) else cell) for row, cell in enumerate(cells)
+    ]
     kept, pixels, skipped = _decode(encoded, size, max_bad, str(path))
     label = next((name for name in ("label", "labels", "fine_label") if name in table.column_names), None)
     labels = torch.tensor(table.column(label).to_numpy())[kept].long() if label else None
@@ -159,7 +169,11 @@ def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
     kept, pixels, skipped = _decode(list(zip(names, paths, strict=True)), size, max_bad, str(folder))
     classes = sorted({names[row].rsplit("/", 1)[0] for row in kept if "/" in names[row]})
     number = {name: index for index, name in enumerate(classes)}
-    labels = torch.tensor([number.get(names[row].rsplit("/", 1)[0] if "/" in names[row] else "", -1) for row in kept]) if classes else None
+    labels = (
+        torch.tensor([number.get(names[row].rsplit("/", 1)[0] if "/" in names[row] else "", -1) for row in kept])
+        if classes
+        else None
+    )
     ids = torch.tensor([path_id(names[row]) for row in kept])
     return Images(pixels, ids, tuple(names[row] for row in kept), labels, tuple(classes), skipped)
 
@@ -183,7 +197,14 @@ def _decode(
     for row, (name, content) in enumerate(encoded):
         try:
             picture = read_picture(content)
-        except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as problem:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            EOFError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+        ) as problem:
             skipped.append((name, str(problem) or type(problem).__name__))
             continue
         pictures.append(_to_tensor(picture if size is None else _fitted(picture, size, name)))

@@ -16,7 +16,12 @@ SPLITS = ("shared", "candidate", "independent", "external")
 
 
 def split_points(
-    points: Int[Tensor, " point"], *, candidates: int | None = None, independents: int | None = None, shared: int | None = None, seed: int = 0
+    points: Int[Tensor, " point"],
+    *,
+    candidates: int | None = None,
+    independents: int | None = None,
+    shared: int | None = None,
+    seed: int = 0,
 ) -> list[str]:
     """Assign every training point to shared, candidate, independent, or "" (left out), by a seeded draw over ids.
 
@@ -49,7 +54,9 @@ def split_points(
     return names.tolist()
 
 
-def subset_membership(points: Int[Tensor, " point"], *, encoders: int, fraction: float = 0.5, seed: int = 0) -> Bool[Tensor, "encoder point"]:
+def subset_membership(
+    points: Int[Tensor, " point"], *, encoders: int, fraction: float = 0.5, seed: int = 0
+) -> Bool[Tensor, "encoder point"]:
     """Random training sets for an ensemble: every point in exactly round(encoders x fraction) of them, sets of equal size.
 
     Within each group of `encoders` points, drawn at random, the memberships are the rotations of one pattern with its
@@ -69,7 +76,11 @@ def subset_membership(points: Int[Tensor, " point"], *, encoders: int, fraction:
     order = np.argsort(points.numpy(), kind="stable")[generator.permutation(len(points))]
     seen = np.zeros((encoders, len(points)), dtype=bool)
     for start in range(0, len(points), encoders):
-        group, shuffled, base = order[start : start + encoders], generator.permutation(encoders), generator.permutation(encoders)
+        group, shuffled, base = (
+            order[start : start + encoders],
+            generator.permutation(encoders),
+            generator.permutation(encoders),
+        )
         for turn, row in enumerate(group):
             seen[shuffled[(base[turn] + np.arange(times)) % encoders], row] = True
     return torch.from_numpy(seen)
@@ -84,7 +95,9 @@ def check_splits(splits: Sequence[str], points: int) -> None:
 independent, external for every point.
     """
     if len(splits) != points:
-        raise DataError(f"splits has {len(splits)} names for {points} images. Expected one per image. Pass one name for each point.")
+        raise DataError(
+            f"splits has {len(splits)} names for {points} images. Expected one per image. Pass one name for each point."
+        )
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise DataError(

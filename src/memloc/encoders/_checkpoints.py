@@ -24,7 +24,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DataNotFoundError(f"there is no checkpoint {str(path)!r}. Expected a .safetensors or PyTorch file. Check the path.")
+        raise DataNotFoundError(
+            f"there is no checkpoint {str(path)!r}. Expected a .safetensors or PyTorch file. Check the path."
+        )
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -32,7 +34,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(path, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
         except (SafetensorError, OSError) as problem:
-            raise CheckpointError(f"{path} is no complete safetensors file ({problem}). Expected one. Save it again.") from problem
+            raise CheckpointError(
+                f"{path} is no complete safetensors file ({problem}). Expected one. Save it again."
+            ) from problem
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
@@ -41,11 +45,17 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "Save them with: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         ) from problem
     except (RuntimeError, OSError, EOFError, ValueError) as problem:
-        raise CheckpointError(f"{path} is no complete PyTorch checkpoint ({problem}). Expected one. Save it again.") from problem
+        raise CheckpointError(
+            f"{path} is no complete PyTorch checkpoint ({problem}). Expected one. Save it again."
+        ) from problem
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
         raise CheckpointError(
             f"{path} holds no dictionary of tensors. Expected the state_dict of an encoder. Save model.state_dict() alone."
         )

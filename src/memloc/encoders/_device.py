@@ -24,9 +24,13 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     try:
         picked = torch.device(device)
     except RuntimeError as problem:
-        raise SpecError(f"there is no device {str(device)!r}. Expected auto, cpu or cuda. Pass --device auto.") from problem
+        raise SpecError(
+            f"there is no device {str(device)!r}. Expected auto, cpu or cuda. Pass --device auto."
+        ) from problem
     if picked.type == "cuda" and not torch.cuda.is_available():
-        raise SpecError("the device cuda was asked for and this torch sees no GPU. Expected auto, cpu or a GPU build. Pass --device auto.")
+        raise SpecError(
+            "the device cuda was asked for and this torch sees no GPU. Expected auto, cpu or a GPU build. Pass --device auto."
+        )
     return picked
 
 

@@ -35,7 +35,10 @@ class Preprocess:
         """Normalize float views of shape (view, channel, height, width)."""
         if not self.mean:
             return views
-        mean, std = (torch.tensor(value, device=views.device, dtype=views.dtype)[:, None, None] for value in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(value, device=views.device, dtype=views.dtype)[:, None, None]
+            for value in (self.mean, self.std)
+        )
         return (views - mean) / std
 
 
@@ -98,7 +101,11 @@ def load_encoder(
     ('resnet9', 11, 'output')
     """
     if isinstance(encoder, Encoder):
-        found = find_layers(encoder.module, layers, _input_shape(encoder.channels, shape)) if layers != "auto" or not encoder.layers else encoder.layers
+        found = (
+            find_layers(encoder.module, layers, _input_shape(encoder.channels, shape))
+            if layers != "auto" or not encoder.layers
+            else encoder.layers
+        )
         return replace(encoder, layers=found)
     module, name, metadata = _build(encoder)
     if weights is not None:
@@ -108,7 +115,9 @@ def load_encoder(
     preprocess = _preprocess(mean, std, metadata)
     first = next((part for part in module.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
     channels = first.in_channels if first is not None else None
-    return Encoder(module, _find(module, layers, channels, shape), preprocess, name, channels, metadata.get("augmentation"))
+    return Encoder(
+        module, _find(module, layers, channels, shape), preprocess, name, channels, metadata.get("augmentation")
+    )
 
 
 def same_architecture(first: Encoder, second: Encoder) -> None:
@@ -116,7 +125,10 @@ def same_architecture(first: Encoder, second: Encoder) -> None:
     one = [(layer.name, layer.units) for layer in first.layers]
     two = [(layer.name, layer.units) for layer in second.layers]
     if one != two:
-        different = next((pair for pair in zip(one, two, strict=False) if pair[0] != pair[1]), (f"{len(one)} layers", f"{len(two)} layers"))
+        different = next(
+            (pair for pair in zip(one, two, strict=False) if pair[0] != pair[1]),
+            (f"{len(one)} layers", f"{len(two)} layers"),
+        )
         raise EncoderError(
             f"{first.name} and {second.name} differ: {different[0]} against {different[1]}. Expected one architecture, since layers are "
             "compared one by one. Pass encoders of the same architecture as --f and --g."
@@ -150,18 +162,25 @@ def _build(encoder: str | Path | nn.Module) -> tuple[nn.Module, str, dict[str, s
 def _from_file(text: str) -> nn.Module:
     path, _, factory = text.rpartition(":")
     if not Path(path).is_file():
-        raise DataNotFoundError(f"there is no file {path!r}. Expected a Python file with the function {factory!r}. Check the path.")
+        raise DataNotFoundError(
+            f"there is no file {path!r}. Expected a Python file with the function {factory!r}. Check the path."
+        )
     spec = importlib.util.spec_from_file_location("memloc_user_encoder", path)
-    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    assert spec is not None, "a .py file always has a loader"
+    assert spec.loader is not None, "a .py file always has a loader"
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     build = getattr(loaded, factory, None)
     if not callable(build):
         names = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
-        raise EncoderError(f"{path} has no function {factory!r}. {nearest(factory, names)} Expected one that returns a module. Pass {path}:NAME.")
+        raise EncoderError(
+            f"{path} has no function {factory!r}. {nearest(factory, names)} Expected one that returns a module. Pass {path}:NAME."
+        )
     module = build()
     if not isinstance(module, nn.Module):
-        raise EncoderError(f"{text} returned a {type(module).__name__}. Expected a torch nn.Module. Return the model itself.")
+        raise EncoderError(
+            f"{text} returned a {type(module).__name__}. Expected a torch nn.Module. Return the model itself."
+        )
     return module
 
 
@@ -173,11 +192,15 @@ def _preprocess(mean: Sequence[float] | None, std: Sequence[float] | None, metad
     if mean is None or std is None:
         return Preprocess()
     if len(mean) != len(std) or not all(value > 0 for value in std):
-        raise SpecError(f"mean {tuple(mean)} and std {tuple(std)} do not match. Expected one positive std per channel. Pass as many of each.")
+        raise SpecError(
+            f"mean {tuple(mean)} and std {tuple(std)} do not match. Expected one positive std per channel. Pass as many of each."
+        )
     return Preprocess(tuple(mean), tuple(std))
 
 
-def _find(module: nn.Module, layers: str | Sequence[str], channels: int | None, shape: tuple[int, int, int] | None) -> tuple[Layer, ...]:
+def _find(
+    module: nn.Module, layers: str | Sequence[str], channels: int | None, shape: tuple[int, int, int] | None
+) -> tuple[Layer, ...]:
     if shape is not None:
         return find_layers(module, layers, _input_shape(channels, shape))
     problem: EncoderError | None = None

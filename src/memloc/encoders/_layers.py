@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,18 @@ from memloc.encoders._resnet9 import ResNet9, Sum
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
 
 OUTPUT = "output"
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Softplus, nn.Sigmoid, nn.Mish)
+_ACTIVATIONS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.GELU,
+    nn.SiLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.Hardswish,
+    nn.Softplus,
+    nn.Sigmoid,
+    nn.Mish,
+)
 _NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid)
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -144,17 +155,23 @@ def _chain(module: nn.Module, calls: list[_Call]) -> list[Layer]:
             kind = "linear" if isinstance(call.module, nn.Linear) else "convolution"
             read = leaves[end]
             name = call.address.removesuffix(".conv") if builtin else call.address
-            layers.append(Layer(name, read.address, 0, kind, previous, _units(call), not isinstance(read.module, _NON_NEGATIVE)))
+            layers.append(
+                Layer(name, read.address, 0, kind, previous, _units(call), not isinstance(read.module, _NON_NEGATIVE))
+            )
             previous = name
             for extra in extras:
                 extra_kind = "batch-norm" if isinstance(extra.module, _NORMS) else "before batch-norm"
-                extra_name = extra.address if builtin or extra_kind == "batch-norm" else f"{extra.address} (before batch-norm)"
+                extra_name = (
+                    extra.address if builtin or extra_kind == "batch-norm" else f"{extra.address} (before batch-norm)"
+                )
                 layers.append(Layer(extra_name, extra.address, 0, extra_kind, name, _units(extra), True, main=False))
         elif isinstance(call.module, Sum):
             layers.append(Layer(call.address, call.address, 0, "residual", previous, _units(call), not builtin))
             previous = call.address
         elif isinstance(call.module, _POOLS) and previous is not None:
-            layers.append(Layer(call.address, call.address, 0, "pooling", previous, _units(call), not builtin, main=False))
+            layers.append(
+                Layer(call.address, call.address, 0, "pooling", previous, _units(call), not builtin, main=False)
+            )
     root = next(call for call in reversed(calls) if call.address == "")
     layers.append(Layer(OUTPUT, "", 0, OUTPUT, previous, _units(root), not builtin, main=False))
     return layers
@@ -170,7 +187,11 @@ def _named(module: nn.Module, calls: list[_Call], wanted: list[str]) -> list[Lay
         matches = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
         if not matches:
             twice = [name for name in known if name.startswith(f"{pattern}#")]
-            hint = f"It is called {len(twice)} times; address one call as {twice[0]!r}." if twice else nearest(pattern, known)
+            hint = (
+                f"It is called {len(twice)} times; address one call as {twice[0]!r}."
+                if twice
+                else nearest(pattern, known)
+            )
             never = pattern in dict(module.named_modules()) and not twice
             raise LayerNotFoundError(
                 f"{type(module).__name__} {'never calls' if never else 'has no'} layer {pattern!r}. {hint} "
@@ -179,7 +200,12 @@ def _named(module: nn.Module, calls: list[_Call], wanted: list[str]) -> list[Lay
         picked.update(matches)
     place = {call.address: number for number, call in enumerate(calls)}
     found, previous = [], None
-    for name in sorted(picked, key=lambda name: place[chain[name].read_at if name in chain and name not in by_address else name if name != OUTPUT else ""]):
+    for name in sorted(
+        picked,
+        key=lambda name: place[
+            chain[name].read_at if name in chain and name not in by_address else name if name != OUTPUT else ""
+        ],
+    ):
         if name in by_address:  # a module that the user names is read at its own output
             call = by_address[name]
             kind = chain[name].kind if name in chain else "module"

@@ -31,7 +31,9 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
     for layer in layers:
         name, _, call = layer.read_at.partition("#")
         if name not in parts:
-            raise LayerNotFoundError(f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc layers")
+            raise LayerNotFoundError(
+                f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc layers"
+            )
         by_module.setdefault(name, []).append((int(call) if call else None, layer))
     calls: dict[str, int] = {}
 
@@ -47,7 +49,9 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
                 if wanted is None or wanted == number:
                     tensor = as_tensor(output)
                     if tensor is None:
-                        raise EncoderError(f"layer {layer.name!r} returns no tensor. Expected one. Tap a module inside it.")
+                        raise EncoderError(
+                            f"layer {layer.name!r} returns no tensor. Expected one. Tap a module inside it."
+                        )
                     reduce(layer, tensor)
 
         return hook

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from memloc.data import Images, as_images
+from memloc.data import as_images
 from memloc.encoders import Encoder, fingerprint, load_encoder, pick_device, versions
 from memloc.engine._finalize import finalize
 from memloc.engine._job import Job, Options, plan_job
@@ -25,7 +25,7 @@ from memloc.engine._thumbnails import thumbnails
 from memloc.errors import SpecError
 from memloc.metrics import reliability, sslmem
 from memloc.progress import Report, silent
-from memloc.results import Audit, claim_folder, conform, spec_hash, write_json
+from memloc.results import Audit, claim_folder, conform, spec_hash
 from memloc.stats import ClassState, PointState, UnitState
 from memloc.views import AUTO_COUNTS, Views
 
@@ -103,13 +103,17 @@ def prepare(
         from memloc.errors import nearest
 
         key = sorted(unknown)[0]
-        raise SpecError(f"there is no setting {key!r}. {nearest(key, Options.__dataclass_fields__)} Expected an argument of audit. Correct its name.")
+        raise SpecError(
+            f"there is no setting {key!r}. {nearest(key, Options.__dataclass_fields__)} Expected an argument of audit. Correct its name."
+        )
     known = as_images(images, points=points, labels=labels)
     if len(known) < 2:
         raise SpecError(f"there is {len(known)} image. Expected at least two points. Pass more images.")
     shape = (known.pixels.shape[1], *views.view_size(*known.pixels.shape[2:]))
     if (f is None) == (encoders is None):
-        raise SpecError("expected either f (with or without g) or encoders with membership. Pass f=ENCODER, or encoders=[...] and membership=.")
+        raise SpecError(
+            "expected either f (with or without g) or encoders with membership. Pass f=ENCODER, or encoders=[...] and membership=."
+        )
     if encoders is not None and g is not None:
         raise SpecError("g goes with f, not with encoders. Expected one or the other. Leave g out.")
     loaded = [[load_encoder(each, layers=layers, shape=shape) for each in _listed(side)] for side in (f, g, encoders)]
@@ -122,7 +126,14 @@ def prepare(
     return plan_job(*loaded, images=known, splits=splits, membership=seen, views=views, options=chosen, device=target)
 
 
-def run_job(job: Job, *, out: str | Path | None = None, progress: Report = silent, overwrite: bool = False, extra: dict[str, Any] | None = None) -> Audit:
+def run_job(
+    job: Job,
+    *,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+    extra: dict[str, Any] | None = None,
+) -> Audit:
     """Compute a prepared job, resuming from the shards that lie in `out`.
 
     Args:
@@ -131,7 +142,11 @@ def run_job(job: Job, *, out: str | Path | None = None, progress: Report = silen
     began = time.monotonic()
     spec = job_spec(job)
     with ExitStack() as stack:
-        folder = claim_folder(Path(out), spec, overwrite=overwrite) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = (
+            claim_folder(Path(out), spec, overwrite=overwrite)
+            if out is not None
+            else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        )
         if (folder / "audit.json").is_file():
             return Audit.load(folder)
         work = folder / ".shards"
@@ -155,8 +170,14 @@ def run_job(job: Job, *, out: str | Path | None = None, progress: Report = silen
         scored = time.monotonic() - began
         tables = finalize(job, fold(states), sorted(work.glob("*.npy")))
         tables = _with_repeats(tables, extra)
-        pictures = thumbnails(job, tables) if job.options.thumbnails else pd.DataFrame({"point": pd.Series(dtype="int64"), "png": pd.Series(dtype=object)})
-        record = _record(job, spec, scored, time.monotonic() - began) | {key: value for key, value in (extra or {}).items() if key != "repeats"}
+        pictures = (
+            thumbnails(job, tables)
+            if job.options.thumbnails
+            else pd.DataFrame({"point": pd.Series(dtype="int64"), "png": pd.Series(dtype=object)})
+        )
+        record = _record(job, spec, scored, time.monotonic() - began) | {
+            key: value for key, value in (extra or {}).items() if key != "repeats"
+        }
         tables = {name: conform(name, table) for name, table in {**tables, "thumbnails": pictures}.items()}
         result = Audit(**tables, record=record)
         if out is not None:
@@ -198,7 +219,9 @@ def plan_cost(job: Job) -> dict[str, Any]:
     audit_shard(trial, rows)
     seconds = (time.monotonic() - began) * len(job.images) / (rows.stop - rows.start)
     tables = len(job.images) * (len(job.layers) * (3 * len(job.encoders) + 8) + 16) * 8
-    batch = rows.stop * views * job.images.pixels[0].numel() * 4 * 24  # views and the widest activations of small convolutional nets
+    batch = (
+        rows.stop * views * job.images.pixels[0].numel() * 4 * 24
+    )  # views and the widest activations of small convolutional nets
     return {
         "points": len(job.images), "splits": job_spec(job)["splits"], "views": job.views.n, "encoders": len(job.encoders),
         "layers": len(job.layers), "forward_passes": len(job.images) * views * len(job.encoders), "shards": len(job.shards),
@@ -232,7 +255,13 @@ def _with_view_count(job: Job, work: Path, progress: Report) -> Job:
         columns = audit_shard(pilot, slice(0, len(rows))).points.columns
         half = columns["half"][:, 0]
         scores = [
-            sslmem(*((half[..., number] * side.T).sum(dim=1) / side.T.sum(dim=1) for side in (pilot.target, pilot.reference))) for number in (0, 1)
+            sslmem(
+                *(
+                    (half[..., number] * side.T).sum(dim=1) / side.T.sum(dim=1)
+                    for side in (pilot.target, pilot.reference)
+                )
+            )
+            for number in (0, 1)
         ]
         if reliability(scores[0], scores[1]) >= PILOT_RELIABILITY:
             chosen = count
@@ -264,8 +293,14 @@ def _save_shard(path: Path, state: ShardState) -> None:
         np.save(path.with_suffix(f".{group}.npy"), block.numpy())
     content = {
         "points": (state.points.points, dict(state.points.columns)),
-        "units": {group: {name: list(vars(each).values()) for name, each in states.items()} for group, states in state.units.items()},
-        "classes": {group: {name: list(vars(each).values()) for name, each in states.items()} for group, states in state.classes.items()},
+        "units": {
+            group: {name: list(vars(each).values()) for name, each in states.items()}
+            for group, states in state.units.items()
+        },
+        "classes": {
+            group: {name: list(vars(each).values()) for name, each in states.items()}
+            for group, states in state.classes.items()
+        },
     }
     temporary = path.with_suffix(".partial")
     torch.save(content, temporary)
@@ -276,7 +311,13 @@ def _load_shard(path: Path) -> ShardState:
     content = torch.load(path, weights_only=True)
     return ShardState(
         PointState(*content["points"]),
-        {group: {name: UnitState(*each) for name, each in states.items()} for group, states in content["units"].items()},
-        {group: {name: ClassState(*each) for name, each in states.items()} for group, states in content["classes"].items()},
+        {
+            group: {name: UnitState(*each) for name, each in states.items()}
+            for group, states in content["units"].items()
+        },
+        {
+            group: {name: ClassState(*each) for name, each in states.items()}
+            for group, states in content["classes"].items()
+        },
         {},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,12 @@ def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> dict[str, p
     units = _units(job, state, blocks)
     scores = _Scores(job, state)
     points = _points(job, state, scores, units)
-    return {"points": points, "point_layers": _point_layers(job, scores), "layers": _layers(job, state, scores, units), "units": units}
+    return {
+        "points": points,
+        "point_layers": _point_layers(job, scores),
+        "layers": _layers(job, state, scores, units),
+        "units": units,
+    }
 
 
 class _Scores:
@@ -63,12 +69,18 @@ class _Scores:
         columns = state.points.columns
         self.align = columns["align"]  # (point, layer, encoder)
         if not self.align.isfinite().all():
-            raise NonFiniteError("some alignments are NaN or Inf. Expected finite numbers. Check the encoder's weights and the images.")
+            raise NonFiniteError(
+                "some alignments are NaN or Inf. Expected finite numbers. Check the encoder's weights and the images."
+            )
         self.pairwise = columns["pairwise"]
         self.align_f, self.align_g = (self.mean(self.align, side) for side in (job.target, job.reference))
         self.score = sslmem(self.align_f, self.align_g)
         self.half = torch.stack(
-            [sslmem(*(self.mean(columns["half"][..., number], side) for side in (job.target, job.reference))) for number in (0, 1)], dim=2
+            [
+                sslmem(*(self.mean(columns["half"][..., number], side) for side in (job.target, job.reference)))
+                for number in (0, 1)
+            ],
+            dim=2,
         )
         self.align_in, self.align_out = (self.mean(self.align, side) for side in (job.membership, ~job.membership))
 
@@ -125,7 +137,9 @@ def _point_layers(job: Job, scores: _Scores) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "point": np.repeat(job.images.ids.numpy(), layers),
-            "layer": pd.Categorical([layer.name for layer in job.layers] * points, [layer.name for layer in job.layers]).astype(str),
+            "layer": pd.Categorical(
+                [layer.name for layer in job.layers] * points, [layer.name for layer in job.layers]
+            ).astype(str),
             "align_in": scores.align_in.flatten().numpy(),
             "align_out": scores.align_out.flatten().numpy(),
             "sslmem": scores.score.flatten().numpy(),
@@ -135,14 +149,22 @@ def _point_layers(job: Job, scores: _Scores) -> pd.DataFrame:
 
 def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -> pd.DataFrame:
     candidate, external = (torch.from_numpy(job.split == name) for name in ("candidate", "external"))
-    rows, effects, means = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    effects: dict[str, Effect] = {}
+    means: dict[str, Tensor] = {}
     for number, layer in enumerate(job.layers):
         score, align = scores.score[:, number], scores.align[:, number].T
         mean, se, low, high = mean_interval(score[candidate], repeats=REPEATS, seed=job.options.seed)
         effects[layer.name] = _effect(job, align)
         means[layer.name] = _mean_draws(score[candidate], job.options.seed)
         before = layer.predecessor if layer.predecessor in effects else None
-        runs = run_reliability(align[:, candidate], job.target[:, candidate], job.reference[:, candidate], seed=job.options.seed) if job.mode != "alone" else None
+        runs = (
+            run_reliability(
+                align[:, candidate], job.target[:, candidate], job.reference[:, candidate], seed=job.options.seed
+            )
+            if job.mode != "alone"
+            else None
+        )
         row = {
             "layer": layer.name, "read_at": layer.read_at, "order": layer.order, "kind": layer.kind, "predecessor": before,
             "n_points": int(candidate.sum()), "n_units": layer.units,
@@ -155,7 +177,12 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -
             if member.any():
                 row[f"layermem_{split}"] = _mean(score[member])
         effect = effects[layer.name]
-        row |= {"layermem_calibrated": effect.value, "calibrated_se": effect.se, "calibrated_low": effect.low, "calibrated_high": effect.high}
+        row |= {
+            "layermem_calibrated": effect.value,
+            "calibrated_se": effect.se,
+            "calibrated_low": effect.low,
+            "calibrated_high": effect.high,
+        }
         row |= _own(score, candidate, external, job.options.seed)
         row |= _deltas(rows, before, row, means, effects, layer)
         row |= _separation(job, score, align, candidate, external)
@@ -180,7 +207,9 @@ def _mean_draws(score: Tensor, seed: int) -> Tensor:
     return weights @ known / weights.sum(dim=1)
 
 
-def _deltas(rows: list[dict], before: str | None, row: dict, means: dict[str, Tensor], effects: dict[str, Effect], layer: Layer) -> dict[str, float]:
+def _deltas(
+    rows: list[dict], before: str | None, row: dict, means: dict[str, Tensor], effects: dict[str, Effect], layer: Layer
+) -> dict[str, float]:
     """Δ of both figures; the bootstrap resamples the same points in both layers."""
     names = ("delta", "delta_low", "delta_high", "delta_calibrated", "delta_calibrated_low", "delta_calibrated_high")
     if before is None:
@@ -188,7 +217,12 @@ def _deltas(rows: list[dict], before: str | None, row: dict, means: dict[str, Te
     previous = next(other for other in rows if other["layer"] == before)
     plain = percentile_interval(means[layer.name] - means[before])
     calibrated = percentile_interval(effects[layer.name].draws - effects[before].draws)
-    values = (row["layermem"] - previous["layermem"], *plain, row["layermem_calibrated"] - previous["layermem_calibrated"], *calibrated)
+    values = (
+        row["layermem"] - previous["layermem"],
+        *plain,
+        row["layermem_calibrated"] - previous["layermem_calibrated"],
+        *calibrated,
+    )
     return dict(zip(names, values, strict=True))
 
 
@@ -216,7 +250,12 @@ def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, exter
             row = {"alignment_gap": _mean(score[trained]) - _mean(score[external]), "gap_low": low, "gap_high": high}
         candidate = trained
     found = auroc(score[candidate], score[external])
-    return row | {"auroc": found.value, "auroc_low": found.low, "auroc_high": found.high, "excess_low": excess_fraction(score[candidate], score[external])[1]}
+    return row | {
+        "auroc": found.value,
+        "auroc_low": found.low,
+        "auroc_high": found.high,
+        "excess_low": excess_fraction(score[candidate], score[external])[1],
+    }
 
 
 def _cells_auroc(job: Job, align: Tensor) -> tuple[float, float, float]:
@@ -249,10 +288,15 @@ def _extremes(half: Tensor) -> dict[str, float]:
 
 
 def _unit_summary(job: Job, state: ShardState, layer: Layer, units: pd.DataFrame) -> dict[str, float]:
-    value = torch.from_numpy(units["unitmem"].to_numpy())
+    value = torch.tensor(units["unitmem"].to_numpy())
     mean, _, low, high = mean_interval(value, repeats=REPEATS, seed=job.options.seed)
     known = value[~value.isnan()]
-    row = {"unitmem_mean": mean, "unitmem_low": low, "unitmem_high": high, "unitmem_p90": float(known.quantile(0.9)) if len(known) else _NAN}
+    row = {
+        "unitmem_mean": mean,
+        "unitmem_low": low,
+        "unitmem_high": high,
+        "unitmem_p90": float(known.quantile(0.9)) if len(known) else _NAN,
+    }
     if "external_equal" in state.units:
         members, external = state.units["trained_equal"][layer.name], state.units["external_equal"][layer.name]
         equal = contrast(members.mu_max, mean_of_rest(members.mu_max, members.total, members.points))
@@ -267,7 +311,11 @@ def _unit_summary(job: Job, state: ShardState, layer: Layer, units: pd.DataFrame
 
 def _units(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFrame:
     tables = []
-    labelled = {name: states for name, states in state.classes.items() if all(int((each.count > 0).sum()) >= 2 for each in states.values())}
+    labelled = {
+        name: states
+        for name, states in state.classes.items()
+        if all(int((each.count > 0).sum()) >= 2 for each in states.values())
+    }
     start = 0
     for layer in job.layers:
         trained = state.units["trained"][layer.name]
@@ -278,7 +326,9 @@ def _units(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFrame:
         }  # fmt: skip
         if "external_equal" in state.units:
             external = state.units["external_equal"][layer.name]
-            table["unitmem_external"] = contrast(external.mu_max, _rest(job, external, blocks, "external_equal", slice(start, start + units)))
+            table["unitmem_external"] = contrast(
+                external.mu_max, _rest(job, external, blocks, "external_equal", slice(start, start + units))
+            )
         for group, column in (("trained", "classmem"), ("external", "class_selectivity")):
             if group in labelled:
                 classes = labelled[group][layer.name]

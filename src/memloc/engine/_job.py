@@ -46,10 +46,14 @@ class Options:
             ("distance", DISTANCES), ("rest", ("mean", "median")), ("signed", ("rectify", "raw")), ("dtype", ("float32", "float64", "bfloat16")),
         ):  # fmt: skip
             if getattr(self, name) not in known:
-                raise SpecError(f"{name} is {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name} {known[0]}.")
+                raise SpecError(
+                    f"{name} is {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
+                )
         for name in ("batch_size", "shard_size"):
             if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}. Expected at least 1. Pass --{name.replace('_', '-')} 32.")
+                raise SpecError(
+                    f"{name} is {getattr(self, name)}. Expected at least 1. Pass --{name.replace('_', '-')} 32."
+                )
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,13 @@ def plan_job(
 
 
 def _membership(
-    mode: Mode, f_count: int, g_count: int, images: Images, splits: Sequence[str] | None, membership: Tensor | None, count: int
+    mode: Mode,
+    f_count: int,
+    g_count: int,
+    images: Images,
+    splits: Sequence[str] | None,
+    membership: Tensor | None,
+    count: int,
 ) -> tuple[Tensor, np.ndarray]:
     """Who was trained on what, and the split names, from whichever of the two was given."""
     points = len(images)
@@ -148,19 +158,32 @@ def _membership(
         check_splits(list(splits), points)
     if mode == "ensemble":
         if membership is None:
-            raise SpecError("encoders are given without membership. Expected which encoder was trained on which point. Pass membership=, bool (encoder, point).")
+            raise SpecError(
+                "encoders are given without membership. Expected which encoder was trained on which point. Pass membership=, bool (encoder, point)."
+            )
         if tuple(membership.shape) != (count, points):
-            raise SpecError(f"membership has shape {tuple(membership.shape)}. Expected ({count}, {points}): one row per encoder, one column per image. Transpose or complete it.")
+            raise SpecError(
+                f"membership has shape {tuple(membership.shape)}. Expected ({count}, {points}): one row per encoder, one column per image. Transpose or complete it."
+            )
         seen = membership.bool()
-        split = np.array(list(splits) if splits is not None else np.where(seen.any(dim=0).numpy(), "candidate", "external"), dtype=object)
+        split = np.array(
+            list(splits) if splits is not None else np.where(seen.any(dim=0).numpy(), "candidate", "external"),
+            dtype=object,
+        )
         if not (seen.any(dim=0) & ~seen.all(dim=0)).any():
-            raise DataError("no point is in some training sets and out of others, so nothing can be compared. Expected random subsets. Pass another membership.")
+            raise DataError(
+                "no point is in some training sets and out of others, so nothing can be compared. Expected random subsets. Pass another membership."
+            )
         return seen, split
     if membership is not None:
-        raise SpecError("membership goes with encoders, not with f and g. Expected one or the other. Pass encoders=[...] with membership, or splits with f and g.")
+        raise SpecError(
+            "membership goes with encoders, not with f and g. Expected one or the other. Pass encoders=[...] with membership, or splits with f and g."
+        )
     split = np.array(list(splits) if splits is not None else ["candidate"] * points, dtype=object)
     if not (split == "candidate").any():
-        raise DataError("there are no candidates. Expected at least two points that f was trained on and g was not. Pass splits with 'candidate'.")
+        raise DataError(
+            "there are no candidates. Expected at least two points that f was trained on and g was not. Pass splits with 'candidate'."
+        )
     in_f = torch.from_numpy(np.isin(split, ("shared", "candidate")))
     in_g = torch.from_numpy(np.isin(split, ("shared", "independent")))
     return torch.stack([in_f] * f_count + [in_g] * g_count), split
@@ -206,13 +229,22 @@ def _warnings(encoders: Sequence[Encoder], images: Images, split: np.ndarray, mo
             "views they were drawn with: pass --policy as in training."
         )
     elif policies != {views.policy}:
-        found.append(f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with {views.policy!r}.")
+        found.append(
+            f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with {views.policy!r}."
+        )
     if images.skipped:
-        found.append(f"{len(images.skipped)} images could not be read and were left out; they are listed in audit.json.")
+        found.append(
+            f"{len(images.skipped)} images could not be read and were left out; they are listed in audit.json."
+        )
     if mode == "alone":
         external = (split == "external").any()
         found.append(
-            "There is one encoder and no reference. " + ("The alignment gap compares trained points with external ones, so it also holds whatever else differs between the two sets. " if external else "Without external points there is nothing to compare trained points with: pass --external. ")
+            "There is one encoder and no reference. "
+            + (
+                "The alignment gap compares trained points with external ones, so it also holds whatever else differs between the two sets. "
+                if external
+                else "Without external points there is nothing to compare trained points with: pass --external. "
+            )
             + "A reference g trained without the candidates would give SSLMem per point."
         )
     return found

@@ -37,7 +37,10 @@ class ShardState:
         return ShardState(
             self.points.merge(other.points),
             {group: _merged(self.units.get(group), other.units.get(group)) for group in {**self.units, **other.units}},
-            {group: _merged(self.classes.get(group), other.classes.get(group)) for group in {**self.classes, **other.classes}},
+            {
+                group: _merged(self.classes.get(group), other.classes.get(group))
+                for group in {**self.classes, **other.classes}
+            },
             {},
         )
 
@@ -45,7 +48,10 @@ class ShardState:
 def _merged(one, two):  # type: ignore[no-untyped-def]
     if not one or not two:
         return one or two or {}
-    return {name: one[name].merge(two[name]) if name in one and name in two else one.get(name, two.get(name)) for name in {**one, **two}}
+    return {
+        name: one[name].merge(two[name]) if name in one and name in two else one.get(name, two.get(name))
+        for name in {**one, **two}
+    }
 
 
 def audit_shard(job: Job, shard: slice) -> ShardState:
@@ -130,7 +136,12 @@ def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
         halves.append(torch.stack([each.mean(dim=2).T for each in half], dim=2))  # NaN below four views
         pairwise.append(torch.stack([_pairwise(each, target, reference) for each in (whole, *half)], dim=1))
     variance = _view_variance(distances, target, reference, job.views.pairs)
-    columns = {"align": torch.stack(align, 1), "half": torch.stack(halves, 1), "pairwise": torch.stack(pairwise, 1), "variance": variance}
+    columns = {
+        "align": torch.stack(align, 1),
+        "half": torch.stack(halves, 1),
+        "pairwise": torch.stack(pairwise, 1),
+        "variance": variance,
+    }
     units, classes, activations = _unit_states(job, readers[0].means, rows)
     return ShardState(PointState.of(points, columns), units, classes, activations)
 
@@ -165,7 +176,7 @@ def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, p
     if f.shape[1] < 2:
         return torch.full((len(f),), torch.nan, dtype=torch.float64)
     if pairs == "cross":
-        return sum(influence.mean(dim=axis).var(dim=1) / influence.shape[3 - axis] for axis in (1, 2))  # type: ignore[return-value]
+        return sum(influence.mean(dim=axis).var(dim=1) / influence.shape[3 - axis] for axis in (1, 2))
     views = f.shape[1]
     return 4 * (influence.sum(dim=2) / (views - 1)).var(dim=1) / views
 
@@ -188,5 +199,8 @@ def _unit_states(job: Job, means: dict[str, Tensor], rows: slice):  # type: igno
         for group, member in (("trained", job.groups["trained"][rows]), ("external", external)):
             chosen = member & (labels >= 0)
             if chosen.any():
-                classes[group] = {name: ClassState.of(rectified(mean[chosen], "rectify"), labels[chosen], classes=count) for name, mean in means.items()}
+                classes[group] = {
+                    name: ClassState.of(rectified(mean[chosen], "rectify"), labels[chosen], classes=count)
+                    for name, mean in means.items()
+                }
     return units, classes, activations

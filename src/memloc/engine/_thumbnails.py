@@ -25,7 +25,12 @@ def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     wanted += points.sort_values("n_units", ascending=False).query("n_units > 0")["point"].tolist()
     row = {point: number for number, point in enumerate(job.images.ids.tolist())}
     chosen = list(dict.fromkeys(int(point) for point in wanted))[:_LIMIT]
-    return pd.DataFrame({"point": pd.Series(chosen, dtype="int64"), "png": pd.Series([_png(job, row[point]) for point in chosen], dtype=object)})
+    return pd.DataFrame(
+        {
+            "point": pd.Series(chosen, dtype="int64"),
+            "png": pd.Series([_png(job, row[point]) for point in chosen], dtype=object),
+        }
+    )
 
 
 def _png(job: Job, row: int) -> bytes:

@@ -22,7 +22,9 @@ def overlap_at_k(first: Float[Tensor, " point"], second: Float[Tensor, " point"]
     """
     _same_length(first, second)
     if not 1 <= k <= len(first):
-        raise ShapeError(f"k is {k} for {len(first)} points. Expected 1 to {len(first)}. Pass k={min(max(k, 1), len(first))}.")
+        raise ShapeError(
+            f"k is {k} for {len(first)} points. Expected 1 to {len(first)}. Pass k={min(max(k, 1), len(first))}."
+        )
     highest = [set(torch.sort(score, descending=True, stable=True).indices[:k].tolist()) for score in (first, second)]
     return len(highest[0] & highest[1]) / k
 

@@ -38,7 +38,9 @@ def view_distances(
     [1.4142, 2.0, 1.0, 0.5]
     """
     if distance not in DISTANCES:
-        raise SpecError(f"there is no distance {distance!r}. Expected one of {', '.join(DISTANCES)}. Pass distance='l2'.")
+        raise SpecError(
+            f"there is no distance {distance!r}. Expected one of {', '.join(DISTANCES)}. Pass distance='l2'."
+        )
     if representations.ndim < 2 or representations.shape[1] < 2:
         raise ShapeError(
             f"representations have shape {tuple(representations.shape)}. Expected (point, view, feature...) with at "
@@ -75,7 +77,9 @@ def pair_distances(distances: Float[Tensor, "point view view"], pairs: Pairs = "
     raise SpecError(f"there are no pairs {pairs!r}. Expected 'all' or 'cross'. Pass pairs='all'.")
 
 
-def half_distances(distances: Float[Tensor, "point view view"]) -> tuple[Float[Tensor, "point pair"], Float[Tensor, "point pair"]]:
+def half_distances(
+    distances: Float[Tensor, "point view view"],
+) -> tuple[Float[Tensor, "point pair"], Float[Tensor, "point pair"]]:
     """All pairs within the even views, and all within the odd ones: two scores of one point from other views."""
     return pair_distances(distances[:, 0::2, 0::2], "all"), pair_distances(distances[:, 1::2, 1::2], "all")
 
@@ -108,7 +112,7 @@ def pairwise_alignment(
 
 def _flatten_features(representations: Tensor) -> Tensor:
     """(point, view, feature) without a copy for channels-last maps: distances do not mind the order of features."""
-    axes = sorted(range(2, representations.ndim), key=lambda axis: -representations.stride(axis))
+    axes = sorted(range(2, representations.ndim), key=lambda axis: -representations.stride()[axis])
     return representations.permute(0, 1, *axes).flatten(2) if axes else representations[:, :, None]
 
 

@@ -11,7 +11,9 @@ Z95 = 1.959963984540054
 _LARGEST = 20_000  # points; above it exact multinomial counts cost more than they are worth
 
 
-def bootstrap_weights(points: int, repeats: int = 1000, seed: int = 0, *, strata: Tensor | None = None) -> Float[Tensor, "repeat point"]:
+def bootstrap_weights(
+    points: int, repeats: int = 1000, seed: int = 0, *, strata: Tensor | None = None
+) -> Float[Tensor, "repeat point"]:
     """How often each point is drawn in each bootstrap sample; the same arguments give the same samples.
 
     Beyond 20 000 points the counts are Poisson(1), their limit, in at most 200 repeats.

@@ -12,7 +12,9 @@ from memloc.errors import NonFiniteError, ShapeError
 from memloc.metrics._bootstrap import Z95, bootstrap_weights, percentile_interval
 
 
-def sslmem(align_f: Float[Tensor, " point"], align_g: Float[Tensor, " point"], *, normalize: bool = True) -> Float[Tensor, " point"]:
+def sslmem(
+    align_f: Float[Tensor, "*point"], align_g: Float[Tensor, "*point"], *, normalize: bool = True
+) -> Float[Tensor, "*point"]:
     """How much better f aligns a point's views than a reference g that never saw the point.
 
     SSLMem'(x) = (align_g - align_f) / (align_g + align_f), in [-1, 1], 0 where both are 0. With `normalize=False` the
@@ -39,7 +41,9 @@ def sslmem(align_f: Float[Tensor, " point"], align_g: Float[Tensor, " point"], *
     return torch.where(total == 0, 0.0, raw / torch.where(total == 0, 1.0, total))
 
 
-def sslmem_pairwise(distances_f: Float[Tensor, "point pair"], distances_g: Float[Tensor, "point pair"]) -> Float[Tensor, " point"]:
+def sslmem_pairwise(
+    distances_f: Float[Tensor, "point pair"], distances_g: Float[Tensor, "point pair"]
+) -> Float[Tensor, " point"]:
     """SSLMem as a mean over pairs of views of (d_g - d_f) / (d_g + d_f); less noisy than the ratio of means.
 
     >>> sslmem_pairwise(torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 1.0]]))
@@ -137,7 +141,9 @@ def membership_effect(
             "(encoder, point). Pass one row per encoder."
         )
     if not align.isfinite().all():
-        raise NonFiniteError("alignments hold NaN or Inf. Expected finite numbers. Check the encoder's weights and the images.")
+        raise NonFiniteError(
+            "alignments hold NaN or Inf. Expected finite numbers. Check the encoder's weights and the images."
+        )
     seen = membership.double()
     split = (membership.any(dim=0) & ~membership.all(dim=0)).nonzero().flatten()
     seen, align = seen[:, split], align.double()[:, split]
@@ -155,7 +161,9 @@ def membership_effect(
     return Effect(value, _clustered_error(relative, seen, value), low, high, points, len(runs) > 1, draws)
 
 
-def relative_alignment(align: Float[Tensor, "encoder point"], membership: Bool[Tensor, "encoder point"]) -> Float[Tensor, "encoder point"]:
+def relative_alignment(
+    align: Float[Tensor, "encoder point"], membership: Bool[Tensor, "encoder point"]
+) -> Float[Tensor, "encoder point"]:
     """Alignments over (mean of encoders that saw the point + mean of those that did not); twice its mean where one is empty.
 
     >>> relative_alignment(torch.tensor([[1.0], [3.0]]), torch.tensor([[True], [False]]))
@@ -216,7 +224,9 @@ def _run_weights(membership: Tensor, repeats: int, seed: int) -> Tensor:
     return torch.ones(1, encoders, dtype=torch.float64)
 
 
-def mean_interval(values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0) -> tuple[float, float, float, float]:
+def mean_interval(
+    values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0
+) -> tuple[float, float, float, float]:
     """Mean, standard error and 95 % interval of a sample of points: bootstrap percentiles, normal beyond 20 000 points.
 
     >>> mean, se, low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))

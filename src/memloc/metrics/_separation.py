@@ -45,7 +45,9 @@ def auroc(positive: Float[Tensor, " point"], negative: Float[Tensor, " other"]) 
     return Auroc(value, low, high)
 
 
-def excess_fraction(candidate: Float[Tensor, " point"], external: Float[Tensor, " other"], *, level: float = 0.95) -> tuple[float, float]:
+def excess_fraction(
+    candidate: Float[Tensor, " point"], external: Float[Tensor, " other"], *, level: float = 0.95
+) -> tuple[float, float]:
     """How large a share of candidates must score higher than chance: sup_t (F_E(t) - F_C(t)) and its lower bound.
 
     The bound holds at the given level for any distributions: Dvoretzky-Kiefer-Wolfowitz with Massart's constant for
@@ -54,11 +56,16 @@ def excess_fraction(candidate: Float[Tensor, " point"], external: Float[Tensor, 
     >>> excess_fraction(torch.arange(100.0) + 50, torch.arange(100.0))[0]
     0.5
     """
-    candidate, external = candidate[~candidate.isnan()].double().sort().values, external[~external.isnan()].double().sort().values
+    candidate, external = (
+        candidate[~candidate.isnan()].double().sort().values,
+        external[~external.isnan()].double().sort().values,
+    )
     if not len(candidate) or not len(external):
         return float("nan"), float("nan")
     grid = torch.cat([candidate, external])
-    gap = torch.searchsorted(external, grid, right=True) / len(external) - torch.searchsorted(candidate, grid, right=True) / len(candidate)
+    gap = torch.searchsorted(external, grid, right=True) / len(external) - torch.searchsorted(
+        candidate, grid, right=True
+    ) / len(candidate)
     value = max(float(gap.max()), 0.0)
     slack = sum(math.sqrt(math.log(2 / (1 - level)) / (2 * count)) for count in (len(candidate), len(external)))
     return value, max(value - slack, 0.0)
@@ -96,4 +103,4 @@ def _placement(points: Tensor, others: Tensor) -> Tensor:
     ordered = others.sort().values
     below = torch.searchsorted(ordered, points, right=False)
     up_to = torch.searchsorted(ordered, points, right=True)
-    return (below + up_to) / (2 * len(others))
+    return (below + up_to).double() / (2 * len(others))

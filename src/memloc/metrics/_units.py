@@ -93,9 +93,7 @@ def unitmem(
     return UnitMem(contrast(mu_max, mu_rest), point, mu_max, mu_rest)
 
 
-def mean_of_rest(
-    mu_max: Float[Tensor, " unit"], total: Float[Tensor, " unit"], points: int
-) -> Float[Tensor, " unit"]:
+def mean_of_rest(mu_max: Float[Tensor, " unit"], total: Float[Tensor, " unit"], points: int) -> Float[Tensor, " unit"]:
     """Mean of every unit's activations without its largest, from their sum.
 
     >>> mean_of_rest(torch.tensor([9.0]), torch.tensor([12.0]), 3)
@@ -139,12 +137,16 @@ def classmem(mu: Float[Tensor, "point unit"], labels: Int[Tensor, " point"]) -> 
         )
     classes, index = labels.unique(return_inverse=True)
     count = torch.bincount(index).to(mu.device)
-    total = torch.zeros(len(classes), mu.shape[1], dtype=torch.float64, device=mu.device).index_add_(0, index, mu.double())
+    total = torch.zeros(len(classes), mu.shape[1], dtype=torch.float64, device=mu.device).index_add_(
+        0, index, mu.double()
+    )
     found = class_contrast(total, count, classes)
     return ClassMem(found.value.to(mu.dtype), found.label, found.mu_max.to(mu.dtype), found.mu_rest.to(mu.dtype))
 
 
-def class_contrast(total: Float[Tensor, "label unit"], count: Int[Tensor, " label"], classes: Int[Tensor, " label"]) -> ClassMem:
+def class_contrast(
+    total: Float[Tensor, "label unit"], count: Int[Tensor, " label"], classes: Int[Tensor, " label"]
+) -> ClassMem:
     """ClassMem from sums and counts per class; classes without points are left out."""
     known = count > 0
     if int(known.sum()) < 2:
@@ -168,7 +170,12 @@ class Share(NamedTuple):
 
 
 def member_share(
-    members: Float[Tensor, " unit"], external: Float[Tensor, " unit"], point: Int[Tensor, " unit"], *, repeats: int = 1000, seed: int = 0
+    members: Float[Tensor, " unit"],
+    external: Float[Tensor, " unit"],
+    point: Int[Tensor, " unit"],
+    *,
+    repeats: int = 1000,
+    seed: int = 0,
 ) -> Share:
     """Share of units whose strongest point is a member, when as many members as external points are pooled; 1/2 means chance.
 
@@ -182,15 +189,15 @@ def member_share(
     Source: REFERENCE A4.
 
     >>> member_share(torch.tensor([2.0, 3.0, 1.0]), torch.tensor([1.0, 1.0, 2.0]), torch.tensor([4, 5, 6])).value
-    0.6666666865348816
+    0.6666666666666666
     """
     active = torch.maximum(members, external) > 0
     if not active.any():
         return Share(float("nan"), float("nan"), float("nan"))
-    won = (members > external).float() + 0.5 * (members == external).float()
+    won = (members > external).double() + 0.5 * (members == external).double()
     _, cluster = point[active].unique(return_inverse=True)
     clusters = int(cluster.max()) + 1
-    wins = torch.zeros(clusters, dtype=torch.float64).index_add_(0, cluster, won[active].double())
+    wins = torch.zeros(clusters, dtype=torch.float64).index_add_(0, cluster, won[active])
     sizes = torch.bincount(cluster).double()
     weights = bootstrap_weights(clusters, repeats, seed)
     low, high = percentile_interval((weights @ wins) / (weights @ sizes))

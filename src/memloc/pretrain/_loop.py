@@ -61,22 +61,35 @@ def train_encoder(
         order = uniforms(seed + _ORDER_STREAM, slot, torch.tensor([epoch]), 1, "independent").flatten().argsort()
         for number, batch in enumerate(order.tensor_split(batches)):
             for group in optimizer.param_groups:
-                group["lr"] = spec.learning_rate * _schedule(epoch * batches + number, spec.epochs * batches, spec.warmup)
+                group["lr"] = spec.learning_rate * _schedule(
+                    epoch * batches + number, spec.epochs * batches, spec.warmup
+                )
             batch = batch.to(device)
             drawn = views.draw(pixels[batch], batch, first=2 * epoch)
             inputs = encoder.prepare(drawn.transpose(0, 1).flatten(0, 1))
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 projected = head(module(inputs).flatten(1)).float()
-            loss = nt_xent(*projected.chunk(2), points[batch], temperature=spec.temperature)
+            left, right = projected.chunk(2)
+            loss = nt_xent(left, right, points[batch], temperature=spec.temperature)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise NonFiniteError(f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate, or --precision float32.")
+            raise NonFiniteError(
+                f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate, or --precision float32."
+            )
         seconds = time.monotonic() - began
-        log({"epoch": epoch + 1, "loss": mean, "learning_rate": optimizer.param_groups[0]["lr"], "seconds": seconds, "images_per_second": len(slot) / seconds})
+        log(
+            {
+                "epoch": epoch + 1,
+                "loss": mean,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "seconds": seconds,
+                "images_per_second": len(slot) / seconds,
+            }
+        )
         if (epoch + 1) % every == 0 and epoch + 1 < spec.epochs:
             _save(checkpoint, module, head, optimizer, epoch + 1)
     module.eval()
@@ -86,7 +99,11 @@ def train_encoder(
 def _schedule(step: int, steps: int, warmup: float) -> float:
     """Linear warm-up, then a cosine to 0."""
     rising = max(round(steps * warmup), 1)
-    return (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))
+    return (
+        (step + 1) / rising
+        if step < rising
+        else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))
+    )
 
 
 def _head(module: nn.Module, example: Tensor, seed: int) -> nn.Module:
@@ -102,7 +119,10 @@ def _head(module: nn.Module, example: Tensor, seed: int) -> nn.Module:
 def _save(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    torch.save({"module": module.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, temporary)
+    torch.save(
+        {"module": module.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
+        temporary,
+    )
     os.replace(temporary, path)
 
 

@@ -52,7 +52,9 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
         names = [f"e{number:02d}" for number in range(spec.ensemble)]
         membership = {name: np.r_[row, np.zeros(external, dtype=bool)] for name, row in zip(names, seen, strict=True)}
     else:
-        drawn = split_points(ids, candidates=spec.candidates, independents=spec.independents, shared=spec.shared, seed=spec.seed)
+        drawn = split_points(
+            ids, candidates=spec.candidates, independents=spec.independents, shared=spec.shared, seed=spec.seed
+        )
         split = np.array([name or "external" for name in drawn] + ["external"] * external, dtype=object)
         sides = {"f": np.isin(split, ("shared", "candidate")), "g": np.isin(split, ("shared", "independent"))}
         numbers = [""] if spec.runs == 1 else [str(run) for run in range(spec.runs)]
@@ -66,7 +68,9 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
     for name in ("candidate", "independent"):
         repeats[_planted(images.ids.numpy(), split == name, spec.plant)] = spec.repeats
     labels = {} if images.labels is None else {"label": images.labels.numpy()}
-    points = pd.DataFrame({"point": images.ids.numpy(), "name": list(images.names), "split": split, **labels, "repeats": repeats})
+    points = pd.DataFrame(
+        {"point": images.ids.numpy(), "name": list(images.names), "split": split, **labels, "repeats": repeats}
+    )
     return Plan(points, pd.DataFrame({"point": images.ids.numpy(), **membership}))
 
 
@@ -78,10 +82,12 @@ def slots(plan: Plan, encoder: str) -> tuple[Tensor, Tensor]:
     """
     seen = plan.seen_by(encoder)
     split, ids, repeats = (plan.points[name].to_numpy() for name in ("split", "point", "repeats"))
-    rows = np.concatenate([_by_id(ids, np.flatnonzero(seen & (split == name))) for name in ("shared", "candidate", "independent")])
+    rows = np.concatenate(
+        [_by_id(ids, np.flatnonzero(seen & (split == name))) for name in ("shared", "candidate", "independent")]
+    )
     extra = np.repeat(rows, repeats[rows] - 1)
-    rows = torch.from_numpy(np.concatenate([_planted_first(rows, repeats, split), extra]))
-    return rows, torch.from_numpy(ids.copy())[rows]
+    chosen = np.concatenate([_planted_first(rows, repeats, split), extra])
+    return torch.from_numpy(chosen), torch.from_numpy(ids[chosen])
 
 
 def _by_id(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -97,5 +103,7 @@ def _planted_first(rows: np.ndarray, repeats: np.ndarray, split: np.ndarray) -> 
 def _planted(ids: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
     rows = _by_id(ids, np.flatnonzero(candidates))
     if count > len(rows) and len(rows):
-        raise SpecError(f"{count} planted points do not fit {len(rows)} candidates. Expected at most as many. Pass --plant {len(rows)}.")
+        raise SpecError(
+            f"{count} planted points do not fit {len(rows)} candidates. Expected at most as many. Pass --plant {len(rows)}."
+        )
     return rows[np.random.default_rng([count, len(rows)]).permutation(len(rows))[:count]]

@@ -111,9 +111,18 @@ def train_pair(
     >>> pair.splits.count("candidate"), pair.f.name
     (8, 'f')
     """
-    run = train(images, spec_of(objective=objective, encoder=encoder, epochs=epochs, seed=seed, **settings), encoder=encoder, out=out, progress=progress, overwrite=overwrite)
+    run = train(
+        images,
+        spec_of(objective=objective, encoder=encoder, epochs=epochs, seed=seed, **settings),
+        encoder=encoder,
+        out=out,
+        progress=progress,
+        overwrite=overwrite,
+    )
     if run.is_ensemble:
-        raise SpecError("ensemble was set for a pair. Expected train_ensemble for an ensemble. Call memloc.train_ensemble(images, k=8).")
+        raise SpecError(
+            "ensemble was set for a pair. Expected train_ensemble for an ensemble. Call memloc.train_ensemble(images, k=8)."
+        )
     f, g = run.side("f"), run.side("g")
     return EncoderPair(f[0] if len(f) == 1 else f, g[0] if len(g) == 1 else g, run.points["split"].tolist(), run)
 
@@ -144,7 +153,9 @@ def train_ensemble(
     >>> train_ensemble(images, k=2, epochs=1, workers=1).membership.sum(dim=1).tolist()
     [12, 12]
     """
-    spec = spec_of(objective=objective, encoder=encoder, epochs=epochs, seed=seed, ensemble=k, fraction=fraction, **settings)
+    spec = spec_of(
+        objective=objective, encoder=encoder, epochs=epochs, seed=seed, ensemble=k, fraction=fraction, **settings
+    )
     run = train(images, spec, encoder=encoder, out=out, progress=progress, overwrite=overwrite)
     membership = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
     return Ensemble(list(run.encoders.values()), membership, run)
@@ -187,16 +198,34 @@ def train(
             _write_plan(folder, plan, known, training, sources)
             began = time.monotonic()
             missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
-            workers = 1 if module is not None else min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
+            workers = (
+                1
+                if module is not None
+                else min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
+            )
             _trim_metrics(folder, missing)
             if workers > 1:
                 _train_apart(folder, spec, missing, workers, progress)
             else:
                 for name in missing:
                     train_one(folder, name, encoder=module, progress=progress)
-            encoders = {name: load_encoder(folder / f"encoders/{name}.safetensors") if module is None else None for name in plan.encoders}
+            encoders = {
+                name: load_encoder(folder / f"encoders/{name}.safetensors") if module is None else None
+                for name in plan.encoders
+            }
             prints = {name: fingerprint(found.module) for name, found in encoders.items() if found is not None}
-            record = {"spec": asdict(spec), **sources, "size": known.pixels.shape[2], "skipped": [list(pair) for pair in known.skipped], "fingerprint": identity["fingerprint"], "encoders": prints, "seconds": time.monotonic() - began, "workers": workers, "versions": versions(), "augmentation": spec.policy}
+            record = {
+                "spec": asdict(spec),
+                **sources,
+                "size": known.pixels.shape[2],
+                "skipped": [list(pair) for pair in known.skipped],
+                "fingerprint": identity["fingerprint"],
+                "encoders": prints,
+                "seconds": time.monotonic() - began,
+                "workers": workers,
+                "versions": versions(),
+                "augmentation": spec.policy,
+            }
             write_json(folder / "run.json", record)
             shutil.rmtree(folder / ".work", ignore_errors=True)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -216,7 +245,9 @@ def load_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
     if not (folder / "run.json").is_file():
         begun = (folder / "spec.json").is_file()
         state = "holds a run that is not finished" if begun else "holds no run"
-        step = "Repeat the memloc train command that began it" if begun else "Make one with: memloc train DATA --out RUN"
+        step = (
+            "Repeat the memloc train command that began it" if begun else "Make one with: memloc train DATA --out RUN"
+        )
         raise DataNotFoundError(f"{str(folder)!r} {state}. Expected a folder that memloc train finished. {step}.")
     record, membership = read_json(folder / "run.json"), read_table(folder / "membership.parquet")
     encoders = {}
@@ -237,7 +268,11 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     seed = _seed(spec, name, plan.encoders)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _reinitialized(encoder) if encoder is not None else load_encoder(spec.encoder, layers="auto", shape=(pixels.shape[1], *pixels.shape[2:])).module
+        module = (
+            _reinitialized(encoder)
+            if encoder is not None
+            else load_encoder(spec.encoder, layers="auto", shape=(pixels.shape[1], *pixels.shape[2:])).module
+        )
     prepared = load_encoder(module, mean=work["mean"], std=work["std"], shape=(pixels.shape[1], *pixels.shape[2:]))
 
     def log(line: dict[str, Any]) -> None:
@@ -249,7 +284,13 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
         prepared, torch.from_numpy(pixels[rows.numpy()]), points, spec, seed=seed, device=pick_device(spec.device),
         checkpoint=folder / f"checkpoints/{name}.pt", log=log,
     )  # fmt: skip
-    metadata = {"encoder": spec.encoder, "mean": " ".join(map(repr, work["mean"])), "std": " ".join(map(repr, work["std"])), "augmentation": spec.policy, "format": "memloc"}
+    metadata = {
+        "encoder": spec.encoder,
+        "mean": " ".join(map(repr, work["mean"])),
+        "std": " ".join(map(repr, work["std"])),
+        "augmentation": spec.policy,
+        "format": "memloc",
+    }
     save_weights(folder / f"heads/{name}.safetensors", head, {"format": "memloc"})
     save_weights(folder / f"encoders/{name}.safetensors", module, metadata)
 
@@ -287,7 +328,9 @@ def _stored(module: nn.Module, path: Path) -> Encoder:
     load_weights(fresh, tensors, name=str(path))
     mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
     found = load_encoder(fresh)
-    return Encoder(found.module, found.layers, Preprocess(mean, std), path.stem, found.channels, metadata.get("augmentation"))
+    return Encoder(
+        found.module, found.layers, Preprocess(mean, std), path.stem, found.channels, metadata.get("augmentation")
+    )
 
 
 def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sources: dict[str, Any]) -> None:
@@ -295,7 +338,10 @@ def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sourc
     if sources["data"] is None:  # arrays from Python: the run keeps them, so that it can be audited later
         np.savez_compressed(folder / "images.npz", images=known.pixels.permute(0, 2, 3, 1).numpy())
     values = training.pixels.transpose(0, 1).flatten(1).double() / 255
-    write_json(folder / ".work/preprocess.json", {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).clamp_min(1e-3).tolist()})
+    write_json(
+        folder / ".work/preprocess.json",
+        {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).clamp_min(1e-3).tolist()},
+    )
     np.save(folder / ".work/pixels.npy", known.pixels.numpy())
     write_table(folder / "points.parquet", plan.points)
     write_table(folder / "membership.parquet", plan.membership)
@@ -309,7 +355,9 @@ def _trim_metrics(folder: Path, missing: list[str]) -> None:
     reached = {}
     for name in missing:
         checkpoint = folder / f"checkpoints/{name}.pt"
-        reached[name] = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) if checkpoint.is_file() else 0
+        reached[name] = (
+            int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) if checkpoint.is_file() else 0
+        )
     kept = []
     for line in path.read_text().splitlines():
         try:
@@ -324,8 +372,14 @@ def _trim_metrics(folder: Path, missing: list[str]) -> None:
 def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int, progress: Report) -> None:
     """Train encoders in worker processes, a share of the processor's threads each."""
     threads = max((os.cpu_count() or 1) // workers, 1)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-    waiting, running = list(missing), {}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(part for part in sys.path if part),
+    }
+    waiting = list(missing)
+    running: dict[str, subprocess.Popen[bytes]] = {}
     everything = len(read_table(folder / "membership.parquet").columns) - 1
     try:
         while waiting or running:
@@ -333,7 +387,9 @@ def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int
                 name = waiting.pop(0)
                 errors = (folder / f".work/{name}.err").open("w")
                 command = [sys.executable, "-m", "memloc.pretrain._worker", str(folder), name]
-                running[name] = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+                running[name] = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+                )
                 errors.close()
             time.sleep(_POLL)
             progress(f"training {everything} encoders", _epochs_done(folder), spec.epochs * everything)
@@ -343,7 +399,9 @@ def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int
                     if process.returncode:
                         said = (folder / f".work/{name}.err").read_text().strip().splitlines()
                         reason = said[-1] if said else f"exit code {process.returncode}"
-                        raise MemlocError(f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume from its checkpoint.")
+                        raise MemlocError(
+                            f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume from its checkpoint."
+                        )
     finally:
         for process in running.values():
             process.terminate()

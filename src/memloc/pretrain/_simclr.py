@@ -36,5 +36,8 @@ def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float
 def projection_head(features: int, *, hidden: int = 256, outputs: int = 128) -> nn.Module:
     """The two-layer head that the loss is computed behind; it is no part of the audited encoder."""
     return nn.Sequential(
-        nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+        nn.Linear(features, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs),
     )

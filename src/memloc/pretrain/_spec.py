@@ -60,16 +60,26 @@ class TrainSpec:
             raise SpecError(f"there is no objective {self.objective!r}. Expected 'simclr'. Pass --objective simclr.")
         for name in ("epochs", "batch_size", "runs", "repeats"):
             if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}. Expected at least 1. Pass --{name.replace('_', '-')} 1 or more.")
+                raise SpecError(
+                    f"{name} is {getattr(self, name)}. Expected at least 1. Pass --{name.replace('_', '-')} 1 or more."
+                )
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
-                raise SpecError(f"{name} is {getattr(self, name)}. Expected a number above 0. Pass another --{name.replace('_', '-')}.")
+                raise SpecError(
+                    f"{name} is {getattr(self, name)}. Expected a number above 0. Pass another --{name.replace('_', '-')}."
+                )
         if self.batch_size < 4:
-            raise SpecError(f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass --batch-size 64.")
+            raise SpecError(
+                f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass --batch-size 64."
+            )
         if self.precision not in ("auto", "bfloat16", "float32"):
-            raise SpecError(f"there is no precision {self.precision!r}. Expected auto, bfloat16 or float32. Pass --precision auto.")
+            raise SpecError(
+                f"there is no precision {self.precision!r}. Expected auto, bfloat16 or float32. Pass --precision auto."
+            )
         if self.ensemble and (self.runs > 1 or self.unpaired or self.candidates is not None):
-            raise SpecError("an ensemble has no pairs, so runs, unpaired and candidates do not apply. Expected one or the other. Leave --ensemble out.")
+            raise SpecError(
+                "an ensemble has no pairs, so runs, unpaired and candidates do not apply. Expected one or the other. Leave --ensemble out."
+            )
         if not 0 <= self.warmup < 1:
             raise SpecError(f"warmup is {self.warmup}. Expected a share from 0 to below 1. Pass --warmup 0.1.")
 
@@ -84,5 +94,7 @@ def make_spec(kind: type, settings: dict[str, Any]) -> Any:
     known = [field.name for field in fields(kind)]
     for key in settings:
         if key not in known:
-            raise SpecError(f"there is no setting {key!r}. {nearest(key, known)} Expected a field of {kind.__name__}. Correct the key.")
+            raise SpecError(
+                f"there is no setting {key!r}. {nearest(key, known)} Expected a field of {kind.__name__}. Correct the key."
+            )
     return kind(**settings)

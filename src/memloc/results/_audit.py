@@ -43,7 +43,11 @@ class Audit:
     def save(self, folder: str | Path) -> Path:
         """Write the tables and audit.json (last) to a folder."""
         folder = make_folder(Path(folder))
-        metadata = {"memloc_schema_version": str(SCHEMA_VERSION), "memloc_spec": str(self.record.get("spec_hash", "")), "memloc_seed": str(self.record.get("seed", 0))}
+        metadata = {
+            "memloc_schema_version": str(SCHEMA_VERSION),
+            "memloc_spec": str(self.record.get("spec_hash", "")),
+            "memloc_seed": str(self.record.get("seed", 0)),
+        }
         for name in _NAMES:
             write_table(folder / f"{name}.parquet", conform(name, getattr(self, name)), metadata)
         write_json(folder / "audit.json", {"schema_version": SCHEMA_VERSION, **self.record})
@@ -58,7 +62,9 @@ class Audit:
         """
         folder = Path(folder)
         if not (folder / "audit.json").is_file():
-            raise DataNotFoundError(f"{str(folder)!r} holds no finished audit. Expected a folder with audit.json. Make one with: memloc audit RUN --out {folder}")
+            raise DataNotFoundError(
+                f"{str(folder)!r} holds no finished audit. Expected a folder with audit.json. Make one with: memloc audit RUN --out {folder}"
+            )
         record = read_json(folder / "audit.json")
         if record.get("schema_version") != SCHEMA_VERSION:
             raise ResultsError(

@@ -28,7 +28,9 @@ def make_folder(folder: Path) -> Path:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as problem:
-        raise OutputError(f"{str(folder)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass another --out.") from problem
+        raise OutputError(
+            f"{str(folder)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass another --out."
+        ) from problem
     return folder
 
 
@@ -44,7 +46,9 @@ def replacing(path: Path):  # type: ignore[no-untyped-def]
         yield temporary
         os.replace(temporary, path)
     except OSError as problem:
-        raise OutputError(f"{str(path)!r} cannot be written ({problem.strerror or problem}). Expected free disk and write access. Free some, or pass another --out.") from problem
+        raise OutputError(
+            f"{str(path)!r} cannot be written ({problem.strerror or problem}). Expected free disk and write access. Free some, or pass another --out."
+        ) from problem
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +56,9 @@ def replacing(path: Path):  # type: ignore[no-untyped-def]
 def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
     """Write a parquet file (zstd) with text metadata."""
     content = pa.Table.from_pandas(table, preserve_index=False)
-    content = content.replace_schema_metadata({**(content.schema.metadata or {}), **{key.encode(): value.encode() for key, value in (metadata or {}).items()}})
+    content = content.replace_schema_metadata(
+        {**(content.schema.metadata or {}), **{key.encode(): value.encode() for key, value in (metadata or {}).items()}}
+    )
     with replacing(path) as temporary:
         parquet.write_table(content, temporary, compression="zstd")
 
@@ -66,13 +72,15 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return parquet.read_table(path).to_pandas()
     except (OSError, ValueError, pa.ArrowException) as problem:
-        raise ResultsError(f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run the command again that wrote it.") from problem
+        raise ResultsError(
+            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run the command again that wrote it."
+        ) from problem
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object; NaN is written as null."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,15 +92,17 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as problem:
-        raise ResultsError(f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a file that memloc wrote. Run the command again that wrote it.") from problem
+        raise ResultsError(
+            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a file that memloc wrote. Run the command again that wrote it."
+        ) from problem
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON-ready: NumPy scalars as numbers, NaN and infinities as None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item") and not isinstance(value, str):
         value = value.item()
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):

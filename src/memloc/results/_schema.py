@@ -23,7 +23,9 @@ class Column:
     high: float | None = None
 
 
-def _c(name: str, kind: str, tooltip: str, *, optional: bool = False, low: float | None = None, high: float | None = None) -> Column:
+def _c(
+    name: str, kind: str, tooltip: str, *, optional: bool = False, low: float | None = None, high: float | None = None
+) -> Column:
     return Column(name, kind, tooltip, optional, low, high)
 
 
@@ -139,12 +141,16 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     unknown = [column for column in table if column not in known]
     if missing or unknown:
         problem = f"no column {missing[0]!r}" if missing else f"an unknown column {unknown[0]!r}"
-        raise ResultsError(f"{name} has {problem}. Expected {', '.join(column.name for column in columns)}. Write it again with: memloc audit")
+        raise ResultsError(
+            f"{name} has {problem}. Expected {', '.join(column.name for column in columns)}. Write it again with: memloc audit"
+        )
     for column in columns:
         if column.name in table and column.kind in ("int", "float"):
             values = table[column.name]
             slack = 1e-9
-            if (column.low is not None and (values < column.low - slack).any()) or (column.high is not None and (values > column.high + slack).any()):
+            if (column.low is not None and (values < column.low - slack).any()) or (
+                column.high is not None and (values > column.high + slack).any()
+            ):
                 raise ResultsError(
                     f"{name}.{column.name} has values from {values.min()} to {values.max()}. Expected {column.low} to {column.high}. "
                     "Write it again with: memloc audit"

@@ -32,7 +32,9 @@ def claim_folder(folder: Path, spec: Mapping[str, Any], *, overwrite: bool = Fal
     wanted = json.loads(json.dumps(spec, sort_keys=True, default=str))
     if folder.exists() and any(folder.iterdir()):
         if not stored_at.is_file():
-            raise ResultsError(f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out.")
+            raise ResultsError(
+                f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out."
+            )
         stored = read_json(stored_at)
         different = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
         if different and not overwrite:

@@ -90,4 +90,6 @@ class PointState:
     def merge(self, other: PointState) -> PointState:
         """The rows of both batches."""
         points = torch.cat([self.points, other.points])
-        return PointState.of(points, {name: torch.cat([column, other.columns[name]]) for name, column in self.columns.items()})
+        return PointState.of(
+            points, {name: torch.cat([column, other.columns[name]]) for name, column in self.columns.items()}
+        )

@@ -19,7 +19,9 @@ _MASK = 0xFFFFFFFF
 _PLAIN, _SCRAMBLE = 0, 1  # streams: the same (seed, point) never feeds two purposes
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10: four 32-bit words for each 128-bit counter.
 
     Args:
@@ -65,7 +67,9 @@ def words(seed: int, point: Tensor, index: Tensor, count: int, stream: int = _PL
     return torch.stack(torch.broadcast_tensors(*drawn), dim=-1).flatten(-2)[..., :count]
 
 
-def uniforms(seed: int, point: Tensor, view: Tensor, count: int, sampling: Sampling = "sobol", *, stream: int = _PLAIN) -> Tensor:
+def uniforms(
+    seed: int, point: Tensor, view: Tensor, count: int, sampling: Sampling = "sobol", *, stream: int = _PLAIN
+) -> Tensor:
     """Uniform numbers in (0, 1) for every point and view, a function of (seed, point, view number) alone.
 
     With `sampling="sobol"` even views are the elements of one scrambled Sobol sequence of the point and odd views of

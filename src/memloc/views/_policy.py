@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,12 +99,19 @@ class Parameters:
 
     def take(self, index: Tensor) -> Parameters:
         """The same parameters for some of the views, in another order."""
-        picked = {name: None if value is None else value[index] for name, value in vars(self).items()}
+        picked: dict[str, Any] = {name: None if value is None else value[index] for name, value in vars(self).items()}
         return Parameters(**picked)
 
 
 def parameters(
-    policy: Policy, uniform: Tensor, extent: tuple[int, int], size: tuple[int, int], *, seed: int, point: Tensor, view: Tensor
+    policy: Policy,
+    uniform: Tensor,
+    extent: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    seed: int,
+    point: Tensor,
+    view: Tensor,
 ) -> Parameters:
     """Turn uniforms into parameters with torchvision's sampling rules.
 
@@ -149,7 +157,9 @@ def columns_needed(policy: Policy, height: int, width: int) -> int:
     return len(COLUMNS) + ((height // policy.patch) * (width // policy.patch) if policy.mask else 0)
 
 
-def _crops(policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int, point: Tensor, view: Tensor) -> tuple[Tensor, ...]:
+def _crops(
+    policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int, point: Tensor, view: Tensor
+) -> tuple[Tensor, ...]:
     """RandomResizedCrop's rejection sampling: up to ten attempts, then the largest central crop of allowed ratio."""
     if policy.crop_scale is None:
         zero = torch.zeros_like(point)
@@ -177,6 +187,8 @@ def _crops(policy: Policy, column: dict[str, Tensor], height: int, width: int, s
     narrow, wide = policy.crop_ratio
     central_width = width if width / height <= wide else round(height * wide)
     central_height = height if width / height >= narrow else round(width / narrow)
-    central = torch.tensor([(height - central_height) // 2, (width - central_width) // 2, central_height, central_width])
+    central = torch.tensor(
+        [(height - central_height) // 2, (width - central_width) // 2, central_height, central_width]
+    )
     box[:, ~fits] = central.to(box.device)[:, None]
     return tuple(box)

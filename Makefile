@@ -1,0 +1,50 @@
+# Each target works alone: it makes the environment if it is missing and reuses it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+# Optional packages live apart: torchvision is a CUDA build and would break others beside a CPU torch.
+OPTIONAL := .optional
+TEST_WORKERS ?= 2
+
+.PHONY: env demo test test-all lint bench docs clean
+
+env: $(STAMP)
+
+# A half-made environment has no stamp and is made again.
+$(STAMP): constraints.txt pyproject.toml
+	@if [ -d $(VENV) ] && [ ! -f $(STAMP) ]; then echo "$(VENV) is half-made: making it again"; rm -rf $(VENV); fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+$(OPTIONAL)/.complete: $(STAMP)
+	@rm -rf $(OPTIONAL)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OPTIONAL) torchvision==0.28.0
+	@touch $@
+
+demo: env
+	$(BIN)/memloc demo --out memloc-demo
+
+test: env $(OPTIONAL)/.complete
+	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not slow"
+
+test-all: env $(OPTIONAL)/.complete
+	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS)
+
+lint: env
+	$(BIN)/ruff format --check src tests benchmarks scripts examples
+	$(BIN)/ruff check src tests benchmarks scripts examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_docs.py
+
+bench: env $(OPTIONAL)/.complete
+	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python benchmarks/run.py
+
+docs: env
+	$(BIN)/python scripts/make_docs.py
+
+clean:
+	rm -rf $(VENV) $(OPTIONAL) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,249 @@
+"""memloc audit and memloc report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memloc.cli import _common as common
+from memloc.cli._train import Config, Device, DryRun, Json, MaxBad, Overwrite, Size
+from memloc.errors import SpecError
+
+if TYPE_CHECKING:
+    from memloc.data import Images
+    from memloc.results import Audit
+
+Encoders = Annotated[
+    list[str] | None, typer.Option(help="resnet9, file.py:factory or a .safetensors file; repeat for more runs.")
+]
+
+
+def audit(
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the report; an interrupted audit is continued.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A folder that memloc train finished; or name --f and --data instead.")
+    ] = None,
+    f: Encoders = None,
+    g: Encoders = None,
+    f_weights: Annotated[
+        str | None, typer.Option(help="Checkpoint of --f: .safetensors, or PyTorch with tensors alone.")
+    ] = None,
+    g_weights: Annotated[str | None, typer.Option(help="Checkpoint of --g.")] = None,
+    data: Annotated[str | None, typer.Option(help="Candidates: images that f was trained on and g was not.")] = None,
+    independent: Annotated[str | None, typer.Option(help="Images that g was trained on and f was not.")] = None,
+    shared: Annotated[str | None, typer.Option(help="Images that both were trained on.")] = None,
+    external: Annotated[str | None, typer.Option(help="Images that neither was trained on.")] = None,
+    size: Size = None,
+    layers: Annotated[list[str] | None, typer.Option(help="auto, fine, or names and globs; repeat for more.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Views: weak, normal, strong, independent or mask; as in training by default.")
+    ] = None,
+    views: Annotated[str, typer.Option(help="Views per point, or auto.")] = "16",
+    views_seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
+    sampling: Annotated[Any, typer.Option(help="sobol or independent.", click_type=str)] = "sobol",
+    patch: Annotated[int | None, typer.Option(help="Side of the patches that the mask policy hides.")] = None,
+    distance: Annotated[str, typer.Option(help="l2, l1, cosine or angular.")] = "l2",
+    rest: Annotated[str, typer.Option(help="mean or median of the other points in UnitMem.")] = "mean",
+    signed: Annotated[str, typer.Option(help="rectify or raw activations in UnitMem.")] = "rectify",
+    mean: Annotated[str | None, typer.Option(help="Per channel, such as 0.485,0.456,0.406.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Points per batch; by image size by default.")] = None,
+    shard_size: Annotated[int, typer.Option(help="Points per shard, the unit of resuming.")] = 1024,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
+    max_bad: MaxBad = 0,
+    thumbnails: Annotated[bool, typer.Option(help="Keep small pictures for the report.")] = True,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(help="Exit with 3 if a layer's calibrated LayerMem (or alignment gap) surely exceeds this."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of bootstrap and sampling.")] = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> int:
+    """Score memorization of every point, layer, unit and class in one pass, and write a report."""
+    settings: dict[str, Any] = {
+        "distance": distance,
+        "rest": rest,
+        "signed": signed,
+        "batch_size": batch_size,
+        "shard_size": shard_size,
+        "dtype": dtype,
+        "thumbnails": thumbnails,
+        "seed": seed,
+        "device": device,
+    }
+    settings["layers"] = "auto" if not layers else layers[0] if len(layers) == 1 else layers
+    if run is not None:
+        clash = [
+            flag
+            for flag, value in {
+                "--f": f,
+                "--g": g,
+                "--data": data,
+                "--independent": independent,
+                "--shared": shared,
+            }.items()
+            if value
+        ]
+        if clash:
+            raise SpecError(
+                f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to audit. Expected one or the other. Leave {clash[0]} out."
+            )
+        arguments, trained_with, extra = _from_run(run, external, max_bad)
+    else:
+        if not f or data is None:
+            raise SpecError(
+                "there is nothing to audit. Expected a run, or --f and --data. Type: memloc audit RUN --out DIR, or memloc audit --f ENC --data DATA --out DIR"
+            )
+        parts = {"candidate": data, "independent": independent, "shared": shared, "external": external}
+        arguments, trained_with, extra = _from_flags(
+            f, g, f_weights, g_weights, parts, size, max_bad, _numbers(mean), _numbers(std), settings["layers"]
+        )
+    from memloc.engine import plan_cost, prepare, run_job
+    from memloc.views import Views
+
+    number: Any = "auto" if views == "auto" else int(views) if views.lstrip("-").isdigit() else views
+    recipe = Views(
+        policy or trained_with or "normal", n=number, seed=views_seed, sampling=sampling, size=None, patch=patch
+    )
+    job = prepare(**arguments, views=recipe, **settings)
+    if dry_run:
+        cost = plan_cost(job)
+        common.emit(as_json, cost, "\n".join(f"{key}: {value}" for key, value in cost.items()))
+        return 0
+    for warning in job.found:
+        if not as_json:
+            common.say(f"warning: {warning}")
+    result = run_job(job, out=out, progress=common.progress(as_json), overwrite=overwrite, extra=extra)
+    return _finish(result, out, as_json, fail_above)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the HTML report of an audit again."""
+    from memloc.report import write_report
+
+    path = write_report(folder, out)
+    common.emit(as_json, {"report": str(path)}, str(path))
+
+
+def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -> int:
+    from memloc.report import summarize, write_report
+
+    path = write_report(result, out / "report.html")
+    figure, low = (
+        ("layermem_calibrated", "calibrated_low")
+        if result.layers["layermem_calibrated"].notna().any()
+        else ("alignment_gap", "gap_low")
+    )
+    worst = float(result.layers[low].max()) if low in result.layers else float("nan")
+    layers = result.layers[["layer", *(name for name in (figure, low) if name in result.layers)]].to_dict("records")
+    answer = summarize(result)["answer"]
+    found = {
+        "out": str(out),
+        "report": str(path),
+        "answer": answer,
+        "warnings": result.warnings,
+        "layers": layers,
+        "timings": result.record["timings"],
+        "truth": result.record.get("truth"),
+    }
+    common.emit(as_json, found, "\n".join([*answer, f"report: {path}"]))
+    if fail_above is None:
+        return 0
+    if worst != worst:
+        raise SpecError(
+            "--fail-above needs calibrated LayerMem or an alignment gap, and there is neither. Expected independent or external points. Pass --independent or --external."
+        )
+    if worst > fail_above:
+        common.say(f"gate failed: the lower bound of {figure} reaches {worst:.4f}, above {fail_above}")
+        return 3
+    return 0
+
+
+def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
+    """Arguments of an audit of a finished training run, its augmentation, and what its record adds."""
+    from memloc.data import as_images, concatenate, open_images
+    from memloc.errors import DataError
+    from memloc.pretrain import load_run
+
+    run = load_run(folder)
+    record, points = run.record, run.points
+    if record["data"] is None:
+        import numpy as np
+
+        with np.load(folder / "images.npz") as stored:
+            images = as_images(stored["images"], points=points["point"].tolist())
+    else:
+        max_bad = max(max_bad, len(record["skipped"]))
+        images = open_images(record["data"], size=record["size"], max_bad=max_bad)
+        if record["external"] is not None:
+            images = concatenate(images, open_images(record["external"], size=record["size"], max_bad=max_bad))
+    if images.fingerprint() != record["fingerprint"]:
+        raise DataError(
+            f"the images are not those that {str(folder)!r} was trained on: their contents changed. Expected the same files. Restore them, or train again."
+        )
+    splits = points["split"].tolist()
+    if external is not None:
+        others = open_images(external, size=record["size"], max_bad=max_bad)
+        splits += ["external"] * len(others)
+        images = concatenate(images, others)
+    extra: dict[str, Any] = {"run": str(folder), "training": record["spec"]}
+    if (points["repeats"] > 1).any():
+        extra["repeats"] = dict(zip(points["point"].tolist(), points["repeats"].tolist(), strict=True))
+    arguments: dict[str, Any] = {"images": images, "splits": splits}
+    if run.is_ensemble:
+        import torch
+
+        seen = torch.zeros(len(run.encoders), len(images), dtype=torch.bool)
+        seen[:, : len(points)] = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
+        arguments |= {"encoders": list(run.encoders.values()), "membership": seen}
+    else:
+        arguments |= {"f": run.side("f"), "g": run.side("g")}
+    return arguments, record["augmentation"], extra
+
+
+def _from_flags(
+    f: list[str], g: list[str] | None, f_weights: str | None, g_weights: str | None, parts: dict[str, str | None], size: int | None, max_bad: int,
+    mean: list[float] | None, std: list[float] | None, layers: Any,
+) -> tuple[dict[str, Any], str | None, dict[str, Any]]:  # fmt: skip
+    from memloc.data import concatenate, open_images
+    from memloc.encoders import load_encoder
+
+    images: Images | None = None
+    splits: list[str] = []
+    for split, where in parts.items():
+        if where is not None:
+            opened = open_images(where, size=size, max_bad=max_bad)
+            splits += [split] * len(opened)
+            images = opened if images is None else concatenate(images, opened)
+    assert images is not None, "candidates were checked"
+    shape = (images.pixels.shape[1], *images.pixels.shape[2:])
+    loaded: dict[str, list[Any]] = {"f": [], "g": []}
+    for side, names, weights in (("f", f, f_weights), ("g", g or [], g_weights)):
+        if weights is not None and len(names) != 1:
+            raise SpecError(
+                f"--{side}-weights is given for {len(names)} encoders. Expected one --{side}. Name checkpoints that memloc wrote instead."
+            )
+        loaded[side] = [
+            load_encoder(name, weights=weights, layers=layers, mean=mean, std=std, shape=shape) for name in names
+        ]
+    trained_with = loaded["f"][0].augmentation
+    return {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits}, trained_with, {}
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.replace(",", " ").split()]
+    except ValueError as problem:
+        raise SpecError(
+            f"{text!r} is no list of numbers. Expected one per channel. Pass for instance 0.485,0.456,0.406."
+        ) from problem

@@ -1,0 +1,94 @@
+"""What all commands share: one place for errors and exit codes, TOML settings, and output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+
+from memloc.errors import DataNotFoundError, MemlocError, SpecError, nearest
+from memloc.progress import Console, Report, silent
+
+
+def settings_from(context: typer.Context, path: Path | None) -> Path | None:
+    """Callback of --config: TOML keys become the defaults of the flags of the same name; flags win.
+
+    Raises:
+        SpecError: a key that is no flag. DataNotFoundError: no such file.
+    """
+    if path is None:
+        return None
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef]
+    if not path.is_file():
+        raise DataNotFoundError(f"there is no settings file {str(path)!r}. Expected a TOML file. Check the path.")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise SpecError(
+            f"{path} is no valid TOML ({problem}). Expected lines such as: epochs = 100. Correct it."
+        ) from problem
+    known = {str(parameter.name): parameter for parameter in context.command.params}
+    for key in values:
+        if key not in known:
+            raise SpecError(
+                f"there is no setting {key!r} in {path}. {nearest(key, known)} Expected the name of a flag of memloc {context.command.name}. Correct the key."
+            )
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def progress(as_json: bool) -> Report:
+    """Progress on standard error; none under --json."""
+    return silent if as_json else Console()
+
+
+def emit(as_json: bool, result: dict[str, Any], text: str) -> None:
+    """The result on standard output: one JSON object under --json, else text."""
+    if as_json:
+        from memloc.results import SCHEMA_VERSION, plain
+
+        sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **plain(result)}, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
+    """Run the command line and turn every outcome into an exit code (see docs/guide.md)."""
+    command = typer.main.get_command(app)
+    try:
+        outcome = command.main(args=arguments, prog_name="memloc", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except MemlocError as problem:
+        say(f"{type(problem).__name__}: {problem}")
+        return problem.exit_code
+    except click.exceptions.NoArgsIsHelpError as problem:
+        say(problem.format_message())
+        return 2
+    except click.UsageError as problem:
+        problem.show()
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        say("\ninterrupted; what is finished is kept: repeat the command to go on")
+        return 130
+    except MemoryError:
+        say(
+            "MemoryError: the machine's memory is used up. Expected the amount that --dry-run states. Pass a smaller --batch-size or --size."
+        )
+        return 1
+    except OSError as problem:
+        say(f"OSError: {problem}. Expected free disk and write access. Free some, then repeat the command.")
+        return 1

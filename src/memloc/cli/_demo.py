@@ -1,0 +1,138 @@
+"""memloc demo: train on the embedded sample, audit it, and say how well the scores tell what is known to be true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memloc.cli import _common as common
+from memloc.cli._train import Device, Json, Overwrite
+
+if TYPE_CHECKING:
+    from memloc.results import Audit
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Sizes of the demo, chosen by the measurements in docs/demo.md.
+
+    Attributes:
+        candidates: points that only f sees (and as many that only g sees). planted, repeats: of them, shown more often.
+        external: points never seen. epochs, runs: of training. views: per point in the audit.
+    """
+
+    candidates: int
+    planted: int
+    repeats: int
+    external: int
+    epochs: int
+    runs: int
+    views: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    policy: str = "normal"
+
+
+FULL = DemoPlan(candidates=30, planted=14, repeats=4, external=400, epochs=800, runs=1, views=64)
+QUICK = replace(FULL, epochs=60, views=16, external=200)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run, the tables and report.html.")] = Path("memloc-demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under a minute; too short to find much, and the report says so.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of images, splits, weights and views.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train an encoder pair on the embedded sample, audit it in one pass, write a report, and check it against the truth."""
+    from memloc.report import summarize, write_report
+
+    plan = QUICK if quick else FULL
+    result = run_demo(plan, out, seed=seed, device=device, progress=common.progress(as_json), overwrite=overwrite)
+    path = write_report(result, out / "report.html")
+    truth, answer = result.record["truth"], summarize(result)["answer"]
+    common.emit(
+        as_json,
+        {"report": str(path), "answer": answer, "truth": truth},
+        "\n".join([*answer, truth["text"], f"report: {path}"]),
+    )
+
+
+def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any, overwrite: bool = False) -> Audit:
+    """Train, audit and compare with the truth; the finished audit lies in `out`."""
+    import torch
+
+    from memloc.data import concatenate, open_images
+    from memloc.engine import prepare, run_job
+    from memloc.pretrain import TrainSpec, train
+    from memloc.results import claim_folder
+    from memloc.views import Views
+
+    claim_folder(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite)
+    generator = torch.Generator().manual_seed(seed)
+    everything, unseen = open_images("sample:train"), open_images("sample:test")
+    images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * plan.candidates].sort().values)
+    external = unseen.take(torch.randperm(len(unseen), generator=generator)[: plan.external].sort().values)
+    external = replace(external, ids=external.ids + len(everything))
+    spec = TrainSpec(
+        epochs=plan.epochs, candidates=plan.candidates, independents=plan.candidates, shared=0, plant=plan.planted, repeats=plan.repeats,
+        runs=plan.runs, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=256, seed=seed, device=device,
+    )  # fmt: skip
+    run = train(images, spec, external=external, out=out / "run", progress=progress)
+    known = concatenate(images, external)
+    job = prepare(
+        run.side("f"),
+        run.side("g"),
+        images=known,
+        splits=run.points["split"].tolist(),
+        views=Views(plan.policy, n=plan.views),
+        seed=seed,
+        device=device,
+    )
+    repeats = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
+    result = run_job(
+        job, out=out / "audit", progress=progress, extra={"training": run.record["spec"], "repeats": repeats}
+    )
+    if "truth" not in result.record:
+        result = replace(result, record={**result.record, "truth": known_truth(result)})
+        result.save(out / "audit")
+    return result
+
+
+def known_truth(audit: Audit) -> dict[str, Any]:
+    """How well the score at the output tells trained points from unseen ones, and planted candidates from the others."""
+    import torch
+
+    from memloc.metrics import auroc
+
+    points = audit.points
+    candidates, external = points[points["split"] == "candidate"], points[points["split"] == "external"]
+    planted = candidates["repeats"] > 1
+    trained = auroc(torch.tensor(candidates["sslmem"].to_numpy()), torch.tensor(external["sslmem"].to_numpy()))
+    found = auroc(
+        torch.tensor(candidates.loc[planted, "sslmem"].to_numpy()),
+        torch.tensor(candidates.loc[~planted, "sslmem"].to_numpy()),
+    )
+    repeats = int(candidates["repeats"].max())
+    text = (
+        f"Membership is known here. SSLMem at the encoder's output scores a trained image above an unseen one in {_share(trained)}. "
+        f"{int(planted.sum())} of the {len(candidates)} candidates were planted, that is shown {repeats} times per epoch; the score puts a planted "
+        f"one above another candidate in {_share(found)}. Chance is 50 %."
+    )
+    return {
+        "trained_auroc": list(trained),
+        "planted_auroc": list(found),
+        "planted": int(planted.sum()),
+        "candidates": len(candidates),
+        "text": text,
+    }
+
+
+def _share(found: Any) -> str:
+    return f"{100 * found.value:.0f} % of comparisons (95 % interval {100 * found.low:.0f} to {100 * found.high:.0f} %)"

@@ -1,0 +1,125 @@
+"""memloc layers, memloc doctor and memloc export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memloc.cli import _common as common
+from memloc.cli._train import Json
+from memloc.errors import SpecError
+
+
+def layers(
+    encoder: Annotated[str, typer.Argument(help="resnet9, file.py:factory or a .safetensors file.")],
+    weights: Annotated[str | None, typer.Option(help="Checkpoint.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the images.")] = None,
+    channels: Annotated[int, typer.Option(help="Channels of the images, 1 or 3.")] = 3,
+    fine: Annotated[bool, typer.Option("--fine", help="Also before batch-norm, batch-norm and pooling.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what an encoder's audit would read: each layer, where it is read, and the layer that Δ subtracts."""
+    from memloc.encoders import load_encoder
+
+    shape = None if size is None else (channels, size, size)
+    loaded = load_encoder(encoder, weights=weights, layers="fine" if fine else "auto", shape=shape)
+    rows = [
+        {
+            "layer": row.name,
+            "read_at": row.read_at,
+            "kind": row.kind,
+            "units": row.units,
+            "predecessor": row.predecessor,
+        }
+        for row in loaded.layers
+    ]
+    width = max(len(row.name) for row in loaded.layers) + 2
+    lines = [f"{'layer':{width}}{'read at':{width + 6}}{'kind':20}{'units':>6}  Δ subtracts"]
+    lines += [
+        f"{row.name:{width}}{row.read_at or '(returned)':{width + 6}}{row.kind:20}{row.units:>6}  {row.predecessor or '–'}"
+        for row in loaded.layers
+    ]
+    common.emit(as_json, {"encoder": loaded.name, "layers": rows}, "\n".join(lines))
+
+
+def doctor(as_json: Json = False) -> int:
+    """Check this machine: versions, processor and GPU, optional packages, write access."""
+    import os
+    import tempfile
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from memloc.encoders import has_bfloat16, pick_device, versions
+
+    device = pick_device("auto")
+    found: dict[str, object] = {
+        **versions(),
+        "device": str(device),
+        "bfloat16": has_bfloat16(device),
+        "threads": torch.get_num_threads(),
+    }
+    problems = []
+    for name in ("torchvision", "timm", "transformers", "opacus", "ray", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    if found["torchvision"]:
+        try:
+            import torchvision  # noqa: F401
+        except (RuntimeError, ImportError, AttributeError, OSError) as problem:
+            problems.append(
+                f"torchvision {found['torchvision']} does not match torch {torch.__version__} ({str(problem).splitlines()[0]}). memloc itself does "
+                "not need it; its adapters do. Mend it with: pip uninstall torchvision, or install the two together from one index, such as "
+                "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+            )
+    try:
+        with tempfile.TemporaryFile() as probe:
+            probe.write(b"memloc")
+    except OSError as problem:
+        problems.append(
+            f"the temporary folder cannot be written ({problem}). Expected write access. Set TMPDIR to another folder."
+        )
+    free = os.statvfs(".").f_bavail * os.statvfs(".").f_frsize / 2**30 if hasattr(os, "statvfs") else float("nan")
+    found["free_disk_gib"] = round(free, 1)
+    if free < 1:
+        problems.append(f"{free:.1f} GiB of disk are free here. Expected at least 1. Free some, or pass another --out.")
+    found["problems"] = problems
+    lines = [f"{key:15} {'–' if value is None else value}" for key, value in found.items() if key != "problems"]
+    common.emit(
+        as_json,
+        found,
+        "\n".join(
+            [*lines, *(f"problem: {problem}" for problem in problems), "" if problems else "no problems found"]
+        ).rstrip(),
+    )
+    return 1 if problems else 0
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit wrote.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    table: Annotated[
+        str, typer.Option(help="issues (cleanlab's convention), points, point_layers, layers or units.")
+    ] = "issues",
+    alpha: Annotated[
+        float, typer.Option(help="q-value up to which a point is called memorized in the issues table.")
+    ] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Write a table that other tools open: issues for cleanlab, CSV or JSONL with path and id."""
+    from memloc.integrations import issues_table, write_any
+    from memloc.results import Audit
+
+    audit = Audit.load(folder)
+    known = ("issues", "points", "point_layers", "layers", "units")
+    if table not in known:
+        from memloc.errors import nearest
+
+        raise SpecError(f"there is no table {table!r}. {nearest(table, known)} Pass --table issues.")
+    frame = issues_table(audit, alpha=alpha) if table == "issues" else getattr(audit, table)
+    write_any(frame, out)
+    common.emit(as_json, {"file": str(out), "rows": len(frame)}, f"{out}: {len(frame)} rows")

@@ -1,0 +1,99 @@
+"""memloc train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memloc.cli import _common as common
+
+Out = Annotated[Path, typer.Option(help="Folder for the run; an interrupted one is resumed.")]
+Seed = Annotated[int, typer.Option(help="Of splits, initial weights, order and views.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan, forward passes, expected memory and time; do nothing.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the work of other settings in --out.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", is_eager=True, callback=common.settings_from, help="TOML file with flags as keys."),
+]
+Size = Annotated[int | None, typer.Option(help="Bring every image to this many pixels (resize, centre crop).")]
+MaxBad = Annotated[int, typer.Option(help="Unreadable images to accept; they are skipped and listed.")]
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="Images to train on: a folder, .parquet, IDX, .npz, or sample:train.")],
+    out: Out,
+    external: Annotated[str | None, typer.Option(help="Images that no encoder sees, for comparison.")] = None,
+    size: Size = None,
+    objective: Annotated[str, typer.Option(help="simclr.")] = "simclr",
+    encoder: Annotated[str, typer.Option(help="resnet9, or file.py:factory.")] = "resnet9",
+    epochs: Annotated[int, typer.Option(help="Of every encoder.")] = 200,
+    batch_size: Annotated[int, typer.Option(help="Largest batch; batches of an epoch are of equal size.")] = 256,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    temperature: Annotated[float, typer.Option(help="Of the contrastive loss.")] = 0.5,
+    warmup: Annotated[float, typer.Option(help="Share of steps with a rising learning rate, before the cosine.")] = 0.1,
+    policy: Annotated[str, typer.Option(help="Augmentations: weak, normal, strong, independent.")] = "normal",
+    precision: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    candidates: Annotated[int | None, typer.Option(help="Points that only f sees; a tenth by default.")] = None,
+    independents: Annotated[int | None, typer.Option(help="Points that only g sees; as many as candidates.")] = None,
+    shared: Annotated[int | None, typer.Option(help="Points that both see; the rest by default.")] = None,
+    runs: Annotated[int, typer.Option(help="Pairs of f and g on the same splits.")] = 1,
+    unpaired: Annotated[
+        bool, typer.Option("--unpaired", help="Other initial weights, order and views for g, as published.")
+    ] = False,
+    ensemble: Annotated[int, typer.Option(help="Train this many encoders on random parts instead of a pair.")] = 0,
+    fraction: Annotated[float, typer.Option(help="Share of the points in each encoder of an ensemble.")] = 0.5,
+    plant: Annotated[int, typer.Option(help="Candidates to show --repeats times per epoch.")] = 0,
+    repeats: Annotated[int, typer.Option(help="How often planted candidates are shown.")] = 1,
+    checkpoint_every: Annotated[int, typer.Option(help="Epochs between checkpoints; 0: twenty in all.")] = 0,
+    workers: Annotated[int, typer.Option(help="Encoders trained at once; 0: one per core, one on a GPU.")] = 0,
+    max_bad: MaxBad = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Train f and its reference g (or an ensemble) with a self-supervised objective, ready for memloc audit."""
+    from memloc.data import concatenate, open_images
+    from memloc.pretrain import TrainSpec, make_plan, slots
+    from memloc.pretrain import train as train_run
+
+    spec = TrainSpec(
+        objective=objective, encoder=encoder, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay,
+        temperature=temperature, warmup=warmup, policy=policy, precision=precision, seed=seed, candidates=candidates, independents=independents,
+        shared=shared, runs=runs, unpaired=unpaired, ensemble=ensemble, fraction=fraction, plant=plant, repeats=repeats,
+        checkpoint_every=checkpoint_every, workers=workers, device=device,
+    )  # fmt: skip
+    images = open_images(data, size=size, max_bad=max_bad)
+    others = None if external is None else open_images(external, size=size, max_bad=max_bad)
+    if dry_run:
+        plan = make_plan(
+            images if others is None else concatenate(images, others), spec, 0 if others is None else len(others)
+        )
+        each = {name: len(slots(plan, name)[0]) for name in plan.encoders}
+        found = {
+            "encoders": plan.encoders,
+            "splits": plan.points["split"].value_counts().to_dict(),
+            "images_per_epoch": each,
+            "forward_passes": 2 * epochs * sum(each.values()),
+        }
+        found["memory_mb"] = round(
+            images.pixels.numel() / 2**20 * 2 + batch_size * 2 * images.pixels[0].numel() * 4 * 60 / 2**20
+        )
+        common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
+        return
+    run = train_run(images, spec, external=others, out=out, progress=common.progress(as_json), overwrite=overwrite)
+    found = {"run": str(out), "encoders": list(run.encoders), "seconds": run.record["seconds"]}
+    common.emit(
+        as_json,
+        found,
+        f"{out}: {', '.join(run.encoders)} trained in {run.record['seconds']:.0f} s\nnext: memloc audit {out} --out {out}-audit",
+    )

@@ -1,0 +1,49 @@
+"""Tables in the conventions of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from memloc.errors import SpecError
+from memloc.results import Audit, make_folder, replacing, write_table
+
+
+def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
+    """Candidates in cleanlab's convention: `is_memorized_issue`, and `memorized_score` from 0 to 1, lower is worse.
+
+    The score is (1 - SSLMem') / 2: 0 for a point that f alone aligns, 1/2 for one that both align alike. A point is called an
+    issue when its q-value against external points is at most `alpha`; without external points none is.
+
+    >>> import memloc
+    >>> issues_table.__name__
+    'issues_table'
+    """
+    table = audit.points[audit.points["split"] == "candidate"]
+    q_value = table["q_value"] if "q_value" in table else pd.Series(float("nan"), index=table.index)
+    return pd.DataFrame(
+        {
+            "point": table["point"], "name": table["name"], "is_memorized_issue": (q_value <= alpha).fillna(False),
+            "memorized_score": (1 - table["sslmem"]) / 2, "sslmem": table["sslmem"], "q_value": q_value,
+        }
+    ).sort_values("memorized_score", ignore_index=True)  # fmt: skip
+
+
+def write_any(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as .csv, .jsonl or .parquet, whole or not at all.
+
+    Raises:
+        SpecError: another suffix. OutputError: the file cannot be written.
+    """
+    if path.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise SpecError(f"{str(path)!r} has no known suffix. Expected .csv, .jsonl or .parquet. Pass --out issues.csv.")
+    make_folder(path.parent)
+    if path.suffix == ".parquet":
+        write_table(path, table)
+        return
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_json(temporary, orient="records", lines=True, force_ascii=False)

@@ -1,0 +1,158 @@
+"""Charts as inline SVG, readable without scripts; scripts add hover and selection through their data attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 74
+
+
+def layer_chart(
+    layers: Sequence[dict[str, Any]], series: Sequence[tuple[str, str, str, str | None, str | None]], label: str
+) -> str:
+    """Figures by depth, each a line with its intervals.
+
+    Args:
+        layers: rows of the layers table.
+        series: (CSS class, legend, column, low column, high column) of each line.
+        label: what a screen reader says.
+    """
+    width, height = max(560, 70 * len(layers)), 340
+    values = [row.get(name) for row in layers for _, _, *names in series for name in names if name]
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, high, ticks = _scale(min([*known, 0.0]), max([*known, 0.0]))
+    x = [_LEFT + 24 + (width - _LEFT - _RIGHT - 48) * place / max(len(layers) - 1, 1) for place in range(len(layers))]
+
+    def y(value: float) -> float:
+        return _TOP + (height - _TOP - _BOTTOM) * (high - value) / (high - low)
+
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    parts += _axis(ticks, y, width)
+    step = (width - _LEFT - _RIGHT) / max(len(layers), 1)
+    for place, row in enumerate(layers):
+        name = escape(str(row["layer"]))
+        parts.append(
+            f'<rect class="hit" data-layer="{name}" tabindex="0" role="button" aria-label="show layer {name}" x="{x[place] - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
+        )
+        parts.append(
+            f'<text class="tick" transform="translate({x[place]:.1f},{height - _BOTTOM + 14}) rotate(35)">{name}</text>'
+        )
+    for shift, (css, legend, column, low_name, high_name) in enumerate(series):
+        dodge = 5 * (shift - (len(series) - 1) / 2)
+        drawn = [
+            (x[place] + dodge, row, row[column]) for place, row in enumerate(layers) if row.get(column) is not None
+        ]
+        path = " ".join(
+            f"{'M' if not number else 'L'}{across:.1f},{y(value):.1f}"
+            for number, (across, _, value) in enumerate(drawn)
+        )
+        parts.append(f'<g class="series {css}"><path d="{path}" fill="none"/>')
+        for across, row, value in drawn:
+            tip = f"{row['layer']} · {legend} {value:.4f}"
+            if low_name and high_name and row.get(low_name) is not None:
+                bottom, top = y(row[low_name]), y(row[high_name])
+                parts.append(
+                    f'<line class="whisker" x1="{across:.1f}" x2="{across:.1f}" y1="{bottom:.1f}" y2="{top:.1f}"/>'
+                )
+                tip += f" [{row[low_name]:.4f}, {row[high_name]:.4f}]"
+            parts.append(
+                f'<circle cx="{across:.1f}" cy="{y(value):.1f}" r="4" data-tip="{escape(tip)}" data-layer="{escape(str(row["layer"]))}"/>'
+            )
+        parts.append("</g>")
+    return "".join([*parts, "</svg>"])
+
+
+def unit_chart(units: dict[str, dict[str, Any]], label: str) -> str:
+    """UnitMem per layer: 10 to 90 % as a thin bar, the middle half as a thick one, median, maximum, and the control."""
+    width, height = max(560, 70 * len(units)), 320
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+
+    def y(value: float) -> float:
+        return _TOP + (height - _TOP - _BOTTOM) * (1 - value)
+
+    parts += _axis([0, 0.2, 0.4, 0.6, 0.8, 1.0], y, width)
+    step = (width - _LEFT - _RIGHT) / max(len(units), 1)
+    for place, (layer, found) in enumerate(units.items()):
+        middle, name = _LEFT + step * (place + 0.5), escape(layer)
+        parts.append(
+            f'<rect class="hit" data-layer="{name}" tabindex="0" role="button" aria-label="show units of {name}" x="{middle - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
+        )
+        parts.append(
+            f'<text class="tick" transform="translate({middle:.1f},{height - _BOTTOM + 14}) rotate(35)">{name}</text>'
+        )
+        if not found["quantiles"]:
+            continue
+        least, p10, p25, median, p75, p90, most = found["quantiles"]
+        tip = f"{layer} · {found['count']} units: median {median:.3f}, 10-90 % {p10:.3f} to {p90:.3f}, range {least:.3f} to {most:.3f}"
+        if found["external"] is not None:
+            tip += f"; median over external points {found['external']:.3f}"
+        parts.append(
+            f'<g class="units" data-tip="{escape(tip)}" data-layer="{name}"><line class="thin" x1="{middle:.1f}" x2="{middle:.1f}" y1="{y(p10):.1f}" y2="{y(p90):.1f}"/>'
+        )
+        parts.append(
+            f'<rect class="box" x="{middle - 9:.1f}" width="18" y="{y(p75):.1f}" height="{max(y(p25) - y(p75), 1):.1f}"/>'
+        )
+        parts.append(
+            f'<line class="median" x1="{middle - 9:.1f}" x2="{middle + 9:.1f}" y1="{y(median):.1f}" y2="{y(median):.1f}"/><circle class="most" cx="{middle:.1f}" cy="{y(most):.1f}" r="2.5"/>'
+        )
+        if found["external"] is not None:
+            parts.append(f'<path class="control" d="M{middle + 13:.1f},{y(found["external"]):.1f} l7,-4 v8 z"/>')
+        parts.append("</g>")
+    return "".join([*parts, "</svg>"])
+
+
+def scatter(layer: str, points: Sequence[Sequence[float | None]]) -> str:
+    """ClassMem against UnitMem of one layer's units; below the diagonal a unit is more about one point than one class."""
+    size, edge = 190, 26
+
+    def at(value: float) -> float:
+        return edge + (size - 2 * edge) * value
+
+    known = [
+        (float(unit), float(of_class), int(number or 0))
+        for unit, of_class, number in points
+        if unit is not None and of_class is not None
+    ]
+    below = sum(unit > of_class for unit, of_class, _ in known)
+    label = f"{layer}: {below} of {len(known)} units shown are more about one point than about one class"
+    parts = [f'<figure><svg class="scatter" viewBox="0 0 {size} {size}" role="img" aria-label="{escape(label)}">']
+    parts.append(
+        f'<rect class="frame" x="{edge}" y="{edge}" width="{size - 2 * edge}" height="{size - 2 * edge}"/><line class="diagonal" x1="{edge}" y1="{size - edge}" x2="{size - edge}" y2="{edge}"/>'
+    )
+    for unit, of_class, number in known:
+        parts.append(
+            f'<circle cx="{at(unit):.1f}" cy="{size - at(of_class):.1f}" r="2" data-tip="{escape(layer)} unit {number} · UnitMem {unit:.3f}, ClassMem {of_class:.3f}"/>'
+        )
+    parts.append(
+        f'<text class="tick" x="{size / 2}" y="{size - 8}" text-anchor="middle">UnitMem</text><text class="tick" transform="translate(12,{size / 2}) rotate(-90)" text-anchor="middle">ClassMem</text>'
+    )
+    return "".join([*parts, f"</svg><figcaption>{escape(layer)}</figcaption></figure>"])
+
+
+def _axis(ticks: Sequence[float], y: Any, width: float) -> list[str]:
+    parts = []
+    for tick in ticks:
+        css = "zero" if abs(tick) < 1e-12 else "grid"
+        parts.append(f'<line class="{css}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+    return parts
+
+
+def _scale(low: float, high: float) -> tuple[float, float, list[float]]:
+    """Round limits and about five ticks.
+
+    >>> _scale(0.0, 0.093)
+    (0.0, 0.1, [0.0, 0.02, 0.04, 0.06, 0.08, 0.1])
+    """
+    import math
+
+    span = max(high - low, 1e-6)
+    power = 10 ** math.floor(math.log10(span / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [round(number * step, 12) for number in range(first, last + 1)]
+    return ticks[0], ticks[-1], ticks

@@ -1,0 +1,230 @@
+"""Tables to one plain dictionary: everything the report says, decided before any HTML."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from memloc.results import TABLES, Audit
+
+SPLITS = ("candidate", "shared", "independent", "external")
+RANKABLE = 0.5  # reliability over training runs from which points may be ranked; below it, most of a rank is luck
+STEADY_VIEWS = 0.8
+_POINTS, _UNITS, _UNIT_ROWS, _TOP = 400, 150, 24, 12
+
+
+def summarize(audit: Audit) -> dict[str, Any]:
+    """What the report shows: the answer, layers, points, units, how to read them, and the record.
+
+    Plain numbers, text and lists; NaN is None. The same tables give the same dictionary.
+    """
+    layers = audit.layers.sort_values("order")
+    band = _band(audit)
+    return {
+        "title": f"What {audit.record.get('encoder', 'the encoder')} memorized",
+        "mode": audit.record.get("mode", "pair"),
+        "answer": _answer(audit, layers),
+        "truth": audit.record.get("truth"),
+        "warnings": audit.warnings,
+        "counts": {
+            split: int((audit.points["split"] == split).sum())
+            for split in SPLITS
+            if (audit.points["split"] == split).any()
+        },
+        "has_reference": bool(layers["layermem"].notna().any()),
+        "has_calibrated": bool(layers["layermem_calibrated"].notna().any()),
+        "layers": [_plain(row) for row in layers.to_dict("records")],
+        "band": band,
+        "points": _points(audit),
+        "points_total": len(audit.points),
+        "layer_points": _layer_points(audit),
+        "units": _units(audit),
+        "thumbnails": {
+            str(point): base64.b64encode(png).decode()
+            for point, png in zip(audit.thumbnails["point"], audit.thumbnails["png"], strict=True)
+        },
+        "class_names": list(audit.record.get("class_names", [])),
+        "tooltips": {
+            column.name: column.tooltip for table in ("layers", "points", "units") for column in TABLES[table]
+        },
+        "record": {
+            key: audit.record.get(key)
+            for key in ("schema_version", "seed", "spec_hash", "views", "versions", "timings", "fingerprints", "spec")
+        },
+    }
+
+
+def _answer(audit: Audit, layers: pd.DataFrame) -> list[str]:
+    """The answer in three sentences: do candidates stand out, in which layers, what next and may points be ranked."""
+    last = layers.iloc[-1]
+    return [_standing_out(audit, last), _where(layers), _next(audit, layers, last)]
+
+
+def _standing_out(audit: Audit, last: pd.Series) -> str:
+    mode = audit.record.get("mode")
+    if math.isnan(_number(last["auroc"])):
+        return "There are no points that the encoder never saw to compare its training points with, so nothing can be said about how far they stand out."
+    what = {
+        "pair": "a candidate scores above a point that neither encoder saw",
+        "alone": "a training point is aligned better than an external point",
+        "ensemble": "an encoder aligns a point better when it was trained on it",
+    }[str(mode)]
+    text = f"At the encoder's output {what} in {_percent(last['auroc'])} of comparisons (95 % interval {_percent(last['auroc_low'])} to {_percent(last['auroc_high'])}; chance is 50 %)"
+    if last["auroc_low"] <= 0.5:
+        return f"{text}, which is no better than chance on these points."
+    excess = _number(last["excess_low"])
+    return (
+        f"{text}; at least {_percent(excess)} of them stand out."
+        if excess > 0
+        else f"{text}; too little to say that any given share of them stands out."
+    )
+
+
+def _where(layers: pd.DataFrame) -> str:
+    figure, low, high, name = ("layermem_calibrated", "calibrated_low", "calibrated_high", "membership effect")
+    if layers[figure].isna().all():
+        figure, low, high, name = (
+            ("alignment_gap", "gap_low", "gap_high", "alignment gap")
+            if layers.get("alignment_gap") is not None
+            else ("layermem_own", "own_low", "own_high", "LayerMem above external points")
+        )
+    if figure not in layers or layers[figure].isna().all():
+        return "Without independent or external points the layers cannot be compared with anything; UnitMem below shows how units respond to single points."
+    clear = layers[layers[low] > 0]
+    if clear.empty:
+        return f"In no layer is the {name} distinguishable from 0."
+    peak = clear.loc[clear[figure].idxmax()]
+    rest = [row["layer"] for _, row in layers.iterrows() if row[low] <= 0]
+    text = f"It sits in {_listed(clear['layer'].tolist())}, most in {peak['layer']} ({name} {peak[figure]:.3f}, 95 % interval {peak[low]:.3f} to {peak[high]:.3f})"
+    return f"{text}; {_listed(rest)} cannot be told from 0." if rest else f"{text}."
+
+
+def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
+    mode = audit.record.get("mode")
+    if mode == "alone":
+        return "Points cannot be ranked without a reference: train one without the points in question (memloc train) and pass it as --g."
+    views, runs = _number(last["reliability_views"]), _number(last["reliability_runs"])
+    seen = f"reliability over views {views:.2f}" if not math.isnan(views) else "reliability over views unknown"
+    if math.isnan(views) or views < STEADY_VIEWS:
+        return f"Do not rank single points: other views would order them differently ({seen}); audit again with --views auto, and compare layers only."
+    if math.isnan(runs):
+        return f"Compare layers, but do not rank single points yet: with one training run a side nobody knows whether another run would memorize the same ones ({seen}, over runs unknown); train several with memloc train --runs 4."
+    if runs < RANKABLE:
+        return f"Compare layers, but do not rank single points: other training runs would memorize other ones ({seen}, over runs {runs:.2f}); which points these are is a property of the run."
+    called = int((audit.points.get("q_value", pd.Series(dtype=float)) < 0.05).sum())
+    reach = f"{called} candidates pass q < .05" if called else "none passes q < .05 yet"
+    return f"Points may be ranked ({seen}, over runs {runs:.2f}; {reach}): look through the most memorized below, and take them along with memloc export."
+
+
+def _band(audit: Audit) -> dict[str, dict[str, float | None]]:
+    """The external points' 5-95 % band of the score, at the output and per layer."""
+    external = set(audit.points.loc[audit.points["split"] == "external", "point"])
+    rows = audit.point_layers[audit.point_layers["point"].isin(external)].dropna(subset=["sslmem"])
+    bands = rows.groupby("layer", sort=False)["sslmem"].quantile([0.05, 0.95]).unstack()
+    return (
+        {str(layer): {"low": _round(values[0.05]), "high": _round(values[0.95])} for layer, values in bands.iterrows()}
+        if len(rows)
+        else {}
+    )
+
+
+def _points(audit: Audit) -> list[dict[str, Any]]:
+    """Candidates from the most memorized down, the middle left out where there are too many, and what the table shows of each."""
+    table = audit.points[audit.points["split"] == "candidate"].sort_values(["sslmem", "point"], ascending=[False, True])
+    table = table.assign(rank=np.arange(1, len(table) + 1))
+    if len(table) > 2 * _POINTS:
+        table = pd.concat([table.head(_POINTS), table.tail(_POINTS)])
+    names = audit.record.get("class_names", [])
+    rows = []
+    for row in table.to_dict("records"):
+        kept = {
+            key: _round(row[key])
+            for key in ("sslmem", "sslmem_low", "sslmem_high", "sslmem_pairwise", "q_value")
+            if key in row
+        }
+        label = row.get("label", -1)
+        rows.append(
+            {
+                "point": str(row["point"]), "rank": int(row["rank"]), "name": row["name"], "n_units": int(row["n_units"]),
+                "label": names[int(label)] if 0 <= label < len(names) else "", "planted": int(row.get("repeats", 1) or 1) > 1, **kept,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _layer_points(audit: Audit) -> dict[str, list[dict[str, Any]]]:
+    """Per layer, the candidates it memorizes most."""
+    candidates = audit.points[audit.points["split"] == "candidate"].set_index("point")["name"]
+    table = audit.point_layers[audit.point_layers["point"].isin(candidates.index)].dropna(subset=["sslmem"])
+    table = table.sort_values(["sslmem", "point"], ascending=[False, True])
+    return {
+        str(layer): [
+            {"point": str(row["point"]), "name": candidates[row["point"]], "sslmem": _round(row["sslmem"])}
+            for row in rows.head(_TOP).to_dict("records")
+        ]
+        for layer, rows in table.groupby("layer", sort=False)
+    }
+
+
+def _units(audit: Audit) -> dict[str, dict[str, Any]]:
+    """Per layer: quantiles of UnitMem and of its control, an even sample for the scatter, and the units of highest UnitMem."""
+    names = audit.points.set_index("point")["name"]
+    labels = list(audit.record.get("class_names", []))
+    found = {}
+    for layer, table in audit.units.groupby("layer", sort=False):
+        value = table["unitmem"].dropna()
+        ordered = table.sort_values(["unitmem", "unit"], ascending=[False, True])
+        sample = ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, min(_UNITS, len(ordered))).astype(int))]
+        rows = []
+        for row in ordered.head(_UNIT_ROWS).to_dict("records"):
+            number = row.get("class", -1)
+            rows.append(
+                {
+                    "unit": int(row["unit"]), "unitmem": _round(row["unitmem"]), "point": str(row["point"]), "name": names.get(row["point"], ""),
+                    "external": _round(row.get("unitmem_external")), "classmem": _round(row.get("classmem")),
+                    "class": labels[int(number)] if 0 <= number < len(labels) else "",
+                }
+            )  # fmt: skip
+        found[str(layer)] = {
+            "count": len(table),
+            "quantiles": [_round(part) for part in value.quantile([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])]
+            if len(value)
+            else [],
+            "external": _round(table["unitmem_external"].median()) if "unitmem_external" in table else None,
+            "scatter": [
+                [_round(row["unitmem"]), _round(row["classmem"]), int(row["unit"])] for row in sample.to_dict("records")
+            ]
+            if "classmem" in table
+            else [],
+            "top": rows,
+        }
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    shown = names if len(names) <= 8 else [*names[:3], f"{len(names) - 5} more", *names[-2:]]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _number(value: object) -> float:
+    return float("nan") if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _round(value: object) -> float | None:
+    number = _number(value)
+    return None if math.isnan(number) else float(f"{number:.4g}")
+
+
+def _plain(row: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        str(key): (_round(value) if isinstance(value, (float, np.floating)) else None if value is pd.NA else value)
+        for key, value in row.items()
+    }

@@ -1,0 +1,83 @@
+"""Tables to one HTML file that works without a network."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from memloc.report._charts import layer_chart, scatter, unit_chart
+from memloc.report._summary import summarize
+from memloc.results import Audit, make_folder, replacing
+
+_SERIES: dict[str, list[tuple[str, str, str, str | None, str | None]]] = {
+    "calibrated": [("calibrated", "membership effect", "layermem_calibrated", "calibrated_low", "calibrated_high")],
+    "published": [
+        ("candidate", "candidates", "layermem", "low", "high"),
+        ("shared", "shared", "layermem_shared", None, None),
+        ("independent", "independent", "layermem_independent", None, None),
+        ("external", "external", "layermem_external", None, None),
+    ],
+    "gap": [("calibrated", "alignment gap", "alignment_gap", "gap_low", "gap_high")],
+    "own": [("calibrated", "candidates above external", "layermem_own", "own_low", "own_high")],
+}
+
+
+def write_report(audit: Audit | str | Path, path: str | Path | None = None) -> Path:
+    """Write the report of an audit.
+
+    Args:
+        audit: an Audit, or the folder it was saved to.
+        path: the HTML file; `report.html` in the audit's folder by default.
+    Returns:
+        The path written.
+    Raises:
+        DataNotFoundError, ResultsError: no finished audit there. OutputError: the file cannot be written.
+    """
+    if not isinstance(audit, Audit):
+        path = Path(audit) / "report.html" if path is None else path
+        audit = Audit.load(audit)
+    path = Path("report.html" if path is None else path)
+    make_folder(path.parent)
+    content = render(summarize(audit))
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    return path
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The report's HTML, from what `summarize` found."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("memloc", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    layers = summary["layers"]
+    charts = {
+        name: Markup(layer_chart(layers, series, f"{series[0][1]} by depth, values in the table below"))
+        for name, series in _SERIES.items()
+    }
+    charts["units"] = Markup(unit_chart(summary["units"], "UnitMem per layer, values in the table below"))
+    scatters = [
+        Markup(scatter(layer, found["scatter"])) for layer, found in summary["units"].items() if found["scatter"]
+    ]
+    shown = {key: summary[key] for key in ("layers", "points", "layer_points", "band", "has_reference")}
+    shown["units"] = {layer: found["top"] for layer, found in summary["units"].items()}
+    data = json.dumps(shown, separators=(",", ":")).replace("<", "\\u003c")
+    resource = files("memloc.report")
+    return environment.get_template("report.html").render(
+        **summary, charts=charts, scatters=scatters, data=Markup(data),
+        css=Markup(resource.joinpath("report.css").read_text("utf-8")), script=Markup(resource.joinpath("report.js").read_text("utf-8")),
+        record_json=json.dumps(summary["record"], indent=1),
+    )  # fmt: skip
+
+
+def _figure(value: object, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,93 @@
+"""Fixtures shared by all tests; shape annotations of the formulas are checked while tests run."""
+
+import os
+import sys
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+with install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype"):
+    import memloc.metrics
+    import memloc.stats
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+SHARED = Path(__file__).parents[2] / "shared/data"
+OPTIONAL = Path(os.environ.get("MEMLOC_OPTIONAL", Path(__file__).parents[1] / ".optional"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision beside a CPU torch: its two missing operator schemas are declared first."""
+    if not (OPTIONAL / "torchvision").is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"the optional environment is missing at {OPTIONAL}; make test makes it")
+        pytest.skip("the optional environment is missing; make test makes it")
+    if "torchvision" not in sys.modules:
+        sys.path.insert(0, str(OPTIONAL))
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        globals()["_library"] = library
+    import torchvision
+
+    return torchvision
+
+
+class TinyNet(nn.Module):
+    """Two convolutions and a linear layer on 8x8 gray images: every kind of tap at little cost."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 6, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(6)
+        self.act1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.act2 = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.act1(self.norm1(self.conv1(x)))
+        x = self.act2(self.conv2(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def tiny_net(seed: int, channels: int = 1) -> TinyNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TinyNet(channels)
+
+
+@pytest.fixture
+def tiny():
+    """A function that makes a small net from a seed."""
+    return tiny_net
+
+
+@pytest.fixture(scope="session")
+def gray():
+    """40 gray images of 8x8 pixels, as numpy (N, H, W, C)."""
+    return np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def four_splits():
+    return ["candidate"] * 12 + ["independent"] * 12 + ["external"] * 10 + ["shared"] * 6
+
+
+@pytest.fixture
+def unchecked():
+    """Without shape annotations being checked, as users run it: for tests of our own messages."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
