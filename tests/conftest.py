@@ -7,8 +7,7 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 with install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype"):
-    import memloc.metrics
-    import memloc.stats
+    pass
 
 import numpy as np
 import pytest

@@ -12,7 +12,9 @@ from memloc.errors import DataError, DataNotFoundError, ShapeError
 
 
 def ramp(height=12, width=16):
-    return np.stack(np.broadcast_arrays(np.arange(height)[:, None] * 20, np.arange(width)[None] * 15, 100), axis=2).astype(np.uint8)
+    return np.stack(
+        np.broadcast_arrays(np.arange(height)[:, None] * 20, np.arange(width)[None] * 15, 100), axis=2
+    ).astype(np.uint8)
 
 
 @pytest.fixture
@@ -108,7 +110,9 @@ def test_idx_parquet_and_npz_agree(tmp_path):
         Image.fromarray(image).save(content, "PNG")
         cells.append({"bytes": content.getvalue(), "path": None})
     pd.DataFrame({"img": cells, "label": labels}).to_parquet(tmp_path / "set.parquet")
-    idx, npz, parquet = (open_images(tmp_path / name) for name in ("train-images-idx3-ubyte.gz", "set.npz", "set.parquet"))
+    idx, npz, parquet = (
+        open_images(tmp_path / name) for name in ("train-images-idx3-ubyte.gz", "set.npz", "set.parquet")
+    )
     assert torch.equal(idx.pixels, npz.pixels)
     assert (parquet.pixels == idx.pixels).all()
     for images in (idx, npz, parquet):

@@ -12,7 +12,11 @@ from memloc.errors import SpecError
 
 def test_default_sizes_are_the_papers():
     names = split_points(torch.arange(50_000))
-    assert {name: names.count(name) for name in set(names)} == {"shared": 40_000, "candidate": 5_000, "independent": 5_000}
+    assert {name: names.count(name) for name in set(names)} == {
+        "shared": 40_000,
+        "candidate": 5_000,
+        "independent": 5_000,
+    }
 
 
 @given(st.integers(0, 1000))

@@ -10,7 +10,9 @@ pytestmark = pytest.mark.vision
 
 
 @pytest.mark.parametrize("policy", ["weak", "normal", "strong", "independent"])
-@pytest.mark.parametrize(("height", "width", "size", "channels"), [(32, 32, None, 3), (28, 28, None, 1), (75, 60, 32, 3)])
+@pytest.mark.parametrize(
+    ("height", "width", "size", "channels"), [(32, 32, None, 3), (28, 28, None, 1), (75, 60, 32, 3)]
+)
 def test_every_view_equals_torchvision(torchvision, policy, height, width, size, channels):
     from torchvision.transforms.v2 import functional as tv
 
@@ -50,10 +52,14 @@ def test_crops_are_distributed_as_torchvisions(torchvision):
     count = 6000
     image = torch.zeros(3, 24, 40)
     torch.manual_seed(0)
-    theirs = torch.tensor([RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(count)]).double()
+    theirs = torch.tensor(
+        [RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(count)]
+    ).double()
     points = torch.arange(count)
     values = uniforms(0, points, torch.zeros(1, dtype=torch.int64), 16, "independent")[:, 0]
-    chosen = parameters(POLICIES["normal"], values, (24, 40), (24, 24), seed=0, point=points, view=torch.zeros(count, dtype=torch.int64))
+    chosen = parameters(
+        POLICIES["normal"], values, (24, 40), (24, 24), seed=0, point=points, view=torch.zeros(count, dtype=torch.int64)
+    )
     ours = torch.stack([chosen.top, chosen.left, chosen.height, chosen.width], dim=1).double()
     assert torch.allclose(ours.mean(0), theirs.mean(0), atol=0.35)
     assert torch.allclose(ours.std(0), theirs.std(0), atol=0.35)

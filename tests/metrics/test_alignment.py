@@ -28,7 +28,9 @@ def slow_distance(a, b, distance):
 def test_alignment_is_the_mean_over_pairs(distance, pairs):
     reps = torch.randn(3, 6, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = pairwise_alignment(reps, distance=distance, pairs=pairs)
-    chosen = list(itertools.combinations(range(6), 2)) if pairs == "all" else list(itertools.product((0, 2, 4), (1, 3, 5)))
+    chosen = (
+        list(itertools.combinations(range(6), 2)) if pairs == "all" else list(itertools.product((0, 2, 4), (1, 3, 5)))
+    )
     slow = [np.mean([slow_distance(point[a], point[b], distance) for a, b in chosen]) for point in reps]
     assert found.tolist() == pytest.approx(slow, abs=1e-12)
 

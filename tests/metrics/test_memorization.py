@@ -136,7 +136,11 @@ def test_runs_are_resampled_with_three_a_side():
     seen = torch.zeros(6, 40, dtype=torch.bool)
     seen[:3, :20], seen[3:, 20:] = True, True
     random = generator(5)
-    align = 1 + 0.01 * torch.randn(6, 40, dtype=torch.float64, generator=random) + 0.2 * torch.rand(6, 1, generator=random) * seen
+    align = (
+        1
+        + 0.01 * torch.randn(6, 40, dtype=torch.float64, generator=random)
+        + 0.2 * torch.rand(6, 1, generator=random) * seen
+    )
     with_runs = membership_effect(align, seen)
     without = membership_effect(align[[0, 3]], seen[[0, 3]])
     assert with_runs.runs_resampled
@@ -148,7 +152,9 @@ def test_point_ids_do_not_matter():
     seen = torch.rand(4, 50, generator=generator(6)) < 0.5
     align = torch.rand(4, 50, dtype=torch.float64, generator=generator(7))
     order = torch.randperm(50, generator=generator(8))
-    assert membership_effect(align, seen).value == pytest.approx(membership_effect(align[:, order], seen[:, order]).value, abs=1e-12)
+    assert membership_effect(align, seen).value == pytest.approx(
+        membership_effect(align[:, order], seen[:, order]).value, abs=1e-12
+    )
 
 
 def test_nothing_to_compare_is_nan():

@@ -34,7 +34,10 @@ def test_auroc_is_the_mann_whitney_statistic():
 
 
 def test_auroc_interval_covers_chance():
-    hits = sum(found.low <= 0.5 <= found.high for found in (auroc(normal(40, seed=seed), normal(60, seed=seed + 1000)) for seed in range(200)))
+    hits = sum(
+        found.low <= 0.5 <= found.high
+        for found in (auroc(normal(40, seed=seed), normal(60, seed=seed + 1000)) for seed in range(200))
+    )
     assert 180 <= hits <= 200
 
 
@@ -85,7 +88,9 @@ def test_run_reliability_finds_what_runs_agree_on():
     align = 1 + 0.1 * torch.stack([normal(300, seed=10 + run) for run in range(8)])
     align[:4] -= points  # every run of f memorizes the same points
     agreeing = run_reliability(align, target, ~target)
-    assert agreeing.value == pytest.approx(0.01 / (0.01 + 0.01 / 2), abs=0.12)  # signal over signal and noise of the mean score
+    assert agreeing.value == pytest.approx(
+        0.01 / (0.01 + 0.01 / 2), abs=0.12
+    )  # signal over signal and noise of the mean score
     align[:4] += points
     assert abs(run_reliability(align, target, ~target).value) < 0.25
     assert np.isnan(run_reliability(align[[0, 4]], target[[0, 4]], ~target[[0, 4]]).value)

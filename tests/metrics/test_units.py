@@ -27,7 +27,9 @@ def slow_unitmem(values, rest):
 @pytest.mark.parametrize("rest", ["mean", "median"])
 def test_unitmem_against_a_slow_loop(rest):
     found = unitmem(mu(), rest=rest)
-    for value, point, (slow_value, slow_point) in zip(found.value.tolist(), found.point.tolist(), slow_unitmem(mu(), rest), strict=True):
+    for value, point, (slow_value, slow_point) in zip(
+        found.value.tolist(), found.point.tolist(), slow_unitmem(mu(), rest), strict=True
+    ):
         assert value == pytest.approx(slow_value, abs=1e-12)
         assert point == slow_point
 
@@ -66,7 +68,9 @@ def test_classes_count_equally_whatever_their_size():
 
 
 def test_member_share_counts_ties_half_and_clusters_by_point():
-    share = member_share(torch.tensor([2.0, 1.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 3.0]), torch.tensor([1, 2, 3, 4]))
+    share = member_share(
+        torch.tensor([2.0, 1.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 3.0]), torch.tensor([1, 2, 3, 4])
+    )
     assert share.value == pytest.approx(0.5)
     one_point = member_share(torch.ones(100) * 2, torch.ones(100), torch.ones(100, dtype=torch.int64))
     assert (one_point.low, one_point.high) == (1.0, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -42,7 +42,7 @@ def audit(
     ] = None,
     views: Annotated[str, typer.Option(help="Views per point, or auto.")] = "16",
     views_seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
-    sampling: Annotated[Any, typer.Option(help="sobol or independent.", click_type=str)] = "sobol",
+    sampling: Annotated[str, typer.Option(help="sobol or independent.")] = "sobol",
     patch: Annotated[int | None, typer.Option(help="Side of the patches that the mask policy hides.")] = None,
     distance: Annotated[str, typer.Option(help="l2, l1, cosine or angular.")] = "l2",
     rest: Annotated[str, typer.Option(help="mean or median of the other points in UnitMem.")] = "mean",
@@ -109,7 +109,12 @@ def audit(
 
     number: Any = "auto" if views == "auto" else int(views) if views.lstrip("-").isdigit() else views
     recipe = Views(
-        policy or trained_with or "normal", n=number, seed=views_seed, sampling=sampling, size=None, patch=patch
+        policy or trained_with or "normal",
+        n=number,
+        seed=views_seed,
+        sampling=cast(Any, sampling),
+        size=None,
+        patch=patch,
     )
     job = prepare(**arguments, views=recipe, **settings)
     if dry_run:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 
 from memloc.errors import DataNotFoundError, MemlocError, SpecError, nearest
@@ -75,13 +74,7 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     except MemlocError as problem:
         say(f"{type(problem).__name__}: {problem}")
         return problem.exit_code
-    except click.exceptions.NoArgsIsHelpError as problem:
-        say(problem.format_message())
-        return 2
-    except click.UsageError as problem:
-        problem.show()
-        return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         say("\ninterrupted; what is finished is kept: repeat the command to go on")
         return 130
     except MemoryError:
@@ -92,3 +85,9 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     except OSError as problem:
         say(f"OSError: {problem}. Expected free disk and write access. Free some, then repeat the command.")
         return 1
+    except Exception as problem:
+        show, code = getattr(problem, "show", None), getattr(problem, "exit_code", None)
+        if show is None or code is None:
+            raise
+        show()  # a wrong call; typer carries its own copy of click's exceptions, so they are known by what they can do
+        return int(code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.errors import CheckpointError, DataNotFoundError, NonFiniteError, nearest
+from memloc.results import replacing
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -93,10 +93,9 @@ def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> 
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, temporary, metadata=dict(metadata))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata=dict(metadata))
 
 
 def fingerprint(module: nn.Module) -> str:

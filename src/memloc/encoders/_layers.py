@@ -106,13 +106,13 @@ def _trace(module: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
 
     training = {name: part.training for name, part in module.named_modules()}
     parameter = next(module.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
+    blank = torch.zeros(2, *shape) if parameter is None else parameter.new_zeros(2, *shape)
     try:
         for name, part in module.named_modules():
             handles.append(part.register_forward_hook(record(name)))
         module.eval()
         with torch.inference_mode():
-            module(torch.zeros(2, *shape, device=device))
+            module(blank)
     except (RuntimeError, TypeError, ValueError, IndexError) as problem:
         raise EncoderError(
             f"the encoder's forward pass fails on a batch of shape (2, {', '.join(map(str, shape))}): {problem}. "

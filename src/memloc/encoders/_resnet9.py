@@ -6,12 +6,35 @@ import torch
 from torch import Tensor, nn
 
 
+class MapConv2d(nn.Conv2d):
+    """A 3x3 convolution with padding 1, computed as one dense product where its map is 2x2.
+
+    There every output sees every input, so the product has fewer operations than the padded convolution; with 256 channels
+    the backward pass is several times as fast (oneDNN spends most of its time reordering weights). Equal to rounding.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve a batch of maps."""
+        if x.shape[2:] != (2, 2) or self.bias is None:
+            return super().forward(x)
+        if torch.is_autocast_enabled(x.device.type):
+            weight = self.weight.to(torch.get_autocast_dtype(x.device.type))
+        else:
+            weight = self.weight
+        kernel = weight.permute(0, 2, 3, 1)  # contiguous where weights are channels-last
+        window = [
+            kernel[:, 1 - row : 3 - row, 1 - column : 3 - column].flatten(1) for row in (0, 1) for column in (0, 1)
+        ]
+        flat = nn.functional.linear(x.permute(0, 2, 3, 1).flatten(1), torch.cat(window), self.bias.repeat(4))
+        return flat.view(len(x), 2, 2, self.out_channels).permute(0, 3, 1, 2)
+
+
 class ConvBlock(nn.Sequential):
     """3x3 convolution, batch-norm, ReLU; its own output is the layer's reading."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+        self.conv = MapConv2d(inputs, outputs, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm2d(outputs)
         self.act = nn.ReLU(inplace=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from memloc.engine._finalize import finalize
 from memloc.engine._job import Job, Options, plan_job
 from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._thumbnails import thumbnails
-from memloc.errors import SpecError
+from memloc.errors import SpecError, nearest
 from memloc.metrics import reliability, sslmem
 from memloc.progress import Report, silent
-from memloc.results import Audit, claim_folder, conform, spec_hash
+from memloc.results import SCHEMA_VERSION, Audit, claim_folder, conform, replacing, spec_hash
 from memloc.stats import ClassState, PointState, UnitState
 from memloc.views import AUTO_COUNTS, Views
 
@@ -100,8 +100,6 @@ def prepare(
     """Everything that is checked before an audit starts; arguments as in `audit`."""
     unknown = set(options) - set(Options.__dataclass_fields__)
     if unknown:
-        from memloc.errors import nearest
-
         key = sorted(unknown)[0]
         raise SpecError(
             f"there is no setting {key!r}. {nearest(key, Options.__dataclass_fields__)} Expected an argument of audit. Correct its name."
@@ -117,10 +115,12 @@ def prepare(
     if encoders is not None and g is not None:
         raise SpecError("g goes with f, not with encoders. Expected one or the other. Leave g out.")
     loaded = [[load_encoder(each, layers=layers, shape=shape) for each in _listed(side)] for side in (f, g, encoders)]
+    wanted = torch.float64 if dtype == "float64" else torch.float32
+    loaded = [[_of_dtype(encoder, wanted) for encoder in side] for side in loaded]
     target = pick_device(device)
     views_count = max(AUTO_COUNTS) if views.n == "auto" else views.n
     budget = _VIEW_PIXELS * (8 if target.type == "cuda" else 1)
-    batch = batch_size or max(1, min(256, budget // (views_count * shape[1] * shape[2])))
+    batch = max(1, min(256, budget // (views_count * shape[1] * shape[2]))) if batch_size is None else batch_size
     chosen = Options(batch_size=batch, dtype=dtype, seed=seed, **options)  # type: ignore[arg-type]
     seen = None if membership is None else torch.as_tensor(membership)
     return plan_job(*loaded, images=known, splits=splits, membership=seen, views=views, options=chosen, device=target)
@@ -229,6 +229,14 @@ def plan_cost(job: Job) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _of_dtype(encoder: Encoder, dtype: torch.dtype) -> Encoder:
+    """The encoder with parameters of a type; a copy where they are of another, so that the user's module stays as it is."""
+    parameter = next(encoder.module.parameters(), None)
+    if parameter is None or parameter.dtype == dtype:
+        return encoder
+    return replace(encoder, module=copy.deepcopy(encoder.module).to(dtype))
+
+
 def _listed(side: Any) -> list[Any]:
     return [] if side is None else list(side) if isinstance(side, (list, tuple)) else [side]
 
@@ -280,7 +288,7 @@ def _with_repeats(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None)
 def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict[str, Any]:
     views = len(job.images) * int(job.views.n) * len(job.encoders)
     return {
-        "spec": spec, "spec_hash": spec_hash(spec), "seed": job.options.seed, "mode": job.mode, "encoder": job.encoders[0].name,
+        "schema_version": SCHEMA_VERSION, "spec": spec, "spec_hash": spec_hash(spec), "seed": job.options.seed, "mode": job.mode, "encoder": job.encoders[0].name,
         "views": asdict(job.views), "class_names": list(job.images.class_names), "versions": versions(), "warnings": list(job.found),
         "skipped": [list(pair) for pair in job.images.skipped],
         "fingerprints": {"encoders": spec["encoders"], "images": spec["images"]},
@@ -290,7 +298,8 @@ def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict
 
 def _save_shard(path: Path, state: ShardState) -> None:
     for group, block in state.activations.items():
-        np.save(path.with_suffix(f".{group}.npy"), block.numpy())
+        with replacing(path.with_suffix(f".{group}.npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, block.numpy())
     content = {
         "points": (state.points.points, dict(state.points.columns)),
         "units": {
@@ -302,9 +311,8 @@ def _save_shard(path: Path, state: ShardState) -> None:
             for group, states in state.classes.items()
         },
     }
-    temporary = path.with_suffix(".partial")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def _load_shard(path: Path) -> ShardState:

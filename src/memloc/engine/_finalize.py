@@ -102,7 +102,7 @@ def _points(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -
     table["sslmem"] = score.numpy()
     table["sslmem_pairwise"] = scores.pairwise[:, last, 0].numpy()
     table["sslmem_raw"] = raw.numpy()
-    table["sslmem_range"] = sslmem_range(raw).clamp(-1, 1).numpy()
+    table["sslmem_range"] = sslmem_range(raw).numpy()
     table["sslmem_low"], table["sslmem_high"] = (score - Z95 * error).numpy(), (score + Z95 * error).numpy()
     external = score[torch.from_numpy(job.split == "external")]
     if len(external[~external.isnan()]):

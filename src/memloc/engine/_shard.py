@@ -65,7 +65,11 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
     state: ShardState | None = None
     blocks: dict[str, list[Tensor]] = {}
     with ExitStack() as stack:
-        readers = [stack.enter_context(_Reader(encoder, job, number)) for number, encoder in enumerate(job.encoders)]
+        by_module: dict[int, _Reader] = {}  # f and g may be one module, which is then read once
+        for number, encoder in enumerate(job.encoders):
+            if id(encoder.module) not in by_module:
+                by_module[id(encoder.module)] = stack.enter_context(_Reader(encoder, job, number))
+        readers = [by_module[id(encoder.module)] for encoder in job.encoders]
         for start in range(shard.start, shard.stop, job.options.batch_size):
             rows = slice(start, min(start + job.options.batch_size, shard.stop))
             batch = _audit_batch(job, readers, rows)
@@ -120,11 +124,14 @@ def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
     if job.options.dtype == "float64":
         drawn = drawn.double()
     prepared: dict[object, Tensor] = {}
+    done: list[_Reader] = []
     for reader, encoder in zip(readers, job.encoders, strict=True):
         key = (encoder.preprocess, encoder.channels)
         if key not in prepared:
             prepared[key] = encoder.prepare(drawn)
-        reader.read(prepared[key], len(points))
+        if reader not in done:
+            reader.read(prepared[key], len(points))
+            done.append(reader)
     target, reference = job.target[:, rows], job.reference[:, rows]
     align, halves, pairwise = [], [], []
     variance = torch.full((len(points),), torch.nan, dtype=torch.float64)

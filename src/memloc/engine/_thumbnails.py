@@ -10,7 +10,7 @@ from PIL import Image
 from memloc.engine._job import Job
 
 _SIDE = 48  # pixels, at most
-_LIMIT = 360  # pictures, so that the report stays under 1.5 MB
+_LIMIT = 240  # pictures, so that the report stays under 1.5 MB
 _EXTREMES, _PER_LAYER = 40, 8
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from memloc.encoders import Encoder, has_bfloat16
 from memloc.errors import NonFiniteError
 from memloc.pretrain._simclr import nt_xent, projection_head
 from memloc.pretrain._spec import TrainSpec
+from memloc.results import replacing
 from memloc.views import Views, uniforms
 
 _ORDER_STREAM = 1 << 32  # keeps the order of points apart from their views, which use the plain seed
@@ -51,7 +51,7 @@ def train_encoder(
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     head = _head(module, encoder.prepare(torch.zeros(2, *pixels.shape[1:], device=device)), seed).to(device).train()
     parameters = [*module.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
     pixels, points = pixels.to(device), points.to(device)
     first = _resume(checkpoint, module, head, optimizer)
@@ -118,12 +118,16 @@ def _head(module: nn.Module, example: Tensor, seed: int) -> nn.Module:
 
 def _save(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    torch.save(
-        {"module": module.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
-        temporary,
-    )
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(
+            {
+                "module": module.state_dict(),
+                "head": head.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epoch": epoch,
+            },
+            temporary,
+        )
 
 
 def _resume(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -14,7 +14,7 @@ from memloc.results import TABLES, Audit
 SPLITS = ("candidate", "shared", "independent", "external")
 RANKABLE = 0.5  # reliability over training runs from which points may be ranked; below it, most of a rank is luck
 STEADY_VIEWS = 0.8
-_POINTS, _UNITS, _UNIT_ROWS, _TOP = 400, 150, 24, 12
+_POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
 
 
 def summarize(audit: Audit) -> dict[str, Any]:

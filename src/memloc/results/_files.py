@@ -45,9 +45,16 @@ def replacing(path: Path):  # type: ignore[no-untyped-def]
     try:
         yield temporary
         os.replace(temporary, path)
-    except OSError as problem:
+    except (OSError, RuntimeError) as problem:  # torch.save raises RuntimeError where a write comes short
+        if (
+            isinstance(problem, RuntimeError)
+            and "PytorchStreamWriter" not in str(problem)
+            and "unexpected pos" not in str(problem)
+        ):
+            raise
+        reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
         raise OutputError(
-            f"{str(path)!r} cannot be written ({problem.strerror or problem}). Expected free disk and write access. Free some, or pass another --out."
+            f"{str(path)!r} cannot be written ({reason}). Expected free disk and write access. Free some, or pass another --out."
         ) from problem
     finally:
         temporary.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("sslmem", "float", "SSLMem' at the encoder's output: (align_g - align_f) / (align_g + align_f), 0 = none, 1 = strongest", low=-1, high=1),
         _c("sslmem_pairwise", "float", "the same as a mean over pairs of views; less noisy", low=-1, high=1),
         _c("sslmem_raw", "float", "align_g - align_f"),
-        _c("sslmem_range", "float", "sslmem_raw over (max - min) of the points scored, the published scaling", low=-1, high=1),
+        _c("sslmem_range", "float", "sslmem_raw over (max - min) of the points scored, the published scaling"),
         _c("sslmem_low", "float", "lower end of the score's 95 % interval"),
         _c("sslmem_high", "float", "upper end of the score's 95 % interval"),
         _c("p_value", "float", "one-sided, against external points", optional=True, low=0, high=1),

@@ -1,0 +1,365 @@
+"""The audit: laws, equality with a slow loop, modes, resuming, and messages."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import memloc
+from memloc import Views, audit
+from memloc.engine import audit_shard, prepare
+from memloc.errors import DataError, EncoderError, LayerNotFoundError, NonFiniteError, ResultsError, SpecError
+from memloc.metrics import pairwise_alignment, sslmem, unitmem
+
+VIEWS = Views("normal", n=8, seed=3)
+TABLES = ("points", "point_layers", "layers", "units")
+
+
+@pytest.fixture
+def pair(tiny):
+    return tiny(0), tiny(1)
+
+
+def frames_agree(one, two, tolerance):
+    for name in TABLES:
+        a, b = getattr(one, name), getattr(two, name)
+        if name == "units":  # the memorized point only where its lead exceeds the tolerance
+            same = (a["point"] == b["point"]) | (a["mu_max"] - a["mu_rest"] < 1)
+            assert same.all()
+            a, b = a.drop(columns="point"), b.drop(columns="point")
+        if name == "points":
+            a, b = a.drop(columns="n_units"), b.drop(columns="n_units")
+        pd.testing.assert_frame_equal(a, b, check_exact=False, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("sampling", ["sobol", "independent"])
+def test_every_table_against_a_slow_loop(pair, gray, four_splits, sampling):
+    """One point at a time, from the formulas alone."""
+    f, g = (net.double() for net in pair)
+    views = Views("normal", n=6, seed=3, sampling=sampling)
+    labels = np.arange(40) % 3
+    found = audit(f, g, images=gray, splits=four_splits, labels=labels, views=views, dtype="float64", shard_size=16)
+    pairs = "cross" if sampling == "sobol" else "all"
+    align = {}
+    means = {name: [] for name in ("conv1", "conv2", "output")}
+    for point in range(40):
+        image = torch.from_numpy(gray[point : point + 1]).permute(0, 3, 1, 2)
+        drawn = views.draw(image, torch.tensor([point]))[0].double()
+        for side, net in (("f", f.eval()), ("g", g.eval())):
+            with torch.no_grad():
+                one = torch.relu(net.norm1(net.conv1(drawn)))
+                two = torch.relu(net.conv2(one))
+                out = net.head(two.mean(dim=(2, 3)))
+            for name, reading in (("conv1", one), ("conv2", two), ("output", out)):
+                align[side, name, point] = float(pairwise_alignment(reading[None], pairs=pairs))
+                if side == "f":
+                    active = reading.clamp_min(0)
+                    means[name].append((active.mean(dim=(2, 3)) if active.ndim == 4 else active).mean(dim=0))
+    score = {
+        name: np.array(
+            [
+                float(sslmem(*(torch.tensor(align[side, name, p], dtype=torch.float64) for side in "fg")))
+                for p in range(40)
+            ]
+        )
+        for name in means
+    }
+    split = np.array(four_splits)
+    points = found.points.set_index("point")
+    assert points["sslmem"].to_numpy() == pytest.approx(score["output"], abs=1e-9)
+    assert points["sslmem_raw"].to_numpy() == pytest.approx(
+        [align["g", "output", p] - align["f", "output", p] for p in range(40)], abs=1e-9
+    )
+    span = points["sslmem_raw"].max() - points["sslmem_raw"].min()
+    assert points["sslmem_range"].to_numpy() == pytest.approx((points["sslmem_raw"] / span).to_numpy(), abs=1e-12)
+    layers = found.layers.set_index("layer")
+    trained = np.isin(split, ("candidate", "shared"))
+    for name in means:
+        row = layers.loc[name]
+        assert row["layermem"] == pytest.approx(score[name][split == "candidate"].mean(), abs=1e-9)
+        assert row["layermem_external"] == pytest.approx(score[name][split == "external"].mean(), abs=1e-9)
+        half = (score[name][split == "candidate"].mean() - score[name][split == "independent"].mean()) / 2
+        assert row["layermem_calibrated"] == pytest.approx(half, abs=1e-9)
+        mu = torch.stack(means[name])[trained]
+        dense = unitmem(mu)
+        units = found.units[found.units["layer"] == name]
+        assert units["unitmem"].to_numpy() == pytest.approx(dense.value.numpy(), abs=1e-6)
+        assert units["point"].tolist() == np.flatnonzero(trained)[dense.point.numpy()].tolist()
+        of_class = torch.stack([mu[labels[trained] == label].mean(0) for label in range(3)])
+        best = of_class.amax(0)
+        rest = (of_class.sum(0) - best) / 2
+        expected = torch.where(best + rest > 0, (best - rest) / (best + rest), 0.0)
+        assert units["classmem"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+    own = score["output"][split == "candidate"].mean() - score["output"][split == "external"].mean()
+    assert layers.loc["output", "layermem_own"] == pytest.approx(own, abs=1e-9)
+    align_in = points["align_in"].to_numpy()
+    expected = [
+        np.mean([align[side, "output", p] for side in sides])
+        if (sides := [s for s, seen in (("f", trained[p]), ("g", split[p] in ("independent", "shared"))) if seen])
+        else np.nan
+        for p in range(40)
+    ]
+    assert align_in == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("rest", ["mean", "median"])
+def test_batch_size_equivalence(pair, gray, four_splits, rest):
+    whole = audit(*pair, images=gray, splits=four_splits, views=VIEWS, batch_size=64, rest=rest)
+    for batch in (1, 7):
+        frames_agree(
+            whole, audit(*pair, images=gray, splits=four_splits, views=VIEWS, batch_size=batch, rest=rest), 1e-5
+        )
+
+
+@pytest.mark.parametrize("rest", ["mean", "median"])
+def test_partition_equivalence(pair, gray, four_splits, rest):
+    whole = audit(*pair, images=gray, splits=four_splits, views=VIEWS, rest=rest)
+    for size in (1, 7, 64):
+        frames_agree(
+            whole, audit(*pair, images=gray, splits=four_splits, views=VIEWS, shard_size=size, rest=rest), 1e-5
+        )
+
+
+def test_order_equivalence(pair, gray, four_splits):
+    whole = audit(*pair, images=gray, splits=four_splits, views=VIEWS)
+    order = np.random.default_rng(0).permutation(40)
+    turned = audit(
+        *pair, images=gray[order], points=order.tolist(), splits=[four_splits[row] for row in order], views=VIEWS
+    )
+    frames_agree(whole, turned, 1e-5)
+
+
+def test_an_interrupted_audit_resumes_bit_equal(pair, gray, four_splits, tmp_path, monkeypatch):
+    import memloc.engine._audit as engine
+
+    arguments = {"images": gray, "splits": four_splits, "views": VIEWS, "shard_size": 8}
+    whole = audit(*pair, **arguments, out=tmp_path / "whole")
+    calls = []
+
+    def stop_at_third(job, shard):
+        calls.append(shard)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return audit_shard(job, shard)
+
+    monkeypatch.setattr(engine, "audit_shard", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        audit(*pair, **arguments, out=tmp_path / "broken")
+    assert not (tmp_path / "broken/audit.json").exists()
+    assert not list((tmp_path / "broken").glob("*.parquet"))
+    monkeypatch.setattr(engine, "audit_shard", lambda job, shard: (calls.append(shard), audit_shard(job, shard))[1])
+    resumed = audit(*pair, **arguments, out=tmp_path / "broken")
+    assert len(calls) == 3 + 3  # two of five shards were kept
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(whole, name), getattr(resumed, name), check_exact=True)
+        pd.testing.assert_frame_equal(
+            getattr(memloc.Audit.load(tmp_path / "broken"), name), getattr(resumed, name), check_exact=True
+        )
+
+
+def test_a_folder_is_continued_refused_or_replaced(pair, gray, four_splits, tmp_path):
+    arguments = {"images": gray, "splits": four_splits}
+    one = audit(*pair, **arguments, views=VIEWS, out=tmp_path / "a")
+    again = audit(*pair, **arguments, views=VIEWS, out=tmp_path / "a")
+    pd.testing.assert_frame_equal(one.points, again.points)
+    with pytest.raises(ResultsError, match="holds the work of other settings"):
+        audit(*pair, **arguments, views=Views(n=4), out=tmp_path / "a")
+    other = audit(*pair, **arguments, views=Views(n=4), out=tmp_path / "a", overwrite=True)
+    assert not other.points["sslmem"].equals(one.points["sslmem"])
+
+
+def test_f_against_itself_is_zero(pair, gray, four_splits):
+    found = audit(pair[0], pair[0], images=gray, splits=four_splits, views=VIEWS)
+    assert (found.point_layers["sslmem"] == 0).all()
+    assert (found.points["sslmem_pairwise"] == 0).all()
+
+
+def test_swapping_f_and_g_negates_every_score(pair, gray, four_splits):
+    one = audit(*pair, images=gray, splits=four_splits, views=VIEWS)
+    two = audit(*reversed(pair), images=gray, splits=four_splits, views=VIEWS)
+    for column in ("sslmem", "sslmem_raw", "sslmem_pairwise"):
+        assert (one.points[column] == -two.points[column]).all()
+
+
+def test_unitmem_does_not_change_with_scale(gray, tiny):
+    net, scaled = tiny(0), tiny(0)
+    scaled.head.weight.data *= 7
+    scaled.head.bias.data *= 7
+    one, two = (
+        audit(each, images=gray, views=VIEWS, layers=["head"]).units["unitmem"].to_numpy() for each in (net, scaled)
+    )
+    assert one == pytest.approx(two, abs=1e-6)
+
+
+def test_delta_sums_back_to_layermem(pair, gray, four_splits):
+    layers = audit(*pair, images=gray, splits=four_splits, views=VIEWS).layers
+    for figure, delta in (("layermem", "delta"), ("layermem_calibrated", "delta_calibrated")):
+        assert layers[figure].iloc[0] + layers[delta].iloc[1:].sum() == pytest.approx(
+            layers[figure].iloc[-1], abs=1e-12
+        )
+
+
+def test_a_pair_is_the_special_case_of_an_ensemble(pair, gray, four_splits):
+    split = np.array(four_splits)
+    seen = np.stack([np.isin(split, ("candidate", "shared")), np.isin(split, ("independent", "shared"))])
+    one = audit(*pair, images=gray, splits=four_splits, views=VIEWS).layers
+    two = audit(encoders=list(pair), membership=seen, splits=four_splits, images=gray, views=VIEWS).layers
+    for column in ("layermem_calibrated", "calibrated_se", "calibrated_low", "calibrated_high", "unitmem_mean"):
+        assert one[column].to_numpy() == pytest.approx(two[column].to_numpy(), abs=1e-12)
+
+
+def test_ensembles_score_points_both_ways(gray, tiny):
+    seen = torch.rand(6, 40, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[:, 39] = False
+    seen[0, :39], seen[1, :39] = True, False
+    found = audit(encoders=[tiny(seed) for seed in range(6)], membership=seen, images=gray, views=VIEWS)
+    assert found.points["split"].tolist() == ["candidate"] * 39 + ["external"]
+    scored = found.points.iloc[:39]
+    expected = (scored["align_out"] - scored["align_in"]) / (scored["align_out"] + scored["align_in"])
+    assert scored["sslmem"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-12)
+    assert np.isnan(found.points["sslmem"].iloc[39])
+    assert found.layers["auroc"].between(0.2, 0.8).all()
+    assert found.layers["reliability_runs"].notna().all()
+
+
+def test_several_runs_give_both_reliabilities(gray, four_splits, tiny):
+    found = audit(
+        [tiny(0), tiny(2), tiny(4)], [tiny(1), tiny(3), tiny(5)], images=gray, splits=four_splits, views=VIEWS
+    )
+    assert found.layers[["reliability_views", "reliability_runs"]].notna().all().all()
+    one = audit(tiny(0), tiny(1), images=gray, splits=four_splits, views=VIEWS)
+    assert one.layers["reliability_runs"].isna().all()
+    assert (
+        audit(tiny(0), tiny(1), images=gray, splits=four_splits, views=Views(n=2))
+        .layers["reliability_views"]
+        .isna()
+        .all()
+    )
+
+
+def test_f_alone_gives_the_alignment_gap(gray, tiny):
+    net = tiny(0)
+    splits = ["candidate"] * 25 + ["external"] * 15
+    found = audit(net, images=gray, splits=splits, views=VIEWS)
+    rows = found.point_layers.merge(found.points[["point", "split"]])
+    output = rows[rows["layer"] == "output"]
+    gap = (
+        output.loc[output["split"] == "external", "align_out"].mean()
+        - output.loc[output["split"] == "candidate", "align_in"].mean()
+    )
+    layer = found.layers.set_index("layer").loc["output"]
+    assert layer["alignment_gap"] == pytest.approx(gap, abs=1e-12)
+    assert layer["gap_low"] < gap < layer["gap_high"]
+    assert found.points["sslmem"].isna().all()
+    assert "no reference" in found.warnings[-1]
+    nothing = audit(net, images=gray, views=VIEWS)
+    assert "alignment_gap" not in nothing.layers
+    assert nothing.units["unitmem"].between(0, 1).all()
+
+
+def test_auto_views_are_a_power_of_two_that_suffices(pair, gray, four_splits):
+    found = audit(*pair, images=gray, splits=four_splits, views=Views(n="auto"))
+    count = found.record["views"]["n"]
+    assert count in (4, 8, 16, 32, 64)
+    last = found.layers.iloc[-1]["reliability_views"]
+    assert last >= 0.75 or count == 64
+
+
+def test_shared_points_are_sampled(tiny):
+    images = np.random.default_rng(1).integers(0, 256, (1300, 8, 8), dtype=np.uint8)
+    job = prepare(
+        tiny(0),
+        tiny(1),
+        images=images,
+        splits=["shared"] * 1200 + ["candidate"] * 50 + ["independent"] * 50,
+        views=VIEWS,
+    )
+    assert {name: int((job.split == name).sum()) for name in ("shared", "candidate", "independent")} == {
+        "shared": 1000,
+        "candidate": 50,
+        "independent": 50,
+    }
+
+
+def test_the_users_modules_are_left_as_they_were(pair, gray, four_splits):
+    f, g = pair
+    f.train()
+    before = {key: value.clone() for key, value in f.state_dict().items()}
+    audit(f, g, images=gray, splits=four_splits, views=VIEWS)
+    assert f.training
+    assert f.norm1.training
+    assert all(torch.equal(value, before[key]) for key, value in f.state_dict().items())
+    assert not any(part._forward_hooks for part in f.modules())
+
+
+def test_warnings_reach_the_record(pair, gray, four_splits):
+    images = gray.copy()
+    images[39] = images[0]
+    found = audit(*pair, images=images, splits=four_splits, views=VIEWS)
+    assert any("identical copies, such as 0 and 39" in text for text in found.warnings)
+    assert any("augmentation that TinyNet was trained with is unknown" in text for text in found.warnings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        audit(*pair, images=gray, splits=four_splits, views=VIEWS)
+
+
+def test_peak_memory_does_not_grow_with_points(tiny):
+    """States of twice the points are as large as those of one shard, tables aside."""
+    images = np.random.default_rng(1).integers(0, 256, (96, 8, 8), dtype=np.uint8)
+    job = prepare(
+        tiny(0), tiny(1), images=images, splits=["candidate"] * 48 + ["independent"] * 48, views=VIEWS, batch_size=16
+    )
+    small, large = audit_shard(job, slice(0, 16)), audit_shard(job, slice(0, 96))
+    for group, states in small.units.items():
+        for name, state in states.items():
+            assert state.total.shape == large.units[group][name].total.shape
+    assert not large.activations
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"layers": ["conv9"]}, LayerNotFoundError, "Nearest: 'conv2'"),
+        ({"splits": ["candidate"] * 39}, DataError, "39 names for 40 images"),
+        ({"splits": ["candidat"] * 40}, DataError, "Nearest: 'candidate'"),
+        ({"splits": ["external"] * 40}, DataError, "there are no candidates"),
+        ({"labels": [0, 1]}, DataError, "one label per image"),
+        ({"distance": "l7"}, SpecError, "Expected one of l2"),
+        ({"rest": "mode"}, SpecError, "Expected one of mean, median"),
+        ({"batch_size": 0}, SpecError, "batch_size is 0"),
+        ({"btach_size": 3}, SpecError, "Nearest: 'batch_size'"),
+        ({"device": "tpu"}, SpecError, "there is no device 'tpu'"),
+        ({"views": Views(size=16)}, DataError, "smaller than a view"),
+        ({"membership": torch.ones(2, 40)}, SpecError, "goes with encoders"),
+        ({"images": np.zeros((1, 8, 8), np.uint8)}, SpecError, "at least two points"),
+    ],
+)
+def test_messages_before_work_starts(pair, gray, arguments, error, message):
+    with pytest.raises(error, match=message):
+        audit(*pair, **{"images": gray, "views": VIEWS, **arguments})
+
+
+def test_more_messages(pair, gray, tiny):
+    with pytest.raises(EncoderError, match="Expected one architecture"):
+        audit(tiny(0), torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3)), images=gray)
+    with pytest.raises(SpecError, match="either f"):
+        audit(images=gray)
+    with pytest.raises(SpecError, match="without membership"):
+        audit(encoders=[tiny(0), tiny(1)], images=gray)
+    with pytest.raises(SpecError, match="one row per encoder"):
+        audit(encoders=[tiny(0), tiny(1)], membership=torch.ones(40, 2), images=gray)
+    with pytest.raises(DataError, match="nothing can be compared"):
+        audit(encoders=[tiny(0), tiny(1)], membership=torch.ones(2, 40), images=gray)
+
+    class Explodes(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 3, 3)
+
+        def forward(self, x):
+            return self.conv(x) / x.sum().clamp(max=0)
+
+    with pytest.raises(NonFiniteError, match="layer 'output' of Explodes gives NaN or Inf"):
+        audit(Explodes(), images=gray, views=VIEWS)

@@ -1,0 +1,253 @@
+"""The report: what it says, that it escapes, its size, and that it works in a browser."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from memloc import Views, audit, write_report
+from memloc.errors import DataNotFoundError
+from memloc.report import render, summarize
+from memloc.results import Audit
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """An audit of a small pair, three runs a side, with labels and a hostile file name."""
+    from dataclasses import replace as changed
+
+    from tests.conftest import tiny_net
+
+    from memloc.data import as_images
+
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    images = as_images(pixels, labels=np.arange(60) % 3)
+    images = changed(
+        images, names=("<script>alert(1)</script>.png", *images.names[1:]), class_names=("cat", "dog", "bird")
+    )
+    splits = ["candidate"] * 20 + ["independent"] * 20 + ["external"] * 20
+    return audit(
+        [tiny_net(s) for s in (0, 2, 4)],
+        [tiny_net(s) for s in (1, 3, 5)],
+        images=images,
+        splits=splits,
+        views=Views(n=8),
+    )
+
+
+def test_it_opens_with_the_answer_in_three_sentences(found):
+    answer = summarize(found)["answer"]
+    assert len(answer) == 3
+    assert "95 % interval" in answer[0]
+    assert "layer" in answer[1] or "conv" in answer[1]
+    assert "rank" in answer[2]
+
+
+def strong(found):
+    """The same tables as if candidates stood out and points could be ranked."""
+    layers = found.layers.copy()
+    layers["calibrated_low"] = [-0.01, 0.01, 0.01, 0.02]
+    layers["layermem_calibrated"] = [0.0, 0.02, 0.01, 0.03]
+    layers["calibrated_high"] = [0.01, 0.03, 0.02, 0.04]
+    layers[["auroc", "auroc_low", "auroc_high", "excess_low"]] = [0.9, 0.85, 0.95, 0.2]
+    layers[["reliability_views", "reliability_runs"]] = [0.9, 0.8]
+    return replace(found, layers=layers)
+
+
+def test_sentences_follow_the_figures(found):
+    good = summarize(strong(found))["answer"]
+    assert "90 % of comparisons (95 % interval 85 % to 95 %" in good[0]
+    assert "at least 20 % of them stand out" in good[0]
+    assert good[1].startswith(
+        "It sits in conv2, head and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1 cannot"
+    )
+    assert good[2].startswith("Points may be ranked (reliability over views 0.90, over runs 0.80")
+    for column, value, text in (
+        ("reliability_runs", 0.1, "other training runs would memorize other ones"),
+        ("reliability_runs", np.nan, "nobody knows whether another run"),
+        ("reliability_views", 0.4, "audit again with --views auto"),
+    ):
+        layers = strong(found).layers.assign(**{column: value})
+        assert text in summarize(replace(found, layers=layers))["answer"][2]
+    layers = strong(found).layers.assign(auroc_low=0.4)
+    assert "no better than chance" in summarize(replace(found, layers=layers))["answer"][0]
+    layers = strong(found).layers.assign(calibrated_low=-0.1)
+    assert (
+        summarize(replace(found, layers=layers))["answer"][1]
+        == "In no layer is the membership effect distinguishable from 0."
+    )
+
+
+def test_names_are_escaped(found):
+    page = render(summarize(found))
+    assert "<script>alert(1)</script>" not in page
+    assert "alert(1)" in page
+
+
+def test_it_needs_no_network_and_is_small(found, tmp_path):
+    page = write_report(found, tmp_path / "r.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "@import" not in page
+    assert len(page.encode()) < 1_500_000
+
+
+def test_a_large_audit_stays_under_its_limit(tmp_path):
+    from memloc.encoders import ResNet9
+
+    pixels = np.random.default_rng(0).integers(0, 256, (1400, 32, 32, 3), dtype=np.uint8)
+    splits = ["candidate"] * 1000 + ["external"] * 400
+    result = audit(ResNet9(), ResNet9(), images=pixels, labels=np.arange(1400) % 10, splits=splits, views=Views(n=2))
+    page = write_report(result, tmp_path / "r.html")
+    assert page.stat().st_size < 1_500_000
+
+
+def test_without_reference_or_labels_or_thumbnails(tmp_path):
+    from tests.conftest import tiny_net
+
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+    alone = audit(
+        tiny_net(0), images=pixels, splits=["candidate"] * 15 + ["external"] * 15, views=Views(n=4), thumbnails=False
+    )
+    page = write_report(alone, tmp_path / "r.html").read_text()
+    assert "alignment gap" in page
+    assert "pass it as --g" in page
+    nothing = audit(tiny_net(0), images=pixels, views=Views(n=4))
+    assert "nothing can be said" in write_report(nothing, tmp_path / "r.html").read_text()
+    no_external = audit(
+        tiny_net(0), tiny_net(1), images=pixels, splits=["candidate"] * 15 + ["independent"] * 15, views=Views(n=4)
+    )
+    assert "Calibrated" in write_report(no_external, tmp_path / "r.html").read_text()
+    no_twin = audit(
+        tiny_net(0), tiny_net(1), images=pixels, splits=["candidate"] * 15 + ["external"] * 15, views=Views(n=4)
+    )
+    assert "Above external" in write_report(no_twin, tmp_path / "r.html").read_text()
+
+
+def test_round_trip_and_messages(found, tmp_path):
+    found.save(tmp_path / "a")
+    assert summarize(Audit.load(tmp_path / "a")) == summarize(Audit.load(found.save(tmp_path / "b")))
+    with pytest.raises(DataNotFoundError, match="holds no finished audit"):
+        write_report(tmp_path / "none")
+    record = json.loads((tmp_path / "a/audit.json").read_text())
+    (tmp_path / "a/audit.json").write_text(json.dumps({**record, "schema_version": 99}))
+    from memloc.errors import ResultsError
+
+    with pytest.raises(ResultsError, match="schema version 99. Expected version 1"):
+        Audit.load(tmp_path / "a")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        if os.environ.get("CI"):
+            pytest.fail("chromium and chromedriver are missing; .ci/run installs them")
+        pytest.skip("Debian's chromium and chromium-driver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    flags = [
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+    ]
+    flags += [
+        "disable-component-update",
+        "disable-sync",
+        "disable-dev-shm-usage",
+        "window-size=1280,1000",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ]
+    for flag in flags:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    yield started
+    started.quit()
+
+
+@pytest.mark.browser
+def test_clicking_through_it(found, browser, tmp_path):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(write_report(strong(found), tmp_path / "r.html").as_uri())
+
+    def one(query):
+        return browser.find_element(By.CSS_SELECTOR, query)
+
+    def many(query):
+        return browser.find_elements(By.CSS_SELECTOR, query)
+
+    def text(query):
+        return one(query).text
+
+    assert len(many("#answer > p")) == 3
+    # a layer, then its points and units
+    assert text("#detail-name") == "output"
+    browser.execute_script("arguments[0].click()", one("#layer-table tr[data-layer=conv1]"))
+    assert text("#detail-name") == "conv1"
+    best = found.units.query("layer == 'conv1'").sort_values(["unitmem", "unit"], ascending=[False, True]).iloc[0]
+    assert text("#detail-units tbody tr th") == str(best["unit"])
+    rows = found.point_layers.query("layer == 'conv1'")
+    top = rows[rows["point"] < 20].sort_values("sslmem", ascending=False).iloc[0]
+    names = found.points.set_index("point")["name"]
+    assert text("#detail-points figcaption").startswith(names[top["point"]])
+    assert many("#detail-points img[alt^='image ']")
+    # by keyboard
+    one("#layer-table tr[data-layer=conv2]").send_keys(Keys.ENTER)
+    assert text("#detail-name") == "conv2"
+    # tabs
+    one("[data-tab=published]").click()
+    assert one("[data-panel=published]").is_displayed()
+    assert not one("[data-panel=calibrated]").is_displayed()
+    one("[data-tab=calibrated]").click()
+    # hover values
+    ActionChains(browser).move_to_element(one("[data-panel=calibrated] circle[data-tip]")).perform()
+    assert "membership effect" in text("#tip")
+    # sorting
+    heads = many("#layer-table thead th")
+    column = next(number for number, head in enumerate(heads) if "Mem" in head.text and "Layer" in head.text)
+    one(f"#layer-table thead th:nth-child({column + 1}) button").click()
+    shown = [row.find_element(By.TAG_NAME, "th").text for row in many("#layer-table tbody tr")]
+    assert shown == found.layers.sort_values("layermem", ascending=False)["layer"].tolist()
+    # filtering and ordering points
+    assert len(many("#gallery .card")) == 20
+    one("#filter").send_keys("cat")
+    assert text("#shown") == "7 points"
+    one("#filter").clear()
+    one("#filter").send_keys(Keys.BACKSPACE)
+    ranked = found.points.query("split == 'candidate'").sort_values("sslmem")
+    browser.execute_script(
+        "const s=document.getElementById('order');s.value='least';s.dispatchEvent(new Event('input'))"
+    )
+    assert one("#gallery .card").get_attribute("data-point") == str(ranked.iloc[0]["point"])
+    assert many("#gallery .card svg .band")
+    # light and dark
+    before = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    one("#theme").click()
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") != before
+    # every picture has an alternative text, and nothing went wrong
+    assert all(image.get_attribute("alt") for image in many("img"))
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.browser
+def test_narrow_screens_do_not_overflow(found, browser, tmp_path):
+    browser.get(write_report(found, tmp_path / "r.html").as_uri())
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= 390
