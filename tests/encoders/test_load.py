@@ -154,7 +154,7 @@ def test_dense_product_on_small_maps_is_the_convolution(side):
 
     torch.manual_seed(0)
     layer = MapConv2d(6, 5, kernel_size=3, padding=1).double()
-    x = torch.randn(4, 6, side, side, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(20, 6, side, side, dtype=torch.float64, requires_grad=True)
     found, expected = layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
     assert torch.allclose(found, expected, atol=1e-12)
     upstream = torch.randn_like(found)

@@ -168,8 +168,8 @@ def test_messages(unchecked):
         membership_effect(torch.full((2, 2), torch.nan), torch.eye(2).bool())
 
 
-def test_mean_interval_beyond_resampling_is_normal():
+def test_mean_interval_of_many_points_resamples_blocks():
     values = torch.randn(30_000, dtype=torch.float64, generator=generator())
     mean, se, low, high = mean_interval(values)
-    assert (high - low) == pytest.approx(2 * 1.96 * se, rel=1e-3)
+    assert (high - low) == pytest.approx(2 * 1.96 * se, rel=0.1)
     assert low < mean < high

@@ -18,11 +18,11 @@ from memloc.errors import NonFiniteError
 from memloc.metrics import (
     Effect,
     auroc,
-    bootstrap_weights,
     class_contrast,
     contrast,
     empirical_p_values,
     excess_fraction,
+    mean_draws,
     mean_interval,
     mean_of_rest,
     median_of_rest,
@@ -156,7 +156,7 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -
         score, align = scores.score[:, number], scores.align[:, number].T
         mean, se, low, high = mean_interval(score[candidate], repeats=REPEATS, seed=job.options.seed)
         effects[layer.name] = _effect(job, align)
-        means[layer.name] = _mean_draws(score[candidate], job.options.seed)
+        means[layer.name] = mean_draws(score[candidate], repeats=REPEATS, seed=job.options.seed)
         before = layer.predecessor if layer.predecessor in effects else None
         runs = (
             run_reliability(
@@ -199,14 +199,6 @@ def _effect(job: Job, align: Tensor) -> Effect:
     return membership_effect(align, job.membership, repeats=REPEATS, seed=job.options.seed)
 
 
-def _mean_draws(score: Tensor, seed: int) -> Tensor:
-    known = score[~score.isnan()]
-    if not len(known):
-        return torch.full((REPEATS,), torch.nan, dtype=torch.float64)
-    weights = bootstrap_weights(len(known), REPEATS, seed)
-    return weights @ known / weights.sum(dim=1)
-
-
 def _deltas(
     rows: list[dict], before: str | None, row: dict, means: dict[str, Tensor], effects: dict[str, Effect], layer: Layer
 ) -> dict[str, float]:
@@ -230,7 +222,9 @@ def _own(score: Tensor, candidate: Tensor, external: Tensor, seed: int) -> dict[
     """f's own memorization: candidates less points that neither encoder saw."""
     if not external.any() or score[external].isnan().all():
         return {}
-    draws = _mean_draws(score[candidate], seed) - _mean_draws(score[external], seed + 1)
+    draws = mean_draws(score[candidate], repeats=REPEATS, seed=seed) - mean_draws(
+        score[external], repeats=REPEATS, seed=seed + 1
+    )
     low, high = percentile_interval(draws)
     return {"layermem_own": _mean(score[candidate]) - _mean(score[external]), "own_low": low, "own_high": high}
 
@@ -245,7 +239,9 @@ def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, exter
         trained = job.membership[0]
         score = -align.mean(dim=0)
         if external.any():
-            draws = _mean_draws(-score[external], job.options.seed + 1) - _mean_draws(-score[trained], job.options.seed)
+            draws = mean_draws(-score[external], repeats=REPEATS, seed=job.options.seed + 1) - mean_draws(
+                -score[trained], repeats=REPEATS, seed=job.options.seed
+            )
             low, high = percentile_interval(draws)
             row = {"alignment_gap": _mean(score[trained]) - _mean(score[external]), "gap_low": low, "gap_high": high}
         candidate = trained

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memloc.errors import NonFiniteError, ShapeError
-from memloc.metrics._bootstrap import Z95, bootstrap_weights, percentile_interval
+from memloc.metrics._bootstrap import bootstrap_sums, bootstrap_weights, percentile_interval
 
 
 def sslmem(
@@ -152,13 +152,22 @@ def membership_effect(
         return Effect(nan, nan, nan, nan, 0, False, torch.full((repeats,), nan, dtype=torch.float64))
     relative = relative_alignment(align, seen.bool())
     encoders, points = align.shape
-    ones = torch.ones(1, points, dtype=torch.float64)
-    value = float(_effects(relative, seen, torch.ones(1, encoders, dtype=torch.float64), ones))
-    weights = bootstrap_weights(points, repeats, seed, strata=_patterns(seen))
-    runs = _run_weights(membership[:, split], repeats, seed)
-    draws = _effects(relative, seen, runs, weights)
+    everyone = torch.ones(encoders, dtype=torch.float64)
+    value = float(_effect(_sums(relative, seen, everyone).sum(dim=0)[None], torch.tensor([points]), everyone))
+    strata, runs = _patterns(seen), _run_weights(membership[:, split], repeats, seed)
+    if runs is None:
+        draws = _effect(
+            *bootstrap_sums(_sums(relative, seen, everyone), repeats=repeats, seed=seed, strata=strata), everyone
+        )
+    else:
+        each = []
+        for row, run in enumerate(runs):  # every repeat has its own weights of runs
+            columns = _sums(relative, seen, run)
+            sums, sizes = bootstrap_sums(columns, repeats=repeats, seed=seed, strata=strata, only=row)
+            each.append(_effect(sums, sizes, run))
+        draws = torch.cat(each)
     low, high = percentile_interval(draws)
-    return Effect(value, _clustered_error(relative, seen, value), low, high, points, len(runs) > 1, draws)
+    return Effect(value, _clustered_error(relative, seen, value), low, high, points, runs is not None, draws)
 
 
 def relative_alignment(
@@ -179,18 +188,24 @@ def relative_alignment(
     return torch.where(total == 0, 0.5, align / torch.where(total == 0, 1.0, total))
 
 
-def _effects(relative: Tensor, seen: Tensor, runs: Tensor, weights: Tensor) -> Tensor:
-    """Least-squares membership effects for (1 or repeat) weightings of encoders and (repeat) weightings of points."""
-    if len(runs) > 1:
-        rows = [_effects(relative, seen, runs[row : row + 1], weights[row : row + 1]) for row in range(len(weights))]
-        return torch.cat(rows)
-    run = runs[0][:, None] / runs[0].sum()
-    response = relative - (run * relative).sum(dim=0)
-    member = seen - (run * seen).sum(dim=0)
-    total = weights.sum(dim=1)
-    by_response, by_member = weights @ response.T, weights @ member.T  # (repeat, encoder)
-    covariance = weights @ (run * response * member).sum(dim=0) - (by_response * by_member) @ run[:, 0] / total
-    variance = weights @ (run * member**2).sum(dim=0) - by_member**2 @ run[:, 0] / total
+def _sums(relative: Tensor, seen: Tensor, run: Tensor) -> Tensor:
+    """What each point adds to the normal equations, with weights of runs: (point, 2 * encoder + 2).
+
+    Responses and memberships are taken net of the point's weighted mean, which removes the point effects.
+    """
+    share = (run / run.sum())[:, None]
+    response = relative - (share * relative).sum(dim=0)
+    member = seen - (share * seen).sum(dim=0)
+    products = torch.stack([(share * response * member).sum(dim=0), (share * member**2).sum(dim=0)])
+    return torch.cat([response, member, products]).T
+
+
+def _effect(sums: Tensor, points: Tensor, run: Tensor) -> Tensor:
+    """Least-squares membership effects from sums over points, (repeat, 2 * encoder + 2): encoder effects are partialled out."""
+    share, encoders = run / run.sum(), len(run)
+    by_response, by_member = sums[:, :encoders], sums[:, encoders : 2 * encoders]
+    covariance = sums[:, -2] - (by_response * by_member) @ share / points
+    variance = sums[:, -1] - by_member**2 @ share / points
     return -covariance / torch.where(variance > 1e-12, variance, torch.nan)
 
 
@@ -212,8 +227,8 @@ def _patterns(seen: Tensor) -> Tensor | None:
     return pattern if int(counts.min()) >= 2 else None
 
 
-def _run_weights(membership: Tensor, repeats: int, seed: int) -> Tensor:
-    """Multinomial weights of encoders: within sides where encoders share a training set, else over all; one row if too few."""
+def _run_weights(membership: Tensor, repeats: int, seed: int) -> Tensor | None:
+    """Multinomial weights of encoders: within sides where encoders share a training set, else over all; None if too few."""
     _, side, counts = membership.unique(dim=0, return_inverse=True, return_counts=True)
     encoders = len(membership)
     if int(counts.min()) >= 3:
@@ -221,13 +236,13 @@ def _run_weights(membership: Tensor, repeats: int, seed: int) -> Tensor:
     trained, untrained = membership.sum(dim=0), (~membership).sum(dim=0)
     if len(counts) == encoders and int(torch.minimum(trained, untrained).min()) >= 3:
         return bootstrap_weights(encoders, repeats, seed + 1)
-    return torch.ones(1, encoders, dtype=torch.float64)
+    return None
 
 
 def mean_interval(
     values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0
 ) -> tuple[float, float, float, float]:
-    """Mean, standard error and 95 % interval of a sample of points: bootstrap percentiles, normal beyond 20 000 points.
+    """Mean, standard error and bootstrap 95 % interval of a sample of points; NaN values are left out.
 
     >>> mean, se, low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
     >>> mean, round(se, 3), low < mean < high
@@ -236,10 +251,19 @@ def mean_interval(
     values = values[~values.isnan()].double()
     if not len(values):
         return (float("nan"),) * 4
-    mean = float(values.mean())
     se = float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
-    if len(values) > 20_000 or len(values) < 2:
-        return mean, se, mean - Z95 * se, mean + Z95 * se
-    weights = bootstrap_weights(len(values), repeats, seed)
-    low, high = percentile_interval(weights @ values / len(values))
-    return mean, se, low, high
+    low, high = percentile_interval(mean_draws(values, repeats=repeats, seed=seed))
+    return float(values.mean()), se, low, high
+
+
+def mean_draws(values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0) -> Float[Tensor, " repeat"]:
+    """Bootstrap means of a sample of points; equal seeds and numbers of points draw the same points, so differences pair up.
+
+    >>> mean_draws(torch.tensor([1.0, 1.0], dtype=torch.float64), repeats=3)
+    tensor([1., 1., 1.], dtype=torch.float64)
+    """
+    known = values[~values.isnan()].double()
+    if not len(known):
+        return torch.full((repeats,), torch.nan, dtype=torch.float64)
+    sums, sizes = bootstrap_sums(known[:, None], repeats=repeats, seed=seed)
+    return sums[:, 0] / sizes

@@ -1,0 +1,69 @@
+"""The demo's truth over seeds: python benchmarks/demo_truth.py OUT_FOLDER [SEED ...]
+
+Runs `memloc demo` for each seed (0, 1 and 2 by default), pools planted points among the other candidates, and writes
+benchmarks/demo_truth.json: trained against unseen per seed, planted pooled with its interval, calibrated LayerMem of every layer.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from memloc.cli._demo import FULL, run_demo
+from memloc.encoders import versions
+from memloc.metrics import auroc
+from memloc.progress import Console
+from memloc.results import write_json
+
+
+def main() -> None:
+    """Run the demos that are not there yet and summarize them."""
+    folder, seeds = Path(sys.argv[1]), [int(seed) for seed in sys.argv[2:]] or [0, 1, 2]
+    found, scores = {}, []
+    for seed in seeds:
+        began = time.monotonic()
+        audit = run_demo(FULL, folder / f"seed-{seed}", seed=seed, device="auto", progress=Console())
+        candidates = audit.points[audit.points["split"] == "candidate"].assign(seed=seed)
+        scores.append(candidates)
+        layers = audit.layers.set_index("layer")
+        found[str(seed)] = {
+            "seconds": time.monotonic() - began,
+            "trained_auroc": audit.record["truth"]["trained_auroc"],
+            "planted_auroc": audit.record["truth"]["planted_auroc"],
+            "calibrated": {
+                layer: [row["layermem_calibrated"], row["calibrated_low"], row["calibrated_high"]]
+                for layer, row in layers.iterrows()
+            },
+            "reliability_views": float(layers["reliability_views"].iloc[-1]),
+        }
+    pooled = pd.concat(scores)
+    planted = pooled["repeats"] > 1
+    result = {
+        "seeds": found,
+        "plan": vars(FULL),
+        "versions": versions(),
+        "planted": int(planted.sum()),
+        "others": int((~planted).sum()),
+    }
+    for column in ("sslmem", "sslmem_pairwise"):
+        result[f"pooled_planted_auroc_{column}"] = list(
+            auroc(
+                torch.tensor(pooled.loc[planted, column].to_numpy()),
+                torch.tensor(pooled.loc[~planted, column].to_numpy()),
+            )
+        )
+    write_json(Path(__file__).with_name("demo_truth.json"), result)
+    for seed, row in found.items():
+        print(seed, f"{row['seconds']:.0f} s", "trained", row["trained_auroc"], "planted", row["planted_auroc"])
+        print({layer: [round(value, 4) for value in values] for layer, values in row["calibrated"].items()})
+    print(
+        {key: value for key, value in result.items() if key.startswith("pooled")}, result["planted"], result["others"]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""All benchmarks (make bench): each prints ratios measured in one run, with machine and versions, as JSON.
+
+Usage: python benchmarks/run.py [NAME ...]    names: overhead published views memory training
+
+Every benchmark runs in a process of its own. `overhead`, `published`, `views` and `memory` use one core.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NAMES = ("overhead", "published", "views", "memory", "training")
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def images(count: int, side: int = 32, channels: int = 3):
+    import torch
+
+    return torch.randint(
+        0, 256, (count, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def pair():
+    import torch
+
+    from memloc.encoders import ResNet9
+
+    torch.manual_seed(0)
+    return ResNet9().eval(), ResNet9().eval()
+
+
+def timed(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def overhead() -> dict:
+    """(a) Audit of all taps with both metrics against the bare augmented forward passes of f and g."""
+    import torch
+
+    from memloc import Views
+    from memloc.engine import audit_shard, prepare
+
+    f, g = pair()
+    points = 256
+    job = prepare(f, g, images=images(points), splits=["candidate"] * 128 + ["external"] * 128, views=Views(n=16))
+    size = job.options.batch_size
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for start in range(0, points, size):
+                rows = slice(start, start + size)
+                drawn = job.views.draw(job.images.pixels[rows], job.images.ids[rows]).flatten(0, 1)
+                inputs = job.encoders[0].prepare(drawn)
+                f(inputs)
+                g(inputs)
+
+    def whole() -> None:
+        audit_shard(job, slice(0, points))
+
+    bare(), whole()
+    ratios, seconds = [], []
+    for _ in range(5):
+        base, ours = timed(bare), timed(whole)
+        ratios.append(ours / base)
+        seconds.append(ours)
+    return {
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "bound": 1.15,
+        "points_per_second": points / statistics.median(seconds),
+        "layers": len(job.layers),
+        "batch_points": size,
+        "views": 16,
+    }
+
+
+def published() -> dict:
+    """(b) Against the published procedure on the same ten taps: batch size 1, one layer per run.
+
+    Written from its description: for each layer, a run over the images that encodes five (original, view) pairs with f and g
+    for LayerMem, and a run that encodes ten views with f for UnitMem; torchvision's transforms one image at a time. Ours is
+    one pass of ten plain views for all layers. Both in float32 on one core; the encoder has plain convolutions in both.
+    """
+    import torch
+    from torch import nn
+
+    from memloc import Views
+    from memloc.encoders._resnet9 import MapConv2d
+    from memloc.engine import audit_shard, prepare
+
+    f, g = pair()
+    for net in (f, g):
+        for part in net.modules():
+            if isinstance(part, MapConv2d):
+                part.forward = nn.Conv2d.forward.__get__(part)  # type: ignore[method-assign]
+    transform = per_image_transform()
+    taps = [
+        "conv1.act",
+        "conv2_0.act",
+        "conv2_1.act",
+        "conv2_2.act",
+        "res2",
+        "conv3.act",
+        "conv4_0.act",
+        "conv4_1.act",
+        "conv4_2.act",
+        "res6",
+    ]
+    few = images(3)
+    pictures = [to_picture(image) for image in few]
+    caught = {}
+
+    def hooked(net, tap):
+        return dict(net.named_modules())[tap].register_forward_hook(lambda _m, _i, out: caught.__setitem__("out", out))
+
+    def represent(net, image):
+        net(image)
+        return nn.functional.normalize(caught["out"].flatten(1), dim=1)
+
+    def to_tensor(picture):
+        import numpy as np
+
+        return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255
+
+    def theirs() -> None:
+        with torch.no_grad():
+            for tap in taps:
+                for net in (f, g):
+                    handle = hooked(net, tap)
+                    for picture in pictures:
+                        distance = 0.0
+                        for _ in range(5):
+                            one, two = represent(net, to_tensor(picture)), represent(net, to_tensor(transform(picture)))
+                            distance += float((one - two).norm())
+                    handle.remove()
+                handle = hooked(f, tap)
+                for picture in pictures:
+                    for _ in range(10):
+                        f(to_tensor(transform(picture)))
+                        caught["out"].mean(dim=(2, 3))
+                handle.remove()
+
+    count = 128
+    splits = ["candidate"] * 64 + ["external"] * 64
+    job = prepare(f, g, images=images(count), splits=splits, views=Views(n=10, sampling="independent"), layers=taps)
+    theirs(), audit_shard(job, slice(0, 32))
+    ratios = [(timed(theirs) / len(few)) / (timed(lambda: audit_shard(job, slice(0, count))) / count) for _ in range(3)]
+    return {"ratio": statistics.median(ratios), "ratios": ratios, "bound": 60}
+
+
+def views() -> dict:
+    """(c) Views per second at 32x32x3 with the normal policy, on one core."""
+    import torch
+
+    from memloc import Views
+
+    recipe, pictures, ids = Views("normal", n=16), images(64), torch.arange(64)
+    recipe.draw(pictures, ids)
+    rates = [64 * 16 / timed(lambda: recipe.draw(pictures, ids)) for _ in range(30)]
+    return {"views_per_second": statistics.median(rates), "best": max(rates), "bound": 8000}
+
+
+def memory() -> dict:
+    """(d) Peak memory of an audit at 1 000 and 10 000 points, the images and the tables aside."""
+    found = {}
+    for points in (1000, 10_000):
+        code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+torch.set_num_threads(1)
+import run
+from memloc import Views, audit
+f, g = run.pair()
+pictures = run.images({points})
+splits = (["candidate"] * 4 + ["independent"] * 4 + ["external"] * 2) * ({points} // 10)
+result = audit(f, g, images=pictures, splits=splits, views=Views(n=4))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+tables = sum(getattr(result, name).memory_usage(deep=True).sum() for name in ("points", "point_layers", "layers", "units", "thumbnails"))
+print(peak - pictures.numel() - int(tables), peak, int(tables), pictures.numel())
+"""
+        numbers = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        found[points] = dict(
+            zip(
+                ("peak_less_images_and_tables_mb", "peak_mb", "tables_mb", "images_mb"),
+                (int(number) / 1e6 for number in numbers),
+                strict=True,
+            )
+        )
+    more = found[10_000]["peak_less_images_and_tables_mb"] - found[1000]["peak_less_images_and_tables_mb"]
+    return {"more_mb": more, "bound": 60, **{f"at_{points}": values for points, values in found.items()}}
+
+
+def training() -> dict:
+    """(e) SimCLR images per second against a loop that augments one image at a time in two data-loader workers.
+
+    The same encoder, head, loss, optimizer, batch size and precision; both may use both cores.
+    """
+    import tempfile
+
+    import torch
+    from torch.utils.data import DataLoader
+
+    from memloc.encoders import has_bfloat16, load_encoder
+    from memloc.pretrain import TrainSpec, nt_xent, projection_head, train_encoder
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    count, batch, device = 1024, 128, torch.device("cpu")
+    pictures = images(count)
+    rates = {"ours": [], "theirs": []}
+    for _ in range(2):
+        encoder, lines = load_encoder("resnet9", mean=[0.5] * 3, std=[0.25] * 3), []
+        with tempfile.TemporaryDirectory() as folder:
+            train_encoder(
+                encoder,
+                pictures,
+                torch.arange(count),
+                TrainSpec(epochs=2, batch_size=batch),
+                seed=0,
+                device=device,
+                checkpoint=Path(folder) / "c.pt",
+                log=lines.append,
+            )
+        rates["ours"].append(lines[-1]["images_per_second"])
+        encoder = load_encoder("resnet9", mean=[0.5] * 3, std=[0.25] * 3)
+        module, head = encoder.module.to(memory_format=torch.channels_last).train(), projection_head(256)
+        optimizer = torch.optim.AdamW([*module.parameters(), *head.parameters()], lr=1e-3, fused=True)
+        loader = DataLoader(TwoViews(pictures), batch_size=batch, shuffle=True, num_workers=2, persistent_workers=True)
+        for epoch in range(2):
+            began = time.perf_counter()
+            for first, second, rows in loader:
+                with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(device)):
+                    projected = head(module(encoder.prepare(torch.cat([first, second])))).float()
+                left, right = projected.chunk(2)
+                loss = nt_xent(left, right, rows)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            if epoch:
+                rates["theirs"].append(count / (time.perf_counter() - began))
+        del loader
+    return {"ratio": max(rates["ours"]) / max(rates["theirs"]), "bound": 1.5, "images_per_second": rates}
+
+
+class TwoViews:
+    """A dataset that augments one image at a time, as training scripts do."""
+
+    def __init__(self, pictures) -> None:
+        self.pictures = [to_picture(image) for image in pictures]
+        self.transform = per_image_transform()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, row: int):
+        from torchvision.transforms.v2 import functional
+
+        one, two = (functional.pil_to_tensor(self.transform(self.pictures[row])).float() / 255 for _ in range(2))
+        return one, two, row
+
+
+def to_picture(image):
+    from PIL import Image
+
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def per_image_transform():
+    """The normal policy in torchvision, from the optional environment (make bench installs it)."""
+    import torch
+
+    optional = os.environ.get("MEMLOC_OPTIONAL", str(Path(__file__).parents[1] / ".optional"))
+    if optional not in sys.path:
+        sys.path.insert(0, optional)
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        globals()["_library"] = library
+    from torchvision.transforms import v2
+
+    jitter = v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8)
+    return v2.Compose([v2.RandomResizedCrop(32), v2.RandomHorizontalFlip(0.5), jitter, v2.RandomGrayscale(0.2)])
+
+
+def main() -> None:
+    """Run the named benchmarks, print them, and keep them in results.json."""
+    if len(sys.argv) == 3 and sys.argv[1] == "--one":
+        import torch
+
+        torch.set_num_threads(1)
+        print(json.dumps(globals()[sys.argv[2]]()))
+        return
+    from memloc.encoders import versions
+
+    stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for name in sys.argv[1:] or NAMES:
+        done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        stored[name] = json.loads(done.stdout.splitlines()[-1])
+        print(json.dumps({name: stored[name]}), flush=True)
+    stored["versions"] = versions()
+    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
