@@ -62,7 +62,7 @@ def test_sentences_follow_the_figures(found):
     assert "90 % of comparisons (95 % interval 85 % to 95 %" in good[0]
     assert "at least 20 % of them stand out" in good[0]
     assert good[1].startswith(
-        "It sits in conv2, head and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1 cannot"
+        "Memorization shows in conv2, head and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1 cannot"
     )
     assert good[2].startswith("Points may be ranked (reliability over views 0.90, over runs 0.80")
     for column, value, text in (
@@ -219,7 +219,7 @@ def test_clicking_through_it(found, browser, tmp_path):
     heads = many("#layer-table thead th")
     column = next(number for number, head in enumerate(heads) if "Mem" in head.text and "Layer" in head.text)
     one(f"#layer-table thead th:nth-child({column + 1}) button").click()
-    shown = [row.find_element(By.TAG_NAME, "th").text for row in many("#layer-table tbody tr")]
+    shown = [row.get_attribute("data-layer") for row in many("#layer-table tbody tr")]
     assert shown == found.layers.sort_values("layermem", ascending=False)["layer"].tolist()
     # filtering and ordering points
     assert len(many("#gallery .card")) == 20

@@ -25,7 +25,7 @@ def summarize(audit: Audit) -> dict[str, Any]:
     layers = audit.layers.sort_values("order")
     band = _band(audit)
     return {
-        "title": f"What {audit.record.get('encoder', 'the encoder')} memorized",
+        "title": f"What encoder {audit.record.get('encoder', '')} memorized",
         "mode": audit.record.get("mode", "pair"),
         "answer": _answer(audit, layers),
         "truth": audit.record.get("truth"),
@@ -99,7 +99,9 @@ def _where(layers: pd.DataFrame) -> str:
         return f"In no layer is the {name} distinguishable from 0."
     peak = clear.loc[clear[figure].idxmax()]
     rest = [row["layer"] for _, row in layers.iterrows() if row[low] <= 0]
-    text = f"It sits in {_listed(clear['layer'].tolist())}, most in {peak['layer']} ({name} {peak[figure]:.3f}, 95 % interval {peak[low]:.3f} to {peak[high]:.3f})"
+    figures = f"({name} {peak[figure]:.3f}, 95 % interval {peak[low]:.3f} to {peak[high]:.3f})"
+    where = f"{_listed(clear['layer'].tolist())}, most in {peak['layer']}" if len(clear) > 1 else peak["layer"]
+    text = f"Memorization shows in {where} {figures}"
     return f"{text}; {_listed(rest)} cannot be told from 0." if rest else f"{text}."
 
 
