@@ -34,10 +34,11 @@ class DemoPlan:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     policy: str = "normal"
+    batch_size: int = 62
 
 
-FULL = DemoPlan(candidates=30, planted=14, repeats=4, external=400, epochs=800, runs=1, views=64)
-QUICK = replace(FULL, epochs=60, views=16, external=200)
+FULL = DemoPlan(candidates=26, planted=14, repeats=8, external=300, epochs=560, runs=1, views=32)
+QUICK = replace(FULL, epochs=60, views=16, external=150)
 
 
 def demo(
@@ -82,7 +83,7 @@ def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any
     external = replace(external, ids=external.ids + len(everything))
     spec = TrainSpec(
         epochs=plan.epochs, candidates=plan.candidates, independents=plan.candidates, shared=0, plant=plan.planted, repeats=plan.repeats,
-        runs=plan.runs, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=256, seed=seed, device=device,
+        runs=plan.runs, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=plan.batch_size, seed=seed, device=device,
     )  # fmt: skip
     run = train(images, spec, external=external, out=out / "run", progress=progress)
     known = concatenate(images, external)

@@ -15,7 +15,7 @@ Distance = Literal["l2", "l1", "cosine", "angular"]
 Pairs = Literal["all", "cross"]
 DISTANCES: tuple[Distance, ...] = ("l2", "l1", "cosine", "angular")
 
-_CLOSE = 2e-3  # squared distances below it are taken again from differences: the Gram matrix rounds at about 3e-7
+_CLOSE = 2e-3  # squared distances below it are taken again from centred views: the Gram matrix rounds at about 3e-7
 
 
 def view_distances(
@@ -117,7 +117,7 @@ def _flatten_features(representations: Tensor) -> Tensor:
 
 
 def _squared_distances(flat: Tensor, *, unit: bool) -> Tensor:
-    """Squared Euclidean distances, one matrix product per point; close pairs are taken from differences instead."""
+    """Squared Euclidean distances, one matrix product per point; where views are close, of their differences from the mean."""
     gram = torch.bmm(flat, flat.transpose(1, 2))
     square = gram.diagonal(dim1=1, dim2=2)
     scale = square.clamp_min(0).sqrt().clamp_min(1e-12).reciprocal() if unit else torch.ones_like(square)
@@ -129,5 +129,10 @@ def _squared_distances(flat: Tensor, *, unit: bool) -> Tensor:
     squared[:, views, views] = 0.0
     if len(close):
         rows = flat[close] * scale[close][:, :, None]
-        squared[close] = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
+        rows = rows - rows.mean(dim=1, keepdim=True)
+        gram = torch.bmm(rows, rows.transpose(1, 2))
+        square = gram.diagonal(dim1=1, dim2=2)
+        exact = square[:, :, None] + square[:, None, :] - 2 * gram
+        exact[:, views, views] = 0.0
+        squared[close] = exact
     return squared.clamp_min_(0.0)
