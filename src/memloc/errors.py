@@ -51,6 +51,12 @@ class NonFiniteError(MemlocError, ValueError):
     """Weights, activations or scores hold NaN or Inf."""
 
 
+class TrainingError(MemlocError, RuntimeError):
+    """Training stopped: a worker ended early, or the loss is no longer finite."""
+
+    exit_code = 1
+
+
 class ResultsError(MemlocError, ValueError):
     """A results folder is missing files, of another version or of another spec."""
 

@@ -112,7 +112,10 @@ def test_dry_run_promises_and_writes_nothing(place):
     assert plan["memory_mb"] > 0
     assert not (place / "never").exists()
     done = run(place, "train", "train.npz", "--out", "never", "--dry-run", "--json")
-    assert json.loads(done.stdout)["splits"] == {"shared": 48, "candidate": 6, "independent": 6}
+    plan = json.loads(done.stdout)
+    assert plan["splits"] == {"shared": 48, "candidate": 6, "independent": 6}
+    assert plan["seconds"] > 0
+    assert json.loads(run(place, "demo", "--quick", "--dry-run", "--json").stdout)["training"]["seconds"] > 0
     assert not (place / "never").exists()
 
 
@@ -166,6 +169,13 @@ def test_exports(place):
         (["audit", "nowhere", "--out", "x"], 2, "'nowhere' holds no run"),
         (["audit", "--out", "x"], 2, "there is nothing to audit"),
         (["audit", "run", "--f", "resnet9", "--out", "x"], 2, "which already says which encoders"),
+        (["audit", "run", "--size", "9", "--out", "x"], 2, "--size is given beside the run"),
+        (
+            ["audit", "--f", "resnet9", "--data", "train.npz", "--fail-above", "0.1", "--out", "x"],
+            2,
+            "no figure to look at",
+        ),
+        (["train", "train.npz", "--policy", "weka", "--out", "x"], 2, "no view policy 'weka'"),
         (["audit", "run", "--out", "x", "--layers", "conv9"], 2, "has no layer 'conv9'"),
         (["audit", "run", "--out", "x", "--views", "many"], 2, "n is 'many' views"),
         (["audit", "run", "--out", "x", "--policy", "norml"], 2, "no view policy 'norml'"),
@@ -270,4 +280,45 @@ def test_ctrl_c_exits_130_and_resumes(place, command):
     assert not list(folder.glob("*.partial"))
     assert not (folder / "audit.json").exists()
     done = run(place, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_runs_trained_from_arrays_keep_labels_and_names(place):
+    code = """
+import memloc, torch
+from dataclasses import replace
+images = memloc.open_images("sample:train").take(torch.arange(40))
+memloc.train_pair(images, epochs=1, candidates=8, batch_size=16, out="from-python")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=place, check=True)
+    done = run(place, "audit", "from-python", "--out", "from-python-found", "--views", "2")
+    assert done.returncode == 0, done.stderr
+    points = pd.read_parquet(place / "from-python-found/points.parquet")
+    assert points["name"].str.startswith("sample:train[").all()
+    assert (points["label"] >= 0).all()
+
+
+def test_folders_with_the_same_layout_and_other_shapes(place):
+    for name, seed in (("left", 0), ("right", 9)):
+        (place / name / "cat").mkdir(parents=True)
+        for number in range(8):
+            pixels = np.random.default_rng(seed + number).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / name / f"cat/{number}.png")
+    done = run(
+        place,
+        "train",
+        "left",
+        "--external",
+        "right",
+        "--out",
+        "oblong",
+        "--epochs",
+        "1",
+        "--candidates",
+        "2",
+        "--batch-size",
+        "8",
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(place, "audit", "../" + place.name + "/oblong", "--out", "oblong-found", "--views", "2")
     assert done.returncode == 0, done.stderr

@@ -169,10 +169,55 @@ def test_datasets_and_arrays():
 def test_concatenation_keeps_ids_apart(folder):
     rows = as_images(np.zeros((3, 4, 4), np.uint8))
     assert concatenate(rows, rows).ids.tolist() == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(DataError, match="share point ids"):
-        concatenate(open_images(folder), open_images(folder))
+    same_paths = concatenate(open_images(folder), open_images(folder))
+    assert len(same_paths.ids.unique()) == 8
+    assert torch.equal(concatenate(open_images(folder), open_images(folder)).ids, same_paths.ids)
     with pytest.raises(DataError, match="cannot be audited together"):
         concatenate(rows, open_images(folder))
+
+
+def test_concatenation_matches_classes_by_name():
+    one = as_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1])
+    two = as_images(np.ones((2, 4, 4, 3), np.uint8), labels=[0, 0])
+    from dataclasses import replace
+
+    both = concatenate(replace(one, class_names=("cat", "dog")), replace(two, class_names=("dog",)))
+    assert both.labels.tolist() == [0, 1, 1, 1]
+    assert both.class_names == ("cat", "dog")
+    assert both.pixels.shape == (4, 3, 4, 4)
+    unlabelled = concatenate(replace(one, class_names=("cat", "dog")), as_images(np.ones((1, 4, 4), np.uint8)))
+    assert unlabelled.labels.tolist() == [0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": np.zeros((3, 8, 4, 4), np.uint8)}, "channels last"),
+        ({"images": np.zeros((0, 4, 4), np.uint8)}, "at least one"),
+        ({"images": np.zeros((3, 4, 4), np.uint8), "labels": np.zeros(2)}, "2 labels for 3 images"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path, content, message):
+    np.savez(tmp_path / "set.npz", **content)
+    with pytest.raises(DataError, match=message):
+        open_images(tmp_path / "set.npz")
+
+
+def test_labels_may_be_text_or_missing(tmp_path):
+    import io
+
+    import pandas as pd
+
+    np.savez(tmp_path / "set.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.array(["dog", "cat", "dog"]))
+    images = open_images(tmp_path / "set.npz")
+    assert (images.labels.tolist(), images.class_names) == ([1, 0, 1], ("cat", "dog"))
+    content = io.BytesIO()
+    Image.fromarray(ramp()).save(content, "PNG")
+    pd.DataFrame({"image": [content.getvalue(), None, content.getvalue()], "label": [7, 7, None]}).to_parquet(
+        tmp_path / "set.parquet"
+    )
+    images = open_images(tmp_path / "set.parquet", max_bad=1)
+    assert (images.labels.tolist(), images.class_names, len(images.skipped)) == ([0, -1], ("7",), 1)
 
 
 def test_fingerprint_ignores_order_and_sees_content():

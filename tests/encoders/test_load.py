@@ -160,3 +160,15 @@ def test_dense_product_on_small_maps_is_the_convolution(side):
     upstream = torch.randn_like(found)
     gradients = [torch.autograd.grad(out, (x, layer.weight, layer.bias), upstream) for out in (found, expected)]
     assert all(torch.allclose(one, two, atol=1e-12) for one, two in zip(*gradients, strict=True))
+
+
+def test_a_checkpoint_cannot_name_code_to_run(tmp_path):
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    save_weights(tmp_path / "w.safetensors", ResNet9(), {"encoder": f"{tmp_path}/evil.py:build"})
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_encoder(tmp_path / "w.safetensors")
+    assert not ran.exists()
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    with pytest.raises(CheckpointError):
+        read_weights(tmp_path / "text.pt")

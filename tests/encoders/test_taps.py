@@ -123,3 +123,29 @@ def test_nan_weights_are_refused(tiny):
     net.conv2.weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match=r"NaN or Inf in 'conv2.weight'"):
         load_encoder(net)
+
+
+def test_a_residual_block_is_read_where_its_tensors_go():
+    """A shortcut convolution hangs on its block's input, and the last convolution is not read after the residual sum."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.norm1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+            self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+            self.down, self.norm3, self.relu = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+
+        def forward(self, x):
+            main = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+            return self.relu(main + self.norm3(self.down(x)))
+
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), Block(), nn.Conv2d(4, 5, 3))
+    rows = {row.name: row for row in find_layers(net, "auto", (3, 12, 12))}
+    assert rows["2.conv1"].read_at == "2.relu#0"
+    assert rows["2.conv2"].read_at == "2.norm2"
+    assert (rows["2.down"].read_at, rows["2.down"].predecessor, rows["2.down"].kind) == (
+        "2.norm3",
+        "0",
+        "convolution (branch)",
+    )
+    assert rows["3"].predecessor == "2.conv2"

@@ -1,7 +1,5 @@
 """The audit: laws, equality with a slow loop, modes, resuming, and messages."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -297,12 +295,10 @@ def test_the_users_modules_are_left_as_they_were(pair, gray, four_splits):
 def test_warnings_reach_the_record(pair, gray, four_splits):
     images = gray.copy()
     images[39] = images[0]
-    found = audit(*pair, images=images, splits=four_splits, views=VIEWS)
+    with pytest.warns(memloc.MemlocWarning, match="identical copies"):
+        found = audit(*pair, images=images, splits=four_splits, views=VIEWS)
     assert any("identical copies, such as 0 and 39" in text for text in found.warnings)
     assert any("augmentation that TinyNet was trained with is unknown" in text for text in found.warnings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        audit(*pair, images=gray, splits=four_splits, views=VIEWS)
 
 
 def test_peak_memory_does_not_grow_with_points(tiny):
@@ -363,3 +359,49 @@ def test_more_messages(pair, gray, tiny):
 
     with pytest.raises(NonFiniteError, match="layer 'output' of Explodes gives NaN or Inf"):
         audit(Explodes(), images=gray, views=VIEWS)
+
+
+def test_labels_and_names_are_part_of_what_is_audited(pair, gray, four_splits, tmp_path):
+    audit(*pair, images=gray, splits=four_splits, views=VIEWS, out=tmp_path / "a")
+    with pytest.raises(ResultsError, match="described"):
+        audit(*pair, images=gray, labels=[0, 1] * 20, splits=four_splits, views=VIEWS, out=tmp_path / "a")
+
+
+def test_class_numbers_may_be_large(pair, gray):
+    small = audit(pair[0], images=gray, labels=np.arange(40) % 3, views=VIEWS)
+    large = audit(pair[0], images=gray, labels=np.array([5, 70, 10**9])[np.arange(40) % 3], views=VIEWS)
+    assert small.units["classmem"].equals(large.units["classmem"])
+    assert set(large.units["class"]) <= {5, 70, 10**9}
+
+
+def test_copies_in_other_training_sets_of_an_ensemble_are_found(gray, tiny):
+    images = gray.copy()
+    images[39] = images[0]
+    seen = torch.rand(4, 40, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[0, :], seen[1, :], seen[3, 39] = True, False, ~seen[3, 0]
+    with pytest.warns(memloc.MemlocWarning, match="different training sets"):
+        audit(encoders=[tiny(seed) for seed in range(4)], membership=seen, images=images, views=VIEWS)
+
+
+def test_median_control_is_a_median_too(pair, gray, four_splits):
+    found = audit(*pair, images=gray, splits=four_splits, views=VIEWS, rest="median")
+    splits = ["candidate" if split == "shared" else split for split in four_splits]
+    members = [row for row, split in enumerate(splits) if split == "candidate"]
+    assert len(members) > 10  # more members than external points, so a seeded sample of them is compared
+    assert not np.allclose(found.layers["unitmem_equal_mean"], found.layers["unitmem_mean"])
+
+
+def test_more_mistakes_before_work_starts(pair, gray, tiny):
+    from memloc.encoders import ResNet9
+
+    rgb = np.zeros((10, 32, 32, 3), np.uint8)
+    with pytest.raises(EncoderError, match="1 channels"):
+        audit(ResNet9(1), images=rgb)
+    with pytest.raises(SpecError, match="there are no encoders"):
+        audit([], images=gray)
+    with pytest.raises(DataError, match="there is 1 candidate"):
+        audit(*pair, images=gray, splits=["candidate"] + ["independent"] * 39)
+    with pytest.raises(DataError, match="was trained on 0 of the points"):
+        audit(encoders=[tiny(0), tiny(1)], membership=np.stack([np.zeros(40), np.ones(40)]), images=gray)
+    with pytest.raises(SpecError, match="Pass --views 16"):
+        audit(pair[0], images=gray, views=Views(n="auto"))

@@ -102,3 +102,17 @@ def test_bootstrap_weights_are_shared_and_stratified():
     strata = torch.tensor([0] * 4 + [1] * 6)
     weights = bootstrap_weights(10, 20, strata=strata)
     assert weights[:, :4].sum(1).unique().tolist() == [4.0]
+
+
+def test_run_reliability_keeps_paired_runs_together():
+    """Paired runs share a disturbance per run; splitting twins would turn it against itself."""
+    target = torch.zeros(8, 1, dtype=torch.bool).expand(8, 400).clone()
+    target[:4] = True
+    points = 0.1 * normal(400, seed=1)
+    disturbance = 0.3 * torch.stack([normal(400, seed=20 + run) for run in range(4)]).repeat(2, 1)
+    align = 2 + disturbance + 0.05 * torch.stack([normal(400, seed=10 + run) for run in range(8)])
+    align[:4] -= points
+    together = run_reliability(align, target, ~target, paired=True).value
+    apart = run_reliability(align, target, ~target).value
+    assert together > 0.6
+    assert apart < together - 0.3

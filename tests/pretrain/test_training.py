@@ -211,7 +211,10 @@ def test_a_folder_of_other_settings_is_refused_and_replaced(tmp_path):
         ({"temprature": 1}, "Nearest: 'temperature'"),
         ({"candidates": 40}, "do not fit 60 images"),
         ({"independents": 9, "candidates": 8}, "--unpaired"),
-        ({"plant": 9, "candidates": 8}, "9 planted points do not fit 8"),
+        ({"plant": 9, "repeats": 2, "candidates": 8}, "9 planted points do not fit 8"),
+        ({"plant": 4}, "how often to show them"),
+        ({"plant": -1}, "plant is -1"),
+        ({"policy": "weka"}, "Nearest: 'weak'"),
         ({"precision": "int8"}, "no precision 'int8'"),
         ({"warmup": 1.5}, "Expected a share"),
         ({"ensemble": 4, "candidates": 4}, "an ensemble has no pairs"),
@@ -228,3 +231,19 @@ def test_overwriting_a_foreign_folder_is_never_done(tmp_path):
     with pytest.raises(ResultsError):
         train_run(images(), TrainSpec(**SMALL), out=tmp_path / "keep", overwrite=True)
     assert (tmp_path / "keep/file").exists()
+
+
+def test_dropout_is_reproducible():
+    class Dropping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 8, 3)
+            self.drop = torch.nn.Dropout(0.5)
+
+        def forward(self, x):
+            return self.drop(torch.relu(self.conv(x))).mean(dim=(2, 3))
+
+    state = torch.random.get_rng_state()
+    one, two = (train_pair(images(), encoder=Dropping(), **{**SMALL, "epochs": 1}) for _ in range(2))
+    assert torch.equal(one.f.module.conv.weight, two.f.module.conv.weight)
+    assert torch.equal(state, torch.random.get_rng_state())

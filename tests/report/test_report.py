@@ -204,6 +204,13 @@ def test_clicking_through_it(found, browser, tmp_path):
     names = found.points.set_index("point")["name"]
     assert text("#detail-points figcaption").startswith(names[top["point"]])
     assert many("#detail-points img[alt^='image ']")
+    assert "middle 90 % of external points" in text("#detail-band")
+    # from a point to its units, and to their layer
+    card = next(card for card in many("#gallery .card") if card.find_elements(By.CSS_SELECTOR, "details"))
+    browser.execute_script("arguments[0].open = true", card.find_element(By.TAG_NAME, "details"))
+    chip = card.find_element(By.CSS_SELECTOR, ".chip-button")
+    browser.execute_script("arguments[0].click()", chip)
+    assert text("#detail-name") == chip.get_attribute("data-layer")
     # by keyboard
     one("#layer-table tr[data-layer=conv2]").send_keys(Keys.ENTER)
     assert text("#detail-name") == "conv2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 Encoders = Annotated[
     list[str] | None, typer.Option(help="resnet9, file.py:factory or a .safetensors file; repeat for more runs.")
 ]
+
+
+_GATES = (("layermem_calibrated", "calibrated_low"), ("layermem_own", "own_low"), ("alignment_gap", "gap_low"))
 
 
 def audit(
@@ -56,7 +60,9 @@ def audit(
     thumbnails: Annotated[bool, typer.Option(help="Keep small pictures for the report.")] = True,
     fail_above: Annotated[
         float | None,
-        typer.Option(help="Exit with 3 if a layer's calibrated LayerMem (or alignment gap) surely exceeds this."),
+        typer.Option(
+            help="Exit with 3 if a layer's calibrated LayerMem (else LayerMem above external points, else alignment gap) surely exceeds this."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of bootstrap and sampling.")] = 0,
     device: Device = "auto",
@@ -79,17 +85,11 @@ def audit(
     }
     settings["layers"] = "auto" if not layers else layers[0] if len(layers) == 1 else layers
     if run is not None:
-        clash = [
-            flag
-            for flag, value in {
-                "--f": f,
-                "--g": g,
-                "--data": data,
-                "--independent": independent,
-                "--shared": shared,
-            }.items()
-            if value
-        ]
+        given = {
+            "--f": f, "--g": g, "--data": data, "--independent": independent, "--shared": shared, "--size": size, "--mean": mean, "--std": std,
+            "--f-weights": f_weights, "--g-weights": g_weights,
+        }  # fmt: skip
+        clash = [flag for flag, value in given.items() if value is not None]
         if clash:
             raise SpecError(
                 f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to audit. Expected one or the other. Leave {clash[0]} out."
@@ -117,6 +117,12 @@ def audit(
         patch=patch,
     )
     job = prepare(**arguments, views=recipe, **settings)
+    comparable = {"pair": ("independent", "external"), "alone": ("external",), "ensemble": ("candidate",)}[job.mode]
+    if fail_above is not None and not any((job.split == split).any() for split in comparable):
+        raise SpecError(
+            f"--fail-above has no figure to look at: there are no {' or '.join(comparable)} points. Expected some, to compare candidates "
+            f"with. Pass --{comparable[-1]} DATA."
+        )
     if dry_run:
         cost = plan_cost(job)
         common.emit(as_json, cost, "\n".join(f"{key}: {value}" for key, value in cost.items()))
@@ -144,10 +150,8 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
     from memloc.report import summarize, write_report
 
     path = write_report(result, out / "report.html")
-    figure, low = (
-        ("layermem_calibrated", "calibrated_low")
-        if result.layers["layermem_calibrated"].notna().any()
-        else ("alignment_gap", "gap_low")
+    figure, low = next(
+        (pair for pair in _GATES if pair[0] in result.layers and result.layers[pair[0]].notna().any()), _GATES[0]
     )
     worst = float(result.layers[low].max()) if low in result.layers else float("nan")
     layers = result.layers[["layer", *(name for name in (figure, low) if name in result.layers)]].to_dict("records")
@@ -164,10 +168,6 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
     common.emit(as_json, found, "\n".join([*answer, f"report: {path}"]))
     if fail_above is None:
         return 0
-    if worst != worst:
-        raise SpecError(
-            "--fail-above needs calibrated LayerMem or an alignment gap, and there is neither. Expected independent or external points. Pass --independent or --external."
-        )
     if worst > fail_above:
         common.say(f"gate failed: the lower bound of {figure} reaches {worst:.4f}, above {fail_above}")
         return 3
@@ -182,11 +182,13 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
 
     run = load_run(folder)
     record, points = run.record, run.points
-    if record["data"] is None:
+    if (folder / "images.npz").is_file():
         import numpy as np
 
         with np.load(folder / "images.npz") as stored:
-            images = as_images(stored["images"], points=points["point"].tolist())
+            labels = points["label"].tolist() if "label" in points else None
+            images = as_images(stored["images"], points=points["point"].tolist(), labels=labels)
+        images = replace(images, names=tuple(points["name"]), class_names=tuple(record["class_names"]))
     else:
         max_bad = max(max_bad, len(record["skipped"]))
         images = open_images(record["data"], size=record["size"], max_bad=max_bad)
@@ -200,7 +202,7 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
     if external is not None:
         others = open_images(external, size=record["size"], max_bad=max_bad)
         splits += ["external"] * len(others)
-        images = concatenate(images, others)
+        images = concatenate(images, others, namespace="more")
     extra: dict[str, Any] = {"run": str(folder), "training": record["spec"]}
     if (points["repeats"] > 1).any():
         extra["repeats"] = dict(zip(points["point"].tolist(), points["repeats"].tolist(), strict=True))
@@ -212,7 +214,7 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
         seen[:, : len(points)] = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
         arguments |= {"encoders": list(run.encoders.values()), "membership": seen}
     else:
-        arguments |= {"f": run.side("f"), "g": run.side("g")}
+        arguments |= {"f": run.side("f"), "g": run.side("g"), "paired": not record["spec"]["unpaired"]}
     return arguments, record["augmentation"], extra
 
 
@@ -229,7 +231,7 @@ def _from_flags(
         if where is not None:
             opened = open_images(where, size=size, max_bad=max_bad)
             splits += [split] * len(opened)
-            images = opened if images is None else concatenate(images, opened)
+            images = opened if images is None else concatenate(images, opened, namespace=split)
     assert images is not None, "candidates were checked"
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
     loaded: dict[str, list[Any]] = {"f": [], "g": []}

@@ -33,7 +33,9 @@ def settings_from(context: typer.Context, path: Path | None) -> Path | None:
         raise SpecError(
             f"{path} is no valid TOML ({problem}). Expected lines such as: epochs = 100. Correct it."
         ) from problem
-    known = {str(parameter.name): parameter for parameter in context.command.params}
+    known = {str(parameter.name) for parameter in context.command.params}
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    values = {("as_json" if key == "json" else key): value for key, value in values.items()}
     for key in values:
         if key not in known:
             raise SpecError(

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._train import Device, Json, Overwrite
+from memloc.cli._train import Device, DryRun, Json, Overwrite
 
 if TYPE_CHECKING:
+    from memloc.data import Images
+    from memloc.pretrain import TrainSpec
     from memloc.results import Audit
 
 
@@ -37,7 +39,7 @@ class DemoPlan:
     batch_size: int = 62
 
 
-FULL = DemoPlan(candidates=26, planted=14, repeats=8, external=300, epochs=560, runs=1, views=32)
+FULL = DemoPlan(candidates=26, planted=16, repeats=8, external=300, epochs=520, runs=1, views=32)
 QUICK = replace(FULL, epochs=60, views=16, external=150)
 
 
@@ -48,6 +50,7 @@ def demo(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of images, splits, weights and views.")] = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -55,6 +58,13 @@ def demo(
     from memloc.report import summarize, write_report
 
     plan = QUICK if quick else FULL
+    if dry_run:
+        from memloc.pretrain import train_cost
+
+        images, external, spec = demo_inputs(plan, seed=seed, device=device)
+        found = {"training": train_cost(images, spec), "points": len(images) + len(external), "views": plan.views}
+        common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
+        return
     result = run_demo(plan, out, seed=seed, device=device, progress=common.progress(as_json), overwrite=overwrite)
     path = write_report(result, out / "report.html")
     truth, answer = result.record["truth"], summarize(result)["answer"]
@@ -65,26 +75,35 @@ def demo(
     )
 
 
-def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any, overwrite: bool = False) -> Audit:
-    """Train, audit and compare with the truth; the finished audit lies in `out`."""
+def demo_inputs(plan: DemoPlan, *, seed: int, device: str) -> tuple[Images, Images, TrainSpec]:
+    """The images to train on, the images never seen, and how to train."""
     import torch
 
-    from memloc.data import concatenate, open_images
-    from memloc.engine import prepare, run_job
-    from memloc.pretrain import TrainSpec, train
-    from memloc.results import claim_folder
-    from memloc.views import Views
+    from memloc.data import open_images
+    from memloc.pretrain import TrainSpec
 
-    claim_folder(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite)
     generator = torch.Generator().manual_seed(seed)
     everything, unseen = open_images("sample:train"), open_images("sample:test")
     images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * plan.candidates].sort().values)
     external = unseen.take(torch.randperm(len(unseen), generator=generator)[: plan.external].sort().values)
     external = replace(external, ids=external.ids + len(everything))
     spec = TrainSpec(
-        epochs=plan.epochs, candidates=plan.candidates, independents=plan.candidates, shared=0, plant=plan.planted, repeats=plan.repeats,
-        runs=plan.runs, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=plan.batch_size, seed=seed, device=device,
+        epochs=plan.epochs, candidates=plan.candidates, independents=plan.candidates, shared=0, plant=plan.planted, repeats=plan.repeats, runs=plan.runs,
+        learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=plan.batch_size, seed=seed, device=device,
     )  # fmt: skip
+    return images, external, spec
+
+
+def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any, overwrite: bool = False) -> Audit:
+    """Train, audit and compare with the truth; the finished audit lies in `out`."""
+    from memloc.data import concatenate
+    from memloc.engine import prepare, run_job
+    from memloc.pretrain import train
+    from memloc.results import claim_folder
+    from memloc.views import Views
+
+    claim_folder(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite)
+    images, external, spec = demo_inputs(plan, seed=seed, device=device)
     run = train(images, spec, external=external, out=out / "run", progress=progress)
     known = concatenate(images, external)
     job = prepare(

@@ -63,7 +63,7 @@ def train(
 ) -> None:
     """Train f and its reference g (or an ensemble) with a self-supervised objective, ready for memloc audit."""
     from memloc.data import concatenate, open_images
-    from memloc.pretrain import TrainSpec, make_plan, slots
+    from memloc.pretrain import TrainSpec, train_cost
     from memloc.pretrain import train as train_run
 
     spec = TrainSpec(
@@ -75,19 +75,8 @@ def train(
     images = open_images(data, size=size, max_bad=max_bad)
     others = None if external is None else open_images(external, size=size, max_bad=max_bad)
     if dry_run:
-        plan = make_plan(
-            images if others is None else concatenate(images, others), spec, 0 if others is None else len(others)
-        )
-        each = {name: len(slots(plan, name)[0]) for name in plan.encoders}
-        found = {
-            "encoders": plan.encoders,
-            "splits": plan.points["split"].value_counts().to_dict(),
-            "images_per_epoch": each,
-            "forward_passes": 2 * epochs * sum(each.values()),
-        }
-        found["memory_mb"] = round(
-            images.pixels.numel() / 2**20 * 2 + batch_size * 2 * images.pixels[0].numel() * 4 * 60 / 2**20
-        )
+        everything = images if others is None else concatenate(images, others)
+        found = train_cost(everything, spec, 0 if others is None else len(others))
         common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return
     run = train_run(images, spec, external=others, out=out, progress=common.progress(as_json), overwrite=overwrite)

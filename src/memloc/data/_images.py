@@ -13,6 +13,8 @@ from torch import Tensor
 
 from memloc.errors import DataError, ShapeError
 
+_ROWS = 1 << 40  # ids below it are rows, above it hashes of paths
+
 
 @dataclass(frozen=True)
 class Images:
@@ -25,7 +27,7 @@ class Images:
         labels: class number per point, -1 where unknown; None without labels.
         class_names: name of each class number.
         skipped: files that could not be read, with the reason.
-        source: what to pass to `open_images` to get them again; None for arrays.
+        source, size: what to pass to `open_images` to get them again; a source of None for arrays.
 
     >>> images = as_images(np.zeros((3, 28, 28), np.uint8))
     >>> len(images), images.pixels.shape, images.names
@@ -39,15 +41,16 @@ class Images:
     class_names: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     source: str | None = None
+    size: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: Tensor) -> Images:
-        """Some of the images, in the order of `rows`."""
+        """Some of the images, in the order of `rows`; they have no source of their own."""
         names = tuple(self.names[row] for row in rows.tolist())
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=self.pixels[rows], ids=self.ids[rows], names=names, labels=labels)
+        return replace(self, pixels=self.pixels[rows], ids=self.ids[rows], names=names, labels=labels, source=None)
 
     def rows_of(self, points: Tensor) -> Tensor:
         """The row of each point id.
@@ -71,6 +74,12 @@ class Images:
         flat = self.pixels.contiguous().numpy().reshape(len(self), -1)
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in flat)
         return np.frombuffer(digests, dtype="<i8")
+
+    def described(self) -> str:
+        """A hash of names, labels and class names, with the ids they belong to."""
+        labels = [-1] * len(self) if self.labels is None else self.labels.tolist()
+        rows = sorted(zip(self.ids.tolist(), self.names, labels, strict=True))
+        return hashlib.blake2b(repr((rows, self.class_names, self.labels is None)).encode(), digest_size=8).hexdigest()
 
     def fingerprint(self) -> str:
         """A hash of all pixels and ids, whatever their order."""
@@ -128,31 +137,61 @@ def as_images(
     return images
 
 
-def concatenate(first: Images, second: Images) -> Images:
-    """Both sets of images as one; row ids of the second continue after the first, ids of paths stay as they are.
+def concatenate(first: Images, second: Images, *, namespace: str = "external") -> Images:
+    """Both sets of images as one.
+
+    Row ids of the second continue after those of the first. Ids of paths stay, unless both sets use the same relative paths:
+    then the second's are made of `namespace` and the path. Gray images beside RGB ones are repeated to three channels, classes
+    are matched by name, and labels that one set lacks are -1.
 
     >>> both = concatenate(as_images(np.zeros((2, 8, 8), np.uint8)), as_images(np.zeros((1, 8, 8), np.uint8)))
     >>> both.ids.tolist()
     [0, 1, 2]
     """
-    if first.pixels.shape[1:] != second.pixels.shape[1:]:
+    if first.pixels.shape[2:] != second.pixels.shape[2:]:
         raise DataError(
-            f"images of {_extent(first)} and of {_extent(second)} cannot be audited together. Expected one shape. "
+            f"images of {_extent(first)} and of {_extent(second)} cannot be audited together. Expected one size. "
             "Pass --size to bring both to one size."
         )
+    channels = max(first.pixels.shape[1], second.pixels.shape[1])
+    pixels = torch.cat([each.pixels.expand(-1, channels, -1, -1) for each in (first, second)])
     ids = second.ids
-    if torch.equal(ids, torch.arange(len(ids))) and torch.equal(first.ids, torch.arange(len(first))):
-        ids = ids + len(first)
     if len(torch.cat([first.ids, ids]).unique()) != len(first) + len(second):
-        raise DataError(
-            "the two sets of images share point ids, so they hold the same files. Expected different images, such as a "
-            "training set and a test set. Pass another --external."
-        )
-    labels = None if first.labels is None or second.labels is None else torch.cat([first.labels, second.labels])
+        if int(first.ids.max()) < _ROWS and int(ids.max()) < _ROWS:  # rows, not hashes of paths
+            ids = ids + int(first.ids.max()) + 1
+        else:
+            ids = torch.tensor([name_id(f"{namespace}/{name}") for name in second.names])
+    class_names = tuple(dict.fromkeys(first.class_names + second.class_names))
+    labels = None
+    if first.labels is not None or second.labels is not None:
+        labels = torch.cat([_matched(each, class_names) for each in (first, second)])
     return Images(
-        torch.cat([first.pixels, second.pixels]), torch.cat([first.ids, ids]), first.names + second.names, labels,
-        first.class_names or second.class_names, first.skipped + second.skipped,
-    )  # fmt: skip
+        pixels,
+        torch.cat([first.ids, ids]),
+        first.names + second.names,
+        labels,
+        class_names,
+        first.skipped + second.skipped,
+    )
+
+
+def name_id(name: str) -> int:
+    """The id of an image file: 62 bits of a hash of its path relative to the folder.
+
+    >>> name_id("cat/1.png") == name_id("cat/1.png") != name_id("cat/2.png")
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 2
+
+
+def _matched(images: Images, class_names: tuple[str, ...]) -> Tensor:
+    """Labels by the class names of both sets; -1 where there are none."""
+    if images.labels is None:
+        return torch.full((len(images),), -1)
+    if not images.class_names:
+        return images.labels
+    number = torch.tensor([class_names.index(name) for name in images.class_names] + [-1])
+    return number[images.labels]
 
 
 def _extent(images: Images) -> str:

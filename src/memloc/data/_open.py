@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import warnings
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from memloc.data._images import Images
+from memloc.data._images import Images, name_id
 from memloc.errors import DataError, DataNotFoundError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -51,9 +50,9 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
                 "Check the path, or try: memloc demo"
             )
         if path.is_dir():
-            return replace(_open_folder(path, size, max_bad), source=text)
+            return replace(_open_folder(path, size, max_bad), source=_source(text), size=size)
         if path.suffix == ".parquet":
-            return replace(_open_parquet(path, size, max_bad), source=text)
+            return replace(_open_parquet(path, size, max_bad), source=_source(text), size=size)
         if path.suffix == ".npz":
             images = _open_npz(path)
         elif "idx3-ubyte" in path.name or "idx3" in path.suffix:
@@ -66,7 +65,12 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
     if size is not None and tuple(images.pixels.shape[2:]) != (size, size):
         pictures = [Image.fromarray(_to_array(pixels)) for pixels in images.pixels]
         images = replace(images, pixels=torch.stack([_to_tensor(_fitted(picture, size, text)) for picture in pictures]))
-    return replace(images, source=text)
+    return replace(images, source=_source(text), size=size)
+
+
+def _source(text: str) -> str:
+    """What opens the same images from any folder."""
+    return text if text.startswith("sample:") else str(Path(text).expanduser().resolve())
 
 
 def _to_array(pixels: torch.Tensor) -> np.ndarray:
@@ -86,12 +90,43 @@ def _numbered(
     pixels: np.ndarray, labels: np.ndarray | None, *, prefix: str, class_names: tuple[str, ...] = ()
 ) -> Images:
     """Images that are rows of an array (N, H, W) or (N, H, W, C)."""
+    if len(pixels) == 0 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)):
+        raise DataError(
+            f"{prefix} holds images of shape {pixels.shape}. Expected at least one, as (N, H, W) or (N, H, W, C) with 1 or 3 "
+            "channels last. Move the axis of channels before saving."
+        )
     array = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
-    numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    if numbers is not None and not class_names:
-        class_names = tuple(str(number) for number in range(int(numbers.max()) + 1))
+    numbers = None
+    if labels is not None:
+        numbers, class_names = _labels(labels, len(pixels), prefix, class_names)
     names = tuple(f"{prefix}[{row}]" for row in range(len(array)))
     return Images(torch.from_numpy(np.ascontiguousarray(array)), torch.arange(len(array)), names, numbers, class_names)
+
+
+def _labels(
+    labels: np.ndarray, count: int, prefix: str, class_names: tuple[str, ...] = ()
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Class numbers from 0 and their names, from numbers or text; missing ones are -1."""
+    values = np.asarray(labels).reshape(-1)
+    if len(values) != count:
+        raise DataError(
+            f"{prefix} has {len(values)} labels for {count} images. Expected one per image. Save as many of both."
+        )
+    if class_names:
+        return torch.from_numpy(values.astype(np.int64)), class_names
+    missing = np.array(
+        [value is None or value != value or (isinstance(value, (int, np.integer)) and value < 0) for value in values]
+    )
+    known = np.array(
+        [str(int(value)) if isinstance(value, (int, float, np.number)) else str(value) for value in values[~missing]]
+    )
+    names = sorted(
+        set(known.tolist()), key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)
+    )
+    number = {name: place for place, name in enumerate(names)}
+    found = np.full(count, -1, dtype=np.int64)
+    found[~missing] = [number[name] for name in known]
+    return torch.from_numpy(found), tuple(names)
 
 
 def _open_idx(path: Path) -> Images:
@@ -153,8 +188,11 @@ def _open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
     ]
     kept, pixels, skipped = _decode(encoded, size, max_bad, str(path))
     label = next((name for name in ("label", "labels", "fine_label") if name in table.column_names), None)
-    labels = torch.tensor(table.column(label).to_numpy())[kept].long() if label else None
-    names = tuple(str(number) for number in range(int(labels.max()) + 1)) if labels is not None else ()
+    labels: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
+    if label:
+        values = np.array(table.column(label).to_pylist(), dtype=object)[kept]
+        labels, names = _labels(values, len(kept), path.name)
     return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)
 
 
@@ -174,21 +212,12 @@ def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
         if classes
         else None
     )
-    ids = torch.tensor([path_id(names[row]) for row in kept])
+    ids = torch.tensor([name_id(names[row]) for row in kept])
     return Images(pixels, ids, tuple(names[row] for row in kept), labels, tuple(classes), skipped)
 
 
-def path_id(name: str) -> int:
-    """The id of an image file: 62 bits of a hash of its path relative to the folder.
-
-    >>> path_id("cat/1.png") == path_id("cat/1.png") != path_id("cat/2.png")
-    True
-    """
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 2
-
-
 def _decode(
-    encoded: list[tuple[str, Path | bytes]], size: int | None, max_bad: int, where: str
+    encoded: list[tuple[str, Path | bytes | None]], size: int | None, max_bad: int, where: str
 ) -> tuple[list[int], torch.Tensor, tuple[tuple[str, str], ...]]:
     """Decode every image: rows kept, pixels, and what was skipped."""
     pictures: list[torch.Tensor] = []
@@ -232,12 +261,14 @@ def _decode(
     return kept, torch.stack(pictures), tuple(skipped)
 
 
-def read_picture(content: Path | bytes) -> Image.Image:
+def read_picture(content: Path | bytes | None) -> Image.Image:
     """Decode one image as 8-bit RGB: first frame, upright by its EXIF orientation, transparency over white, 16 bits scaled.
 
     Raises:
         OSError: truncated, empty or no image.
     """
+    if content is None:
+        raise OSError("no bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a palette with transparency given as bytes; converted below
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:

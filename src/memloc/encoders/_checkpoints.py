@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} holds Python objects that would run code when loaded, so it was not opened. Expected tensors alone. "
             "Save them with: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         ) from problem
-    except (RuntimeError, OSError, EOFError, ValueError) as problem:
+    except Exception as problem:  # torch.load raises whatever the bytes lead it to
         raise CheckpointError(
             f"{path} is no complete PyTorch checkpoint ({problem}). Expected one. Save it again."
         ) from problem

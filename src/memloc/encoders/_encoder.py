@@ -148,6 +148,11 @@ def _build(encoder: str | Path | nn.Module) -> tuple[nn.Module, str, dict[str, s
                 f"{text} does not say which architecture it holds. Expected a file that memloc wrote. "
                 "Name the architecture and pass the file as weights, for instance: --f resnet9 --f-weights FILE"
             )
+        if metadata["encoder"] not in BUILT_IN:
+            raise CheckpointError(
+                f"{text} names the architecture {metadata['encoder']!r}, which is not built in; loading it could run code. Expected "
+                f"one of {', '.join(BUILT_IN)}. Name the architecture yourself: --f {metadata['encoder']} --f-weights {text}"
+            )
         module, _, _ = _build(metadata["encoder"])
         load_weights(module, tensors, name=text)
         return module, Path(text).stem, metadata

@@ -14,6 +14,7 @@ from memloc.encoders._resnet9 import ResNet9, Sum
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
 
 OUTPUT = "output"
+BRANCH = " (branch)"
 _ACTIVATIONS = (
     nn.ReLU,
     nn.ReLU6,
@@ -64,6 +65,8 @@ class _Call:
     address: str
     module: nn.Module
     shape: tuple[int, ...]
+    took: Tensor | None = None  # the very tensor it was called with, to see what follows what
+    gave: Tensor | None = None
 
 
 def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[int, int, int]) -> tuple[Layer, ...]:
@@ -83,7 +86,11 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
     calls = _trace(module, shape)
     if isinstance(request, str) and request in ("auto", "fine"):
         layers = _chain(module, calls)
-        layers = layers if request == "fine" else [layer for layer in layers if layer.main or layer.kind == OUTPUT]
+        layers = (
+            layers
+            if request == "fine"
+            else [layer for layer in layers if layer.main or layer.kind == OUTPUT or layer.kind.endswith(BRANCH)]
+        )
         return tuple(replace(layer, order=order) for order, layer in enumerate(layers))
     wanted = [request] if isinstance(request, str) else list(request)
     chosen = _named(module, calls, wanted)
@@ -96,11 +103,12 @@ def _trace(module: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
     handles = []
 
     def record(name: str) -> Any:
-        def hook(called: nn.Module, _inputs: object, output: object) -> None:
+        def hook(called: nn.Module, inputs: object, output: object) -> None:
             tensor = as_tensor(output)
             number = counts[name] = counts.get(name, -1) + 1
             if tensor is not None:
-                calls.append(_Call(f"{name}#{number}" if number else name, called, tuple(tensor.shape)))
+                address = f"{name}#{number}" if number else name
+                calls.append(_Call(address, called, tuple(tensor.shape), as_tensor(inputs), tensor))
 
         return hook
 
@@ -139,26 +147,37 @@ def as_tensor(output: object) -> Tensor | None:
 
 
 def _chain(module: nn.Module, calls: list[_Call]) -> list[Layer]:
-    """Main chain in call order, each weighted layer read after the norm and activation that follow it at once."""
+    """Main chain in call order, each weighted layer read after the norm and activation that take its very output."""
     leaves = [call for call in calls if not list(call.module.children()) and call.address]
     builtin = isinstance(module, ResNet9)
     layers: list[Layer] = []
     previous: str | None = None
+    before: list[tuple[Tensor | None, str | None]] = []  # inputs of weighted layers so far, and what came before each
     for place, call in enumerate(leaves):
         if isinstance(call.module, _WEIGHTED) and len(call.shape) in (2, 3, 4):
             end = place
             extras = []
             for kinds in (_NORMS, _ACTIVATIONS):
-                if end + 1 < len(leaves) and isinstance(leaves[end + 1].module, kinds):
+                if (
+                    end + 1 < len(leaves)
+                    and isinstance(leaves[end + 1].module, kinds)
+                    and leaves[end + 1].took is leaves[end].gave
+                ):
                     extras.append(leaves[end])
                     end += 1
             kind = "linear" if isinstance(call.module, nn.Linear) else "convolution"
             read = leaves[end]
             name = call.address.removesuffix(".conv") if builtin else call.address
-            layers.append(
-                Layer(name, read.address, 0, kind, previous, _units(call), not isinstance(read.module, _NON_NEGATIVE))
-            )
-            previous = name
+            signed = not isinstance(read.module, _NON_NEGATIVE)
+            branch = next((pair for pair in before if pair[0] is call.took), None)
+            if branch is None:
+                layers.append(Layer(name, read.address, 0, kind, previous, _units(call), signed))
+                before.append((call.took, previous))
+                previous = name
+            else:  # a shortcut: it takes what an earlier layer took, and nothing on the main chain follows it
+                layers.append(
+                    Layer(name, read.address, 0, f"{kind}{BRANCH}", branch[1], _units(call), signed, main=False)
+                )
             for extra in extras:
                 extra_kind = "batch-norm" if isinstance(extra.module, _NORMS) else "before batch-norm"
                 extra_name = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from memloc.engine._finalize import finalize
 from memloc.engine._job import Job, Options, plan_job
 from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._thumbnails import thumbnails
-from memloc.errors import SpecError, nearest
+from memloc.errors import MemlocWarning, SpecError, nearest
 from memloc.metrics import reliability, sslmem
 from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, Audit, claim_folder, conform, replacing, spec_hash
@@ -50,6 +52,7 @@ def audit(
     device: str = "auto",
     dtype: str = "float32",
     seed: int = 0,
+    paired: bool = False,
     out: str | Path | None = None,
     progress: Report = silent,
     overwrite: bool = False,
@@ -70,6 +73,7 @@ def audit(
         batch_size: points per batch; chosen by image size by default.
         dtype: "float32", "float64", or "bfloat16" (autocast).
         seed: of bootstrap and sampling only.
+        paired: whether f[0] and g[0] were trained in a pair, and so on, as `train_pair(runs=...)` does; they are then resampled together.
         out: folder for the tables and audit.json, which an interrupted audit resumes from.
         progress: called with what is going on, points done and points in all.
         options: distance, rest, signed, shard_size, thumbnails; see Options.
@@ -87,15 +91,17 @@ def audit(
     """
     job = prepare(
         f, g, images=images, points=points, splits=splits, labels=labels, encoders=encoders, membership=membership, layers=layers,
-        views=views or Views(), batch_size=batch_size, device=device, dtype=dtype, seed=seed, **options,
+        views=views or Views(), batch_size=batch_size, device=device, dtype=dtype, seed=seed, paired=paired, **options,
     )  # fmt: skip
+    for text in job.found:
+        warnings.warn(text, MemlocWarning, stacklevel=2)
     return run_job(job, out=out, progress=progress, overwrite=overwrite)
 
 
 def prepare(
     f: Any = None, g: Any = None, *, images: object, points: Any = None, splits: Sequence[str] | None = None, labels: Any = None,
     encoders: Any = None, membership: Any = None, layers: str | Sequence[str] = "auto", views: Views, batch_size: int | None = None,
-    device: str = "auto", dtype: str = "float32", seed: int = 0, **options: Any,
+    device: str = "auto", dtype: str = "float32", seed: int = 0, paired: bool = False, **options: Any,
 ) -> Job:  # fmt: skip
     """Everything that is checked before an audit starts; arguments as in `audit`."""
     unknown = set(options) - set(Options.__dataclass_fields__)
@@ -123,7 +129,13 @@ def prepare(
     batch = max(1, min(256, budget // (views_count * shape[1] * shape[2]))) if batch_size is None else batch_size
     chosen = Options(batch_size=batch, dtype=dtype, seed=seed, **options)  # type: ignore[arg-type]
     seen = None if membership is None else torch.as_tensor(membership)
-    return plan_job(*loaded, images=known, splits=splits, membership=seen, views=views, options=chosen, device=target)
+    if views.n == "auto" and g is None and encoders is None:
+        raise SpecError(
+            "views are 'auto' for one encoder without a reference. Expected a number, since points then have no score to be reliable. Pass --views 16."
+        )
+    return plan_job(
+        *loaded, paired=paired, images=known, splits=splits, membership=seen, views=views, options=chosen, device=target
+    )
 
 
 def run_job(
@@ -147,15 +159,13 @@ def run_job(
             if out is not None
             else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         )
-        if (folder / "audit.json").is_file():
-            return Audit.load(folder)
         work = folder / ".shards"
+        if (folder / "audit.json").is_file():
+            shutil.rmtree(work, ignore_errors=True)
+            return Audit.load(folder)
         work.mkdir(exist_ok=True)
-        places = [next(encoder.module.parameters(), torch.empty(0)).device for encoder in job.encoders]
-        try:
-            for encoder in job.encoders:
-                encoder.module.to(job.device)
-            job = _with_view_count(job, work, progress)
+        with _on_device(job):
+            job, pilot = _with_view_count(job, progress)
             states = []
             for number, shard in enumerate(job.shards):
                 progress("scoring points", shard.start, len(job.images))
@@ -164,9 +174,6 @@ def run_job(
                     _save_shard(path, audit_shard(job, shard))
                 states.append(_load_shard(path))
             progress("scoring points", len(job.images), len(job.images))
-        finally:
-            for encoder, place in zip(job.encoders, places, strict=True):
-                encoder.module.to(place)
         scored = time.monotonic() - began
         tables = finalize(job, fold(states), sorted(work.glob("*.npy")))
         tables = _with_repeats(tables, extra)
@@ -175,16 +182,16 @@ def run_job(
             if job.options.thumbnails
             else pd.DataFrame({"point": pd.Series(dtype="int64"), "png": pd.Series(dtype=object)})
         )
-        record = _record(job, spec, scored, time.monotonic() - began) | {
-            key: value for key, value in (extra or {}).items() if key != "repeats"
-        }
+        record = (
+            _record(job, spec, scored, time.monotonic() - began)
+            | ({"pilot": pilot} if pilot else {})
+            | {key: value for key, value in (extra or {}).items() if key != "repeats"}
+        )
         tables = {name: conform(name, table) for name, table in {**tables, "thumbnails": pictures}.items()}
         result = Audit(**tables, record=record)
         if out is not None:
             result.save(folder)
-            for path in work.iterdir():
-                path.unlink()
-            work.rmdir()
+            shutil.rmtree(work)
         return result
 
 
@@ -199,7 +206,7 @@ def fold(states: list[ShardState]) -> ShardState:
 def job_spec(job: Job) -> dict[str, Any]:
     """What decides the figures of a job, as text and numbers; the same spec gives the same tables."""
     return {
-        "mode": job.mode, "f_count": job.f_count, "views": asdict(job.views), "options": asdict(job.options),
+        "schema": SCHEMA_VERSION, "mode": job.mode, "f_count": job.f_count, "paired": job.paired, "described": job.images.described(), "views": asdict(job.views), "options": asdict(job.options),
         "device": job.device.type, "layers": [[layer.name, layer.read_at] for layer in job.layers],
         "encoders": [fingerprint(encoder.module) for encoder in job.encoders],
         "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
@@ -214,9 +221,10 @@ def plan_cost(job: Job) -> dict[str, Any]:
     views = max(AUTO_COUNTS) if job.views.n == "auto" else int(job.views.n)
     trial = replace(job, views=replace(job.views, n=views))
     rows = slice(0, min(job.options.batch_size, len(job.images)))
-    audit_shard(trial, rows)
-    began = time.monotonic()
-    audit_shard(trial, rows)
+    with _on_device(trial):
+        audit_shard(trial, rows)
+        began = time.monotonic()
+        audit_shard(trial, rows)
     seconds = (time.monotonic() - began) * len(job.images) / (rows.stop - rows.start)
     tables = len(job.images) * (len(job.layers) * (3 * len(job.encoders) + 8) + 16) * 8
     batch = (
@@ -227,6 +235,19 @@ def plan_cost(job: Job) -> dict[str, Any]:
         "layers": len(job.layers), "forward_passes": len(job.images) * views * len(job.encoders), "shards": len(job.shards),
         "seconds": round(seconds, 1), "memory_mb": round((tables + batch + job.images.pixels.numel()) / 2**20),
     }  # fmt: skip
+
+
+@contextmanager
+def _on_device(job: Job) -> Iterator[None]:
+    """The job's encoders on its device, then back where they were."""
+    places = [next(encoder.module.parameters(), torch.empty(0)).device for encoder in job.encoders]
+    try:
+        for encoder in job.encoders:
+            encoder.module.to(job.device)
+        yield
+    finally:
+        for encoder, place in zip(job.encoders, places, strict=True):
+            encoder.module.to(place)
 
 
 def _of_dtype(encoder: Encoder, dtype: torch.dtype) -> Encoder:
@@ -241,12 +262,10 @@ def _listed(side: Any) -> list[Any]:
     return [] if side is None else list(side) if isinstance(side, (list, tuple)) else [side]
 
 
-def _with_view_count(job: Job, work: Path, progress: Report) -> Job:
+def _with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
     """Resolve n="auto": the fewest views at which the output's score has a reliability of .8 on a pilot of candidates."""
     if job.views.n != "auto":
-        return job
-    if job.mode == "alone":
-        return replace(job, views=replace(job.views, n=16))
+        return job, {}
     candidates = np.flatnonzero(job.split == "candidate")
     rows = np.sort(np.random.default_rng([job.options.seed, 4]).permutation(candidates)[:PILOT_POINTS])
     progress("choosing the number of views", 0, 1)
@@ -254,7 +273,7 @@ def _with_view_count(job: Job, work: Path, progress: Report) -> Job:
     layers = (job.layers[-1],)
     encoders = tuple(replace(encoder, layers=layers) for encoder in job.encoders)
     groups = {"trained": torch.zeros(len(rows), dtype=torch.bool)}
-    chosen = max(AUTO_COUNTS)
+    chosen, found = max(AUTO_COUNTS), {}
     for count in AUTO_COUNTS:
         pilot = replace(
             job, encoders=encoders, images=job.images.take(index), split=job.split[rows], membership=job.membership[:, index], groups=groups,
@@ -271,11 +290,15 @@ def _with_view_count(job: Job, work: Path, progress: Report) -> Job:
             )
             for number in (0, 1)
         ]
-        if reliability(scores[0], scores[1]) >= PILOT_RELIABILITY:
+        found[str(count)] = reliability(scores[0], scores[1])
+        if found[str(count)] >= PILOT_RELIABILITY:
             chosen = count
             break
+    else:
+        text = f"Even {chosen} views give the output's scores a reliability of {found[str(chosen)]:.2f} on {len(rows)} candidates, below {PILOT_RELIABILITY}."
+        job = replace(job, found=(*job.found, text))
     progress("choosing the number of views", 1, 1)
-    return replace(job, views=replace(job.views, n=chosen))
+    return replace(job, views=replace(job.views, n=chosen)), {"points": len(rows), "reliability": found}
 
 
 def _with_repeats(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None) -> dict[str, pd.DataFrame]:

@@ -18,6 +18,7 @@ from memloc.errors import NonFiniteError
 from memloc.metrics import (
     Effect,
     auroc,
+    bootstrap_sums,
     class_contrast,
     contrast,
     empirical_p_values,
@@ -33,6 +34,7 @@ from memloc.metrics import (
     relative_alignment,
     reliability,
     run_reliability,
+    run_weights,
     sslmem,
     sslmem_range,
 )
@@ -57,7 +59,7 @@ def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> dict[str, p
     return {
         "points": points,
         "point_layers": _point_layers(job, scores),
-        "layers": _layers(job, state, scores, units),
+        "layers": _layers(job, state, scores, units, blocks),
         "units": units,
     }
 
@@ -125,6 +127,10 @@ def _run_variance(job: Job, align: Tensor) -> Tensor:
         return total
     means = [(align * side).sum(dim=1) / side.sum(dim=1) for side in (f, g)]
     whole = means[0] + means[1]
+    if job.paired:  # f's and g's runs vary together
+        scale = torch.where(whole > 0, 2 / whole.clamp_min(1e-300) ** 2, 0.0)[:, None]
+        influence = scale * (means[0][:, None] * align[:, job.f_count :] - means[1][:, None] * align[:, : job.f_count])
+        return influence.var(dim=1) / job.f_count
     for side, other, mean in ((f, means[1], means[0]), (g, means[0], means[1])):
         count = side.sum(dim=1)
         variance = (((align - mean[:, None]) ** 2) * side).sum(dim=1) / (count - 1) / count
@@ -147,20 +153,26 @@ def _point_layers(job: Job, scores: _Scores) -> pd.DataFrame:
     )
 
 
-def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -> pd.DataFrame:
+def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, blocks: Sequence[Path]) -> pd.DataFrame:
     candidate, external = (torch.from_numpy(job.split == name) for name in ("candidate", "external"))
     rows: list[dict[str, Any]] = []
+    start = 0
     effects: dict[str, Effect] = {}
     means: dict[str, Tensor] = {}
     for number, layer in enumerate(job.layers):
         score, align = scores.score[:, number], scores.align[:, number].T
-        mean, se, low, high = mean_interval(score[candidate], repeats=REPEATS, seed=job.options.seed)
+        mean, se, _, _ = mean_interval(score[candidate], repeats=REPEATS, seed=job.options.seed)
         effects[layer.name] = _effect(job, align)
-        means[layer.name] = mean_draws(score[candidate], repeats=REPEATS, seed=job.options.seed)
+        means[layer.name] = _score_draws(job, align, candidate)
+        low, high = percentile_interval(means[layer.name])
         before = layer.predecessor if layer.predecessor in effects else None
         runs = (
             run_reliability(
-                align[:, candidate], job.target[:, candidate], job.reference[:, candidate], seed=job.options.seed
+                align[:, candidate],
+                job.target[:, candidate],
+                job.reference[:, candidate],
+                paired=job.paired,
+                seed=job.options.seed,
             )
             if job.mode != "alone"
             else None
@@ -176,6 +188,7 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -
             member = torch.from_numpy(job.split == split)
             if member.any():
                 row[f"layermem_{split}"] = _mean(score[member])
+                row[f"{split}_low"], row[f"{split}_high"] = percentile_interval(_score_draws(job, align, member))
         effect = effects[layer.name]
         row |= {
             "layermem_calibrated": effect.value,
@@ -183,11 +196,13 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -
             "calibrated_low": effect.low,
             "calibrated_high": effect.high,
         }
-        row |= _own(score, candidate, external, job.options.seed)
+        row |= _own(job, score, align, candidate, external, means[layer.name])
         row |= _deltas(rows, before, row, means, effects, layer)
         row |= _separation(job, score, align, candidate, external)
         row |= _extremes(scores.half[candidate, number])
-        row |= _unit_summary(job, state, layer, units[units["layer"] == layer.name])
+        of_layer = units[units["layer"] == layer.name]
+        row |= _unit_summary(job, state, layer, of_layer, blocks, slice(start, start + len(of_layer)))
+        start += len(of_layer)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -196,7 +211,27 @@ def _effect(job: Job, align: Tensor) -> Effect:
     """The calibrated figure; NaN for f alone and where no independent points stand beside the candidates."""
     if job.mode == "alone" or (job.mode == "pair" and not (job.split == "independent").any()):
         return Effect(_NAN, _NAN, _NAN, _NAN, 0, False, torch.full((REPEATS,), torch.nan, dtype=torch.float64))
-    return membership_effect(align, job.membership, repeats=REPEATS, seed=job.options.seed)
+    return membership_effect(align, job.membership, paired=job.paired, repeats=REPEATS, seed=job.options.seed)
+
+
+def _score_draws(job: Job, align: Tensor, member: Tensor) -> Tensor:
+    """Bootstrap means of SSLMem' over some points, and over runs where there are three or more a side: (repeat,).
+
+    Layers and groups of points with equal numbers draw the same samples.
+    """
+    seed, f, g = job.options.seed, align[: job.f_count, member], align[job.f_count :, member]
+    runs = run_weights(job.membership, REPEATS, seed, paired=job.paired) if job.mode == "pair" else None
+    if runs is None or not member.any():
+        target, reference = job.target[:, member].double(), job.reference[:, member].double()
+        means = [(align[:, member] * side).sum(dim=0) / side.sum(dim=0) for side in (target, reference)]
+        return mean_draws(sslmem(*means), repeats=REPEATS, seed=seed)
+    draws = []
+    for row, run in enumerate(runs):
+        of_f, of_g = run[: job.f_count], run[job.f_count :]
+        score = sslmem(of_f @ f / of_f.sum(), of_g @ g / of_g.sum())
+        sums, sizes = bootstrap_sums(score[:, None], repeats=REPEATS, seed=seed, only=row)
+        draws.append(sums[0, 0] / sizes[0])
+    return torch.stack(draws)
 
 
 def _deltas(
@@ -218,14 +253,13 @@ def _deltas(
     return dict(zip(names, values, strict=True))
 
 
-def _own(score: Tensor, candidate: Tensor, external: Tensor, seed: int) -> dict[str, float]:
+def _own(
+    job: Job, score: Tensor, align: Tensor, candidate: Tensor, external: Tensor, draws: Tensor
+) -> dict[str, float]:
     """f's own memorization: candidates less points that neither encoder saw."""
     if not external.any() or score[external].isnan().all():
         return {}
-    draws = mean_draws(score[candidate], repeats=REPEATS, seed=seed) - mean_draws(
-        score[external], repeats=REPEATS, seed=seed + 1
-    )
-    low, high = percentile_interval(draws)
+    low, high = percentile_interval(draws - _score_draws(job, align, external))
     return {"layermem_own": _mean(score[candidate]) - _mean(score[external]), "own_low": low, "own_high": high}
 
 
@@ -283,7 +317,9 @@ def _extremes(half: Tensor) -> dict[str, float]:
     return {"layermem_top": float(np.mean(top)), "layermem_least": float(np.mean(least))}
 
 
-def _unit_summary(job: Job, state: ShardState, layer: Layer, units: pd.DataFrame) -> dict[str, float]:
+def _unit_summary(
+    job: Job, state: ShardState, layer: Layer, units: pd.DataFrame, blocks: Sequence[Path], columns: slice
+) -> dict[str, float]:
     value = torch.tensor(units["unitmem"].to_numpy())
     mean, _, low, high = mean_interval(value, repeats=REPEATS, seed=job.options.seed)
     known = value[~value.isnan()]
@@ -295,7 +331,7 @@ def _unit_summary(job: Job, state: ShardState, layer: Layer, units: pd.DataFrame
     }
     if "external_equal" in state.units:
         members, external = state.units["trained_equal"][layer.name], state.units["external_equal"][layer.name]
-        equal = contrast(members.mu_max, mean_of_rest(members.mu_max, members.total, members.points))
+        equal = contrast(members.mu_max, _rest(job, members, blocks, "trained_equal", columns))
         winner = torch.where(members.mu_max >= external.mu_max, members.point, external.point)
         share = member_share(members.mu_max, external.mu_max, winner, seed=job.options.seed)
         row |= {"unitmem_equal_mean": _mean(equal), "unitmem_external_mean": float(units["unitmem_external"].mean())}
@@ -328,7 +364,7 @@ def _units(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFrame:
         for group, column in (("trained", "classmem"), ("external", "class_selectivity")):
             if group in labelled:
                 classes = labelled[group][layer.name]
-                found = class_contrast(classes.total, classes.count, torch.arange(len(classes.count)))
+                found = class_contrast(classes.total, classes.count, job.classes)
                 table[column] = found.value
                 if group == "trained":
                     table["class"] = found.label

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memloc.data import Images, check_splits, duplicates_across
 from memloc.encoders import Encoder, Layer, same_architecture
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, EncoderError, SpecError
 from memloc.metrics import DISTANCES, Distance
 from memloc.views import Views
 
@@ -67,6 +67,7 @@ class Job:
         membership: which encoder was trained on which point, bool (encoder, point).
         mode: "pair" (f against g), "alone" (f without a reference) or "ensemble".
         f_count: how many of the encoders, from the first, are f's.
+        paired: whether the first of f's and of g's runs were trained together, and so on.
         groups: points that enter UnitMem, bool (point,) by name: trained, and equally many trained and external ones.
         found: warnings from planning.
     """
@@ -80,6 +81,7 @@ class Job:
     options: Options
     device: torch.device
     f_count: int
+    paired: bool
     groups: dict[str, Tensor]
     found: tuple[str, ...] = ()
 
@@ -87,6 +89,12 @@ class Job:
     def layers(self) -> tuple[Layer, ...]:
         """The layers read, in the order of the forward pass."""
         return self.encoders[0].layers
+
+    @property
+    def classes(self) -> Tensor:
+        """The class numbers that occur, in order."""
+        labels = torch.empty(0, dtype=torch.int64) if self.images.labels is None else self.images.labels
+        return labels[labels >= 0].unique()
 
     @property
     def target(self) -> Tensor:
@@ -120,6 +128,7 @@ def plan_job(
     views: Views,
     options: Options,
     device: torch.device,
+    paired: bool = False,
 ) -> Job:
     """Check everything that can be wrong before work starts, and choose the points to score.
 
@@ -127,19 +136,32 @@ def plan_job(
         SpecError, DataError, EncoderError: what does not fit, and what to pass instead.
     """
     everyone = [*f, *g, *encoders]
+    if not everyone:
+        raise SpecError("there are no encoders. Expected at least one. Pass f=ENCODER.")
     for other in everyone[1:]:
         same_architecture(everyone[0], other)
     mode: Mode = "ensemble" if encoders else "pair" if g else "alone"
     seen, split = _membership(mode, len(f), len(g), images, splits, membership, len(everyone))
     views.view_size(*images.pixels.shape[2:])
+    for encoder in everyone:
+        _check_input(encoder, images)
+    if int((split == "candidate").sum()) < 2:
+        raise DataError(
+            f"there is {int((split == 'candidate').sum())} candidate. Expected at least two points that f was trained on and g was not. "
+            "Pass more images, or other splits."
+        )
+    found = _warnings(everyone, images, split, seen, mode, views)
     kept = _scored(images, split, options.seed)
     rows = torch.from_numpy(kept)
     images, split, seen = images.take(rows), split[kept], seen[:, rows]
-    if len(images) < 2:
-        raise DataError(f"there is {len(images)} point to score. Expected at least two. Pass more images.")
+    if int(seen[0].sum()) < 2:
+        raise DataError(
+            f"{everyone[0].name} was trained on {int(seen[0].sum())} of the points. Expected at least two, for UnitMem. "
+            "Pass the encoders in another order, or other membership."
+        )
     return Job(
-        tuple(everyone), images, split, seen, mode, views, options, device, len(f),
-        _groups(seen[0], split, options.seed), tuple(_warnings(everyone, images, split, mode, views)),
+        tuple(everyone), images, split, seen, mode, views, options, device, len(f), paired and len(f) == len(g),
+        _groups(seen[0], split, options.seed), tuple(found),
     )  # fmt: skip
 
 
@@ -212,16 +234,29 @@ def _groups(trained: Tensor, split: np.ndarray, seed: int) -> dict[str, Tensor]:
     return groups
 
 
-def _warnings(encoders: Sequence[Encoder], images: Images, split: np.ndarray, mode: Mode, views: Views) -> list[str]:
+def _check_input(encoder: Encoder, images: Images) -> None:
+    """Raise EncoderError where an encoder cannot take the images: wrong channels, or mean and std of another number."""
+    channels = images.pixels.shape[1]
+    if len(encoder.preprocess.mean) not in (0, 1, channels):
+        raise EncoderError(
+            f"{encoder.name} has {len(encoder.preprocess.mean)} means for images of {channels} channels. Expected one per channel. "
+            "Pass --mean and --std with as many values."
+        )
+    encoder.prepare(torch.zeros(1, *images.pixels.shape[1:]))
+
+
+def _warnings(
+    encoders: Sequence[Encoder], images: Images, split: np.ndarray, seen: Tensor, mode: Mode, views: Views
+) -> list[str]:
     found = []
-    if mode != "ensemble":
-        same = duplicates_across(images, split.tolist())
-        if same:
-            one, two = same[0]
-            found.append(
-                f"{len(same)} images stand in different splits as identical copies, such as {one} and {two}. A reference that has seen a "
-                "candidate cannot show its memorization: remove the copies and train again."
-            )
+    columns = ["".join(map(str, column)) for column in seen.int().T.tolist()]
+    same = duplicates_across(images, columns if mode == "ensemble" else split.tolist())
+    if same:
+        one, two = same[0]
+        found.append(
+            f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical copies, such as "
+            f"{one} and {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train again."
+        )
     policies = {encoder.augmentation for encoder in encoders}
     if None in policies:
         found.append(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memloc.encoders import Encoder, Layer, check_finite_reading, tapped, unit_means
 from memloc.engine._job import Job
-from memloc.metrics import half_distances, pair_distances, rectified, sslmem, sslmem_pairwise, view_distances
+from memloc.metrics import half_distances, pair_distances, sslmem, sslmem_pairwise, view_distances
 from memloc.stats import ClassState, PointState, UnitState
 
 
@@ -65,6 +65,13 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
     state: ShardState | None = None
     blocks: dict[str, list[Tensor]] = {}
     with ExitStack() as stack:
+        if (
+            job.device.type == "cuda" and job.options.dtype != "bfloat16"
+        ):  # the same bits again, and float32 as on a processor
+            cudnn = torch.backends.cudnn
+            stack.enter_context(
+                cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
+            )
         by_module: dict[int, _Reader] = {}  # f and g may be one module, which is then read once
         for number, encoder in enumerate(job.encoders):
             if id(encoder.module) not in by_module:
@@ -201,13 +208,13 @@ def _unit_states(job: Job, means: dict[str, Tensor], rows: slice):  # type: igno
         if job.options.rest == "median":
             activations[group] = torch.cat([mean[chosen] for mean in means.values()], dim=1)
     if job.images.labels is not None:
-        labels, count = job.images.labels[rows], int(job.images.labels.max()) + 1
+        labels, known = job.images.labels[rows], job.classes
         external = torch.from_numpy(np.asarray(job.split[rows] == "external"))
         for group, member in (("trained", job.groups["trained"][rows]), ("external", external)):
             chosen = member & (labels >= 0)
             if chosen.any():
                 classes[group] = {
-                    name: ClassState.of(rectified(mean[chosen], "rectify"), labels[chosen], classes=count)
+                    name: ClassState.of(mean[chosen], torch.searchsorted(known, labels[chosen]), classes=len(known))
                     for name, mean in means.items()
                 }
     return units, classes, activations

@@ -10,6 +10,7 @@ from PIL import Image
 from memloc.engine._job import Job
 
 _SIDE = 48  # pixels, at most
+_BYTES = 600_000  # of pictures in all
 _LIMIT = 240  # pictures, so that the report stays under 1.5 MB
 _EXTREMES, _PER_LAYER = 40, 8
 
@@ -25,12 +26,13 @@ def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     wanted += points.sort_values("n_units", ascending=False).query("n_units > 0")["point"].tolist()
     row = {point: number for number, point in enumerate(job.images.ids.tolist())}
     chosen = list(dict.fromkeys(int(point) for point in wanted))[:_LIMIT]
-    return pd.DataFrame(
-        {
-            "point": pd.Series(chosen, dtype="int64"),
-            "png": pd.Series([_png(job, row[point]) for point in chosen], dtype=object),
-        }
-    )
+    pictures: list[bytes] = []
+    for point in chosen:
+        pictures.append(_png(job, row[point]))
+        if sum(map(len, pictures)) > _BYTES:
+            break
+    points_shown = pd.Series(chosen[: len(pictures)], dtype="int64")
+    return pd.DataFrame({"point": points_shown, "png": pd.Series(pictures, dtype=object)})
 
 
 def _png(job: Job, row: int) -> bytes:

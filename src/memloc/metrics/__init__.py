@@ -24,6 +24,7 @@ from memloc.metrics._memorization import mean_draws as mean_draws
 from memloc.metrics._memorization import mean_interval as mean_interval
 from memloc.metrics._memorization import membership_effect as membership_effect
 from memloc.metrics._memorization import relative_alignment as relative_alignment
+from memloc.metrics._memorization import run_weights as run_weights
 from memloc.metrics._memorization import sslmem as sslmem
 from memloc.metrics._memorization import sslmem_pairwise as sslmem_pairwise
 from memloc.metrics._memorization import sslmem_range as sslmem_range

@@ -86,6 +86,7 @@ def run_reliability(
     target: Bool[Tensor, "encoder point"],
     reference: Bool[Tensor, "encoder point"],
     *,
+    paired: bool = False,
     seed: int = 0,
 ) -> RunHalves:
     """Would other training runs rank the points alike: scores from disjoint halves of the encoders, Spearman-Brown.
@@ -93,6 +94,7 @@ def run_reliability(
     Args:
         align: alignment of every point by every encoder.
         target, reference: which encoders stand for f and which for g at each point.
+        paired: whether f's and g's runs were trained in pairs (the first of either side together), which then stay together.
     Returns:
         The mean over random halvings; NaN with fewer than two encoders a side.
     Source: REFERENCE A10.
@@ -110,12 +112,13 @@ def run_reliability(
     found = []
     for _ in range(_RUN_SPLITS):
         half = torch.zeros(encoders, dtype=torch.bool)
-        for members in sides:
-            half[generator.permutation(members)[: len(members) // 2]] = True
         other = torch.zeros(encoders, dtype=torch.bool)
+        shuffled = generator.permutation(len(sides[0]))
         for members in sides:
-            left = members[~half.numpy()[members]]
-            other[generator.permutation(left)[: len(members) // 2]] = True
+            order = shuffled if paired else generator.permutation(len(members))
+            size = len(members) // 2
+            half[members[order[:size]]] = True
+            other[members[order[size : 2 * size]]] = True
         one, two = _score(align, target, reference, half), _score(align, target, reference, other)
         both = ~(one.isnan() | two.isnan())
         if int(both.sum()) >= 8:

@@ -110,6 +110,7 @@ def membership_effect(
     align: Float[Tensor, "encoder point"],
     membership: Bool[Tensor, "encoder point"],
     *,
+    paired: bool = False,
     repeats: int = 1000,
     seed: int = 0,
 ) -> Effect:
@@ -123,6 +124,7 @@ def membership_effect(
     Args:
         align: alignment of every point by every encoder.
         membership: which encoder was trained on which point.
+        paired: whether runs of two sides were trained in pairs, the first of either side together, and are resampled so.
         repeats, seed: of the bootstrap over points; runs are resampled too where there are three or more a side.
     Returns:
         Effect, NaN where no point distinguishes the encoders.
@@ -154,7 +156,7 @@ def membership_effect(
     encoders, points = align.shape
     everyone = torch.ones(encoders, dtype=torch.float64)
     value = float(_effect(_sums(relative, seen, everyone).sum(dim=0)[None], torch.tensor([points]), everyone))
-    strata, runs = _patterns(seen), _run_weights(membership[:, split], repeats, seed)
+    strata, runs = _patterns(seen), run_weights(membership[:, split], repeats, seed, paired=paired)
     if runs is None:
         draws = _effect(
             *bootstrap_sums(_sums(relative, seen, everyone), repeats=repeats, seed=seed, strata=strata), everyone
@@ -227,10 +229,16 @@ def _patterns(seen: Tensor) -> Tensor | None:
     return pattern if int(counts.min()) >= 2 else None
 
 
-def _run_weights(membership: Tensor, repeats: int, seed: int) -> Tensor | None:
+def run_weights(membership: Tensor, repeats: int = 1000, seed: int = 0, *, paired: bool = False) -> Tensor | None:
     """Multinomial weights of encoders: within sides where encoders share a training set, else over all; None if too few."""
     _, side, counts = membership.unique(dim=0, return_inverse=True, return_counts=True)
     encoders = len(membership)
+    if int(counts.min()) >= 3 and paired and len(counts) == 2 and counts[0] == counts[1]:
+        pairs = bootstrap_weights(int(counts[0]), repeats, seed + 1)
+        weights = torch.zeros(repeats, encoders, dtype=torch.float64)
+        for number in (0, 1):
+            weights[:, side == number] = pairs
+        return weights
     if int(counts.min()) >= 3:
         return bootstrap_weights(encoders, repeats, seed + 1, strata=side)
     trained, untrained = membership.sum(dim=0), (~membership).sum(dim=0)

@@ -10,6 +10,7 @@ from memloc.pretrain._runs import Run as Run
 from memloc.pretrain._runs import load_run as load_run
 from memloc.pretrain._runs import spec_of as spec_of
 from memloc.pretrain._runs import train as train
+from memloc.pretrain._runs import train_cost as train_cost
 from memloc.pretrain._runs import train_ensemble as train_ensemble
 from memloc.pretrain._runs import train_pair as train_pair
 from memloc.pretrain._simclr import nt_xent as nt_xent

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders import Encoder, has_bfloat16
-from memloc.errors import NonFiniteError
+from memloc.errors import TrainingError
 from memloc.pretrain._simclr import nt_xent, projection_head
 from memloc.pretrain._spec import TrainSpec
 from memloc.results import replacing
 from memloc.views import Views, uniforms
 
+_EPOCH_STRIDE = 1 << 20
 _ORDER_STREAM = 1 << 32  # keeps the order of points apart from their views, which use the plain seed
 
 
@@ -58,6 +59,9 @@ def train_encoder(
     every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
     for epoch in range(first, spec.epochs):
         began, losses = time.monotonic(), []
+        torch.manual_seed(
+            seed + epoch * _EPOCH_STRIDE
+        )  # for dropout and the like; train_one keeps the caller's generator
         order = uniforms(seed + _ORDER_STREAM, slot, torch.tensor([epoch]), 1, "independent").flatten().argsort()
         for number, batch in enumerate(order.tensor_split(batches)):
             for group in optimizer.param_groups:
@@ -77,7 +81,7 @@ def train_encoder(
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise NonFiniteError(
+            raise TrainingError(
                 f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate, or --precision float32."
             )
         seconds = time.monotonic() - began

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from memloc.data import Images, as_images, concatenate
 from memloc.encoders import Encoder, Preprocess, fingerprint, load_encoder, pick_device, save_weights, versions
-from memloc.errors import DataNotFoundError, MemlocError, SpecError
+from memloc.errors import DataNotFoundError, SpecError, TrainingError
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._spec import TrainSpec, make_spec
 from memloc.progress import Report, silent
-from memloc.results import claim_folder, read_json, read_table, write_json, write_table
+from memloc.results import claim_folder, read_json, read_table, replacing, write_json, write_table
 
 _POLL = 0.3  # seconds between looks at the workers
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
@@ -190,7 +190,12 @@ def train(
     module = encoder if isinstance(encoder, nn.Module) else None
     _check_encoder(module or spec.encoder, known)
     device = pick_device(spec.device)
-    sources = {"data": training.source, "external": None if external is None else external.source}
+    sources = {
+        "data": training.source,
+        "external": None if external is None else external.source,
+        "has_external": external is not None,
+        "size": training.size,
+    }
     identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = claim_folder(Path(temporary if out is None else out), identity, overwrite=overwrite)
@@ -210,15 +215,15 @@ def train(
                 for name in missing:
                     train_one(folder, name, encoder=module, progress=progress)
             encoders = {
-                name: load_encoder(folder / f"encoders/{name}.safetensors") if module is None else None
+                name: _opened(spec.encoder, folder / f"encoders/{name}.safetensors") if module is None else None
                 for name in plan.encoders
             }
             prints = {name: fingerprint(found.module) for name, found in encoders.items() if found is not None}
             record = {
                 "spec": asdict(spec),
                 **sources,
-                "size": known.pixels.shape[2],
                 "skipped": [list(pair) for pair in known.skipped],
+                "class_names": list(known.class_names),
                 "fingerprint": identity["fingerprint"],
                 "encoders": prints,
                 "seconds": time.monotonic() - began,
@@ -231,6 +236,38 @@ def train(
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         run = load_run(folder, module=module)
         return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
+
+
+def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, Any]:
+    """What training will take: splits, images per epoch, forward passes, and expected seconds and memory from one timed epoch of a batch.
+
+    Args:
+        images: training images, then `external` ones that no encoder sees.
+    """
+    plan, device = make_plan(images, spec, external), pick_device(spec.device)
+    each = {name: len(slots(plan, name)[0]) for name in plan.encoders}
+    rows, points = slots(plan, plan.encoders[0])
+    few = slice(0, min(spec.batch_size, len(rows)))
+    lines: list[dict[str, Any]] = []
+    shape = (images.pixels.shape[1], *images.pixels.shape[2:])
+    workers = min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
+        train_encoder(
+            load_encoder(spec.encoder, shape=shape), images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0, device=device,
+            checkpoint=Path(folder) / "trial.pt", log=lines.append,
+        )  # fmt: skip
+        torch.set_num_threads(threads)
+    steps = spec.epochs * sum(each.values())
+    largest = (
+        60 * 4 * 2 * min(spec.batch_size, len(rows)) * images.pixels[0].numel()
+    )  # activations of a small convolutional net
+    return {
+        "encoders": plan.encoders, "splits": plan.points["split"].value_counts().to_dict(), "images_per_epoch": each, "forward_passes": 2 * steps,
+        "seconds": round(steps / lines[-1]["images_per_second"] / workers, 1),
+        "memory_mb": round(workers * (2 * images.pixels.numel() + largest) / 2**20),
+    }  # fmt: skip
 
 
 def load_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
@@ -253,7 +290,7 @@ def load_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
     encoders = {}
     for name in membership.columns[1:]:
         path = folder / f"encoders/{name}.safetensors"
-        encoders[str(name)] = load_encoder(path) if module is None else _stored(module, path)
+        encoders[str(name)] = _opened(record["spec"]["encoder"], path) if module is None else _stored(module, path)
     return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
 
 
@@ -280,10 +317,11 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
             file.write(json.dumps({"encoder": name, **line}) + "\n")
         progress(f"training {name}", line["epoch"], spec.epochs)
 
-    head = train_encoder(
-        prepared, torch.from_numpy(pixels[rows.numpy()]), points, spec, seed=seed, device=pick_device(spec.device),
-        checkpoint=folder / f"checkpoints/{name}.pt", log=log,
-    )  # fmt: skip
+    with torch.random.fork_rng():
+        head = train_encoder(
+            prepared, torch.from_numpy(pixels[rows.numpy()]), points, spec, seed=seed, device=pick_device(spec.device),
+            checkpoint=folder / f"checkpoints/{name}.pt", log=log,
+        )  # fmt: skip
     metadata = {
         "encoder": spec.encoder,
         "mean": " ".join(map(repr, work["mean"])),
@@ -318,6 +356,11 @@ def _reinitialized(module: nn.Module) -> nn.Module:
     return fresh
 
 
+def _opened(encoder: str, path: Path) -> Encoder:
+    """An encoder of a run: by the architecture that the run's own record names."""
+    return replace(load_encoder(encoder, weights=path), name=path.stem) if ".py:" in encoder else load_encoder(path)
+
+
 def _stored(module: nn.Module, path: Path) -> Encoder:
     import copy
 
@@ -335,8 +378,9 @@ def _stored(module: nn.Module, path: Path) -> Encoder:
 
 def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sources: dict[str, Any]) -> None:
     (folder / ".work").mkdir(exist_ok=True)
-    if sources["data"] is None:  # arrays from Python: the run keeps them, so that it can be audited later
-        np.savez_compressed(folder / "images.npz", images=known.pixels.permute(0, 2, 3, 1).numpy())
+    if not _reopens(sources):  # arrays from Python: the run keeps them, so that it can be audited later
+        with replacing(folder / "images.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, images=known.pixels.permute(0, 2, 3, 1).numpy())
     values = training.pixels.transpose(0, 1).flatten(1).double() / 255
     write_json(
         folder / ".work/preprocess.json",
@@ -345,6 +389,11 @@ def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sourc
     np.save(folder / ".work/pixels.npy", known.pixels.numpy())
     write_table(folder / "points.parquet", plan.points)
     write_table(folder / "membership.parquet", plan.membership)
+
+
+def _reopens(sources: dict[str, Any]) -> bool:
+    """Whether the images can be opened again from where they came."""
+    return sources["data"] is not None and (sources["external"] is not None or not sources["has_external"])
 
 
 def _trim_metrics(folder: Path, missing: list[str]) -> None:
@@ -399,7 +448,7 @@ def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int
                     if process.returncode:
                         said = (folder / f".work/{name}.err").read_text().strip().splitlines()
                         reason = said[-1] if said else f"exit code {process.returncode}"
-                        raise MemlocError(
+                        raise TrainingError(
                             f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume from its checkpoint."
                         )
     finally:

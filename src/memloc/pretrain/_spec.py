@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from memloc.errors import SpecError, nearest
+from memloc.views import policy_named
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class TrainSpec:
                 raise SpecError(
                     f"{name} is {getattr(self, name)}. Expected a number above 0. Pass another --{name.replace('_', '-')}."
                 )
+        policy_named(self.policy)
+        if self.plant < 0 or (self.plant > 0) != (self.repeats > 1):
+            raise SpecError(
+                f"plant is {self.plant} and repeats {self.repeats}. Expected points to plant and how often to show them, at least "
+                "twice, or neither. Pass for instance --plant 10 --repeats 8."
+            )
         if self.batch_size < 4:
             raise SpecError(
                 f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass --batch-size 64."
@@ -76,9 +83,11 @@ class TrainSpec:
             raise SpecError(
                 f"there is no precision {self.precision!r}. Expected auto, bfloat16 or float32. Pass --precision auto."
             )
-        if self.ensemble and (self.runs > 1 or self.unpaired or self.candidates is not None):
+        if self.ensemble and (
+            self.runs > 1 or self.unpaired or {self.candidates, self.independents, self.shared} != {None}
+        ):
             raise SpecError(
-                "an ensemble has no pairs, so runs, unpaired and candidates do not apply. Expected one or the other. Leave --ensemble out."
+                "an ensemble has no pairs, so runs, unpaired and sizes of splits do not apply. Expected one or the other. Leave --ensemble out."
             )
         if not 0 <= self.warmup < 1:
             raise SpecError(f"warmup is {self.warmup}. Expected a share from 0 to below 1. Pass --warmup 0.1.")

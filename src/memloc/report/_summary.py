@@ -15,6 +15,7 @@ SPLITS = ("candidate", "shared", "independent", "external")
 RANKABLE = 0.5  # reliability over training runs from which points may be ranked; below it, most of a rank is luck
 STEADY_VIEWS = 0.8
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
+_UNITS_OF_POINT = 6
 
 
 def summarize(audit: Audit) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def summarize(audit: Audit) -> dict[str, Any]:
         "points_total": len(audit.points),
         "layer_points": _layer_points(audit),
         "units": _units(audit),
+        "point_units": _point_units(audit),
         "thumbnails": {
             str(point): base64.b64encode(png).decode()
             for point, png in zip(audit.thumbnails["point"], audit.thumbnails["png"], strict=True)
@@ -109,6 +111,8 @@ def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
     mode = audit.record.get("mode")
     if mode == "alone":
         return "Points cannot be ranked without a reference: train one without the points in question (memloc train) and pass it as --g."
+    if _number(last["auroc_low"]) <= 0.5 and not _number(last["calibrated_low"]) > 0:
+        return "There is no memorization to rank points by at the output: train longer or on fewer images to see some, or audit more points."
     views, runs = _number(last["reliability_views"]), _number(last["reliability_runs"])
     seen = f"reliability over views {views:.2f}" if not math.isnan(views) else "reliability over views unknown"
     if math.isnan(views) or views < STEADY_VIEWS:
@@ -117,6 +121,8 @@ def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
         return f"Compare layers, but do not rank single points yet: with one training run a side nobody knows whether another run would memorize the same ones ({seen}, over runs unknown); train several with memloc train --runs 4."
     if runs < RANKABLE:
         return f"Compare layers, but do not rank single points: other training runs would memorize other ones ({seen}, over runs {runs:.2f}); which points these are is a property of the run."
+    if "q_value" not in audit.points or audit.points["q_value"].isna().all():
+        return f"Points may be ranked ({seen}, over runs {runs:.2f}): look through the most memorized below, and take them along with memloc export."
     called = int((audit.points.get("q_value", pd.Series(dtype=float)) < 0.05).sum())
     reach = f"{called} candidates pass q < .05" if called else "none passes q < .05 yet"
     return f"Points may be ranked ({seen}, over runs {runs:.2f}; {reach}): look through the most memorized below, and take them along with memloc export."
@@ -205,6 +211,18 @@ def _units(audit: Audit) -> dict[str, dict[str, Any]]:
             "top": rows,
         }
     return found
+
+
+def _point_units(audit: Audit) -> dict[str, list[list[Any]]]:
+    """Per point that drives units: the layer, number and UnitMem of those it drives most strongly."""
+    table = audit.units.dropna(subset=["unitmem"]).sort_values(["unitmem", "unit"], ascending=[False, True])
+    return {
+        str(point): [
+            [row["layer"], int(row["unit"]), _round(row["unitmem"])]
+            for row in rows.head(_UNITS_OF_POINT).to_dict("records")
+        ]
+        for point, rows in table.groupby("point")
+    }
 
 
 def _listed(names: list[str]) -> str:

@@ -15,9 +15,9 @@ _SERIES: dict[str, list[tuple[str, str, str, str | None, str | None]]] = {
     "calibrated": [("calibrated", "membership effect", "layermem_calibrated", "calibrated_low", "calibrated_high")],
     "published": [
         ("candidate", "candidates", "layermem", "low", "high"),
-        ("shared", "shared", "layermem_shared", None, None),
-        ("independent", "independent", "layermem_independent", None, None),
-        ("external", "external", "layermem_external", None, None),
+        ("shared", "shared", "layermem_shared", "shared_low", "shared_high"),
+        ("independent", "independent", "layermem_independent", "independent_low", "independent_high"),
+        ("external", "external", "layermem_external", "external_low", "external_high"),
     ],
     "gap": [("calibrated", "alignment gap", "alignment_gap", "gap_low", "gap_high")],
     "own": [("calibrated", "candidates above external", "layermem_own", "own_low", "own_high")],
@@ -68,7 +68,7 @@ def render(summary: dict[str, Any]) -> str:
     scatters = [
         Markup(scatter(layer, found["scatter"])) for layer, found in summary["units"].items() if found["scatter"]
     ]
-    shown = {key: summary[key] for key in ("layers", "points", "layer_points", "band", "has_reference")}
+    shown = {key: summary[key] for key in ("layers", "points", "layer_points", "point_units", "band", "has_reference")}
     shown["units"] = {layer: found["top"] for layer, found in summary["units"].items()}
     data = json.dumps(shown, separators=(",", ":")).replace("<", "\\u003c")
     resource = files("memloc.report")

@@ -48,8 +48,12 @@
     const gallery = byId("detail-points");
     gallery.replaceChildren();
     const points = data.layer_points[layer] || [];
-    for (const row of points)
-      gallery.append(make("figure", {}, picture(row.point, row.name), make("figcaption", {}, row.name + " · " + figure(row.sslmem))));
+    const band = data.band[layer];
+    byId("detail-band").textContent = band ? "The middle 90 % of external points score " + figure(band.low) + " to " + figure(band.high) + " here." : "";
+    for (const row of points) {
+      const beyond = band && row.sslmem > band.high;
+      gallery.append(make("figure", beyond ? { class: "beyond", title: "above the band of external points" } : {}, picture(row.point, row.name), make("figcaption", {}, row.name + " · " + figure(row.sslmem))));
+    }
     if (!points.length) gallery.append("Points have no score here: that needs a reference.");
     const body = byId("detail-units").tBodies[0];
     body.replaceChildren();
@@ -106,6 +110,16 @@
     svg.append(make("rect", { class: "score", x: at(row.sslmem) - 0.6, width: 1.2, y: 1, height: 8 }));
     return svg;
   };
+  const unitsOf = (row) => {
+    const units = data.point_units[row.point] || [];
+    if (!units.length) return null;
+    const list = make("div", { class: "chips" });
+    for (const [layer, unit, value] of units) {
+      const chip = make("button", { type: "button", class: "chip-button", "data-layer": layer }, layer + " · " + unit + " · " + figure(value, 2));
+      list.append(chip);
+    }
+    return make("details", {}, make("summary", {}, row.n_units + (row.n_units > 1 ? " units it drives" : " unit it drives")), list);
+  };
   const orders = {
     most: (a, b) => a.rank - b.rank,
     least: (a, b) => b.rank - a.rank,
@@ -123,7 +137,7 @@
       make("article", { class: "card", "data-point": row.point }, picture(row.point, row.name),
         make("div", {}, make("div", { class: "name" }, row.name + (row.label ? " · " + row.label : "") + " ", row.planted ? make("span", { class: "tag" }, "planted") : null),
           bar(row),
-          make("div", { class: "meta" }, (row.sslmem === null ? "" : "#" + row.rank + " · " + figure(row.sslmem) + " · ") + row.n_units + " units" + (row.q_value === undefined || row.q_value === null ? "" : " · q " + figure(row.q_value, 2)))))));
+          make("div", { class: "meta" }, (row.sslmem === null ? "" : "#" + row.rank + " · " + figure(row.sslmem)) + (row.q_value === undefined || row.q_value === null ? "" : " · q " + figure(row.q_value, 2))), unitsOf(row)))));
     byId("shown").textContent = rows.length + " points";
     byId("more").hidden = rows.length <= limit;
   };

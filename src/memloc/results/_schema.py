@@ -70,8 +70,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("low", "float", "lower end of its 95 % interval"),
         _c("high", "float", "upper end of its 95 % interval"),
         *(
-            _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points", optional=True, low=-1, high=1)
+            column
             for split in ("shared", "candidate", "independent", "external")
+            for column in (
+                _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points", optional=True, low=-1, high=1),
+                _c(f"{split}_low", "float", "lower end of its 95 % interval", optional=True),
+                _c(f"{split}_high", "float", "upper end of its 95 % interval", optional=True),
+            )
         ),
         _c("layermem_calibrated", "float", "membership effect: what training on a point changes, net of differences between encoders", low=-1, high=1),
         _c("calibrated_se", "float", "its standard error, clustered by point", low=0),
@@ -129,7 +134,7 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """A table with its columns in schema order.
 
     Raises:
-        ResultsError: a column that is missing, unknown, of another type or out of its range.
+        ResultsError: a column that is missing, unknown or out of its range.
 
     >>> conform("thumbnails", pd.DataFrame({"point": [1]}))
     Traceback (most recent call last):

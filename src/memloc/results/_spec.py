@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memloc.errors import ResultsError
+from memloc.errors import OutputError, ResultsError
 from memloc.results._files import make_folder, read_json, write_json
 
 
@@ -30,7 +30,11 @@ def claim_folder(folder: Path, spec: Mapping[str, Any], *, overwrite: bool = Fal
     """
     stored_at = folder / "spec.json"
     wanted = json.loads(json.dumps(spec, sort_keys=True, default=str))
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{str(folder)!r} is a file. Expected a folder to write to. Pass another --out.")
+    if folder.exists() and any(
+        path.name != ".writable" and not path.name.endswith(".partial") for path in folder.iterdir()
+    ):
         if not stored_at.is_file():
             raise ResultsError(
                 f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out."
