@@ -7,17 +7,16 @@ benchmarks/demo_truth.json: trained against unseen per seed, planted pooled with
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from memloc.cli._demo import FULL, run_demo
+from memloc.cli._demo import FULL, known_truth, run_demo
 from memloc.encoders import versions
 from memloc.metrics import auroc
 from memloc.progress import Console
-from memloc.results import write_json
+from memloc.results import Audit, read_json, write_json
 
 
 def main() -> None:
@@ -25,15 +24,21 @@ def main() -> None:
     folder, seeds = Path(sys.argv[1]), [int(seed) for seed in sys.argv[2:]] or [0, 1, 2]
     found, scores = {}, []
     for seed in seeds:
-        began = time.monotonic()
-        audit = run_demo(FULL, folder / f"seed-{seed}", seed=seed, device="auto", progress=Console())
+        place = folder / f"seed-{seed}"
+        done = (place / "audit/audit.json").is_file()
+        audit = (
+            Audit.load(place / "audit") if done else run_demo(FULL, place, seed=seed, device="auto", progress=Console())
+        )
+        seconds = read_json(place / "run/run.json")["seconds"] + audit.record["timings"]["total_seconds"]
+        truth = known_truth(audit)
         candidates = audit.points[audit.points["split"] == "candidate"].assign(seed=seed)
         scores.append(candidates)
         layers = audit.layers.set_index("layer")
         found[str(seed)] = {
-            "seconds": time.monotonic() - began,
-            "trained_auroc": audit.record["truth"]["trained_auroc"],
-            "planted_auroc": audit.record["truth"]["planted_auroc"],
+            "seconds": seconds,
+            "trained_auroc": truth["trained_auroc"],
+            "both_auroc": truth["both_auroc"],
+            "planted_auroc": truth["planted_auroc"],
             "calibrated": {
                 layer: [row["layermem_calibrated"], row["calibrated_low"], row["calibrated_high"]]
                 for layer, row in layers.iterrows()
@@ -58,7 +63,16 @@ def main() -> None:
         )
     write_json(Path(__file__).with_name("demo_truth.json"), result)
     for seed, row in found.items():
-        print(seed, f"{row['seconds']:.0f} s", "trained", row["trained_auroc"], "planted", row["planted_auroc"])
+        print(
+            seed,
+            f"{row['seconds']:.0f} s",
+            "trained",
+            row["trained_auroc"],
+            "both",
+            row["both_auroc"],
+            "planted",
+            row["planted_auroc"],
+        )
         print({layer: [round(value, 4) for value in values] for layer, values in row["calibrated"].items()})
     print(
         {key: value for key, value in result.items() if key.startswith("pooled")}, result["planted"], result["others"]

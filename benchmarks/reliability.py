@@ -87,6 +87,33 @@ def table(runs: list[Path]) -> list[dict]:
     return rows
 
 
+def page(content: dict, versions_: dict) -> str:
+    """docs/reliability.md, from what was measured at the output and at conv4_2."""
+    text = [
+        "# Reliability against views, sampling and estimator", "",
+        "Written by `benchmarks/reliability.py` (figures in `benchmarks/reliability.json`). Reliability is the retest correlation of a "
+        "point's score between two sets of views; planted AUROC pools both splits, all runs of a set and both sets of views. "
+        f"{versions_['machine']}, torch {versions_['torch']}.", "",
+    ]  # fmt: skip
+    for name, rows in content.items():
+        text += [
+            f"## {name}",
+            "",
+            "| views | sampling | estimator | reliability, output | conv4_2 | planted AUROC, output | conv4_2 |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        keyed = {(row["views"], row["sampling"], row["estimator"], row["layer"]): row for row in rows}
+        for views in AUTO_COUNTS:
+            for sampling in ("independent", "sobol"):
+                for estimator in ("ratio", "pairwise"):
+                    output, late = (keyed[views, sampling, estimator, layer] for layer in ("output", "conv4_2"))
+                    text.append(
+                        f"| {views} | {sampling} | {estimator} | {output['reliability']:.2f} | {late['reliability']:.2f} | {output['planted_auroc']:.3f} | {late['planted_auroc']:.3f} |"
+                    )
+        text.append("")
+    return "\n".join(text)
+
+
 def main() -> None:
     """Measure every named set of runs and write the tables."""
     torch.set_num_threads(2)

@@ -39,7 +39,7 @@ class DemoPlan:
     batch_size: int = 62
 
 
-FULL = DemoPlan(candidates=26, planted=16, repeats=8, external=300, epochs=520, runs=1, views=32)
+FULL = DemoPlan(candidates=26, planted=14, repeats=8, external=300, epochs=560, runs=1, views=32)
 QUICK = replace(FULL, epochs=60, views=16, external=150)
 
 
@@ -126,32 +126,33 @@ def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any
 
 
 def known_truth(audit: Audit) -> dict[str, Any]:
-    """How well the score at the output tells trained points from unseen ones, and planted candidates from the others."""
+    """How well the score at the output tells trained points from unseen ones, and planted candidates from the others.
+
+    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents with the sign turned, both less the external
+    points' median: the two encoders were trained alike, so this is the same question asked twice.
+    """
     import torch
 
     from memloc.metrics import auroc
 
-    points = audit.points
-    candidates, external = points[points["split"] == "candidate"], points[points["split"] == "external"]
-    planted = candidates["repeats"] > 1
-    trained = auroc(torch.tensor(candidates["sslmem"].to_numpy()), torch.tensor(external["sslmem"].to_numpy()))
-    found = auroc(
-        torch.tensor(candidates.loc[planted, "sslmem"].to_numpy()),
-        torch.tensor(candidates.loc[~planted, "sslmem"].to_numpy()),
-    )
-    repeats = int(candidates["repeats"].max())
+    score = {split: torch.tensor(rows["sslmem"].to_numpy()) for split, rows in audit.points.groupby("split")}
+    candidates = audit.points[audit.points["split"] == "candidate"]
+    planted = torch.tensor((candidates["repeats"] > 1).to_numpy())
+    trained = auroc(score["candidate"], score["external"])
+    centre = score["external"].median()
+    both = auroc(
+        torch.cat([score["candidate"] - centre, centre - score["independent"]]), torch.cat([score["external"] - centre, centre - score["external"]])
+    )  # fmt: skip
+    found = auroc(score["candidate"][planted], score["candidate"][~planted])
     text = (
-        f"Membership is known here. SSLMem at the encoder's output scores a trained image above an unseen one in {_share(trained)}. "
-        f"{int(planted.sum())} of the {len(candidates)} candidates were planted, that is shown {repeats} times per epoch; the score puts a planted "
-        f"one above another candidate in {_share(found)}. Chance is 50 %."
+        f"Membership is known here. SSLMem at the encoder's output scores an image that f was trained on above an unseen one in {_share(trained)}; "
+        f"with g's images as well, {_share(both)}. {int(planted.sum())} of the {len(candidates)} candidates were planted, that is shown "
+        f"{int(candidates['repeats'].max())} times per epoch; the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
     )
     return {
-        "trained_auroc": list(trained),
-        "planted_auroc": list(found),
-        "planted": int(planted.sum()),
-        "candidates": len(candidates),
-        "text": text,
-    }
+        "trained_auroc": list(trained), "both_auroc": list(both), "planted_auroc": list(found), "planted": int(planted.sum()),
+        "candidates": len(candidates), "text": text,
+    }  # fmt: skip
 
 
 def _share(found: Any) -> str:
