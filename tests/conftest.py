@@ -12,9 +12,11 @@ with install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype"
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
-SHARED = Path(__file__).parents[2] / "shared/data"
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 OPTIONAL = Path(os.environ.get("MEMLOC_OPTIONAL", Path(__file__).parents[1] / ".optional"))
 
 

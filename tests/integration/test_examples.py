@@ -26,7 +26,16 @@ def test_an_encoder_overfitted_to_a_few_real_images_memorizes_them(tmp_path):
 
     images = memloc.open_images("sample:train").pixels[:32]
     pair = memloc.train_pair(
-        images, epochs=150, candidates=16, shared=0, batch_size=16, weight_decay=0.0, workers=2, out=tmp_path / "run"
+        images,
+        epochs=160,
+        candidates=16,
+        shared=0,
+        plant=16,
+        repeats=4,
+        batch_size=32,
+        weight_decay=0.0,
+        workers=2,
+        out=tmp_path / "run",
     )
     found = memloc.audit(pair.f, pair.g, images=images, splits=pair.splits, views=memloc.Views(n=16))
     late = found.layers.set_index("layer").loc["conv4_2"]

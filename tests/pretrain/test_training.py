@@ -243,7 +243,8 @@ def test_dropout_is_reproducible():
         def forward(self, x):
             return self.drop(torch.relu(self.conv(x))).mean(dim=(2, 3))
 
+    module = Dropping()
     state = torch.random.get_rng_state()
-    one, two = (train_pair(images(), encoder=Dropping(), **{**SMALL, "epochs": 1}) for _ in range(2))
+    one, two = (train_pair(images(), encoder=module, **{**SMALL, "epochs": 1}) for _ in range(2))
     assert torch.equal(one.f.module.conv.weight, two.f.module.conv.weight)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -12,6 +12,8 @@ import typer
 from memloc.errors import DataNotFoundError, MemlocError, SpecError, nearest
 from memloc.progress import Console, Report, silent
 
+_INTERRUPTED = "\ninterrupted; what is finished is kept: repeat the command to go on"
+
 
 def settings_from(context: typer.Context, path: Path | None) -> Path | None:
     """Callback of --config: TOML keys become the defaults of the flags of the same name; flags win.
@@ -72,12 +74,14 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         outcome = command.main(args=arguments, prog_name="memloc", standalone_mode=False)
+        if outcome == 130:  # newer versions of typer turn an interrupt into this code themselves
+            say(_INTERRUPTED)
         return outcome if isinstance(outcome, int) else 0
     except MemlocError as problem:
         say(f"{type(problem).__name__}: {problem}")
         return problem.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        say("\ninterrupted; what is finished is kept: repeat the command to go on")
+        say(_INTERRUPTED)
         return 130
     except MemoryError:
         say(
