@@ -267,7 +267,12 @@ def test_ctrl_c_exits_130_and_resumes(place, command):
         arguments = ["audit", "run", "--out", "stopped-audit", "--views", "64", "--shard-size", "8"]
         marker = place / "stopped-audit/.shards/00000.pt"
     process = subprocess.Popen(
-        [str(MEMLOC), *arguments], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(MEMLOC), *arguments],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 90
     while not marker.exists() and time.monotonic() < deadline and process.poll() is None:
