@@ -73,7 +73,7 @@ def test_member_share_counts_ties_half_and_clusters_by_point():
     )
     assert share.value == pytest.approx(0.5)
     one_point = member_share(torch.ones(100) * 2, torch.ones(100), torch.ones(100, dtype=torch.int64))
-    assert (one_point.low, one_point.high) == (1.0, 1.0)
+    assert (one_point.low, one_point.high) == pytest.approx((1 / (1 + 1.959964**2), 1.0), abs=1e-5)  # Wilson's, 1 of 1
     mixed = torch.arange(100) % 5
     wide = member_share((mixed % 2).float() + 0.5, torch.ones(100), mixed)
     narrow = member_share((mixed % 2).float() + 0.5, torch.ones(100), torch.arange(100))

@@ -12,6 +12,7 @@ from memloc.encoders._encoder import Encoder as Encoder
 from memloc.encoders._encoder import Preprocess as Preprocess
 from memloc.encoders._encoder import load_encoder as load_encoder
 from memloc.encoders._encoder import same_architecture as same_architecture
+from memloc.encoders._fold import folded as folded
 from memloc.encoders._layers import OUTPUT as OUTPUT
 from memloc.encoders._layers import Layer as Layer
 from memloc.encoders._layers import find_layers as find_layers

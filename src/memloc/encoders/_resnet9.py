@@ -9,23 +9,20 @@ from torch import Tensor, nn
 class MapConv2d(nn.Conv2d):
     """A 3x3 convolution with padding 1, computed as one dense product where its map is 2x2.
 
-    There every output sees every input, so for a batch of 16 and more the product has fewer operations than the padded convolution; with 256 channels
-    the backward pass is several times as fast (oneDNN spends most of its time reordering weights). Equal to rounding.
+    There every output sees every input, so for a batch of 16 and more the product has fewer operations than the padded
+    convolution; with 256 channels the backward pass is several times as fast (oneDNN spends most of its time reordering weights). Equal to rounding.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve a batch of maps."""
-        if x.shape[2:] != (2, 2) or len(x) < 16 or self.bias is None:
-            return super().forward(x)
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.shape[2:] != (2, 2) or len(x) < 16 or bias is None:
+            return super()._conv_forward(x, weight, bias)
         if torch.is_autocast_enabled(x.device.type):
-            weight = self.weight.to(torch.get_autocast_dtype(x.device.type))
-        else:
-            weight = self.weight
+            weight = weight.to(torch.get_autocast_dtype(x.device.type))
         kernel = weight.permute(0, 2, 3, 1)  # contiguous where weights are channels-last
         window = [
             kernel[:, 1 - row : 3 - row, 1 - column : 3 - column].flatten(1) for row in (0, 1) for column in (0, 1)
         ]
-        flat = nn.functional.linear(x.permute(0, 2, 3, 1).flatten(1), torch.cat(window), self.bias.repeat(4))
+        flat = nn.functional.linear(x.permute(0, 2, 3, 1).flatten(1), torch.cat(window), bias.repeat(4))
         return flat.view(len(x), 2, 2, self.out_channels).permute(0, 3, 1, 2)
 
 

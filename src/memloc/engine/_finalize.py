@@ -16,6 +16,7 @@ from memloc.engine._job import Job
 from memloc.engine._shard import ShardState
 from memloc.errors import NonFiniteError
 from memloc.metrics import (
+    Z95,
     Effect,
     auroc,
     bootstrap_sums,
@@ -37,9 +38,9 @@ from memloc.metrics import (
     run_weights,
     sslmem,
     sslmem_range,
+    standard_error,
 )
 
-Z95 = 1.959963984540054
 REPEATS = 1_000  # bootstrap samples
 _TOP = 50  # points in the top and least columns (LocMem Table 1), at most a quarter of the candidates
 _UNIT_BLOCK = 64  # units whose medians are taken at once
@@ -161,7 +162,6 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, b
     means: dict[str, Tensor] = {}
     for number, layer in enumerate(job.layers):
         score, align = scores.score[:, number], scores.align[:, number].T
-        mean, se, _, _ = mean_interval(score[candidate], repeats=REPEATS, seed=job.options.seed)
         effects[layer.name] = _effect(job, align)
         means[layer.name] = _score_draws(job, align, candidate)
         low, high = percentile_interval(means[layer.name])
@@ -182,13 +182,15 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, b
             "n_points": int(candidate.sum()), "n_units": layer.units,
             "reliability_views": reliability(scores.half[candidate, number, 0], scores.half[candidate, number, 1]),
             "reliability_runs": runs.value if runs else _NAN,
-            "layermem": mean, "se": se, "low": low, "high": high,
+            "layermem": _mean(score[candidate]), "se": standard_error(means[layer.name]), "low": low, "high": high,
         }  # fmt: skip
         for split in ("shared", "candidate", "independent", "external"):
             member = torch.from_numpy(job.split == split)
             if member.any():
                 row[f"layermem_{split}"] = _mean(score[member])
-                row[f"{split}_low"], row[f"{split}_high"] = percentile_interval(_score_draws(job, align, member))
+                draws = _score_draws(job, align, member)
+                row[f"{split}_se"] = standard_error(draws)
+                row[f"{split}_low"], row[f"{split}_high"] = percentile_interval(draws)
         effect = effects[layer.name]
         row |= {
             "layermem_calibrated": effect.value,
@@ -238,19 +240,21 @@ def _deltas(
     rows: list[dict], before: str | None, row: dict, means: dict[str, Tensor], effects: dict[str, Effect], layer: Layer
 ) -> dict[str, float]:
     """Δ of both figures; the bootstrap resamples the same points in both layers."""
-    names = ("delta", "delta_low", "delta_high", "delta_calibrated", "delta_calibrated_low", "delta_calibrated_high")
-    if before is None:
-        return dict.fromkeys(names, _NAN)
-    previous = next(other for other in rows if other["layer"] == before)
-    plain = percentile_interval(means[layer.name] - means[before])
-    calibrated = percentile_interval(effects[layer.name].draws - effects[before].draws)
-    values = (
-        row["layermem"] - previous["layermem"],
-        *plain,
-        row["layermem_calibrated"] - previous["layermem_calibrated"],
-        *calibrated,
-    )
-    return dict(zip(names, values, strict=True))
+    found: dict[str, float] = {}
+    previous = None if before is None else next(other for other in rows if other["layer"] == before)
+    for name, figure in (("delta", "layermem"), ("delta_calibrated", "layermem_calibrated")):
+        names = (name, f"{name}_se", f"{name}_low", f"{name}_high")
+        if before is None or previous is None:
+            found |= dict.fromkeys(names, _NAN)
+            continue
+        draws = (
+            means[layer.name] - means[before]
+            if figure == "layermem"
+            else effects[layer.name].draws - effects[before].draws
+        )
+        values = (row[figure] - previous[figure], standard_error(draws), *percentile_interval(draws))
+        found |= dict(zip(names, values, strict=True))
+    return found
 
 
 def _own(
@@ -259,8 +263,10 @@ def _own(
     """f's own memorization: candidates less points that neither encoder saw."""
     if not external.any() or score[external].isnan().all():
         return {}
-    low, high = percentile_interval(draws - _score_draws(job, align, external))
-    return {"layermem_own": _mean(score[candidate]) - _mean(score[external]), "own_low": low, "own_high": high}
+    draws = draws - _score_draws(job, align, external)
+    low, high = percentile_interval(draws)
+    own = _mean(score[candidate]) - _mean(score[external])
+    return {"layermem_own": own, "own_se": standard_error(draws), "own_low": low, "own_high": high}
 
 
 def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, external: Tensor) -> dict[str, float]:
@@ -277,7 +283,8 @@ def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, exter
                 -score[trained], repeats=REPEATS, seed=job.options.seed
             )
             low, high = percentile_interval(draws)
-            row = {"alignment_gap": _mean(score[trained]) - _mean(score[external]), "gap_low": low, "gap_high": high}
+            gap = _mean(score[trained]) - _mean(score[external])
+            row = {"alignment_gap": gap, "gap_se": standard_error(draws), "gap_low": low, "gap_high": high}
         candidate = trained
     found = auroc(score[candidate], score[external])
     return row | {
@@ -333,7 +340,7 @@ def _unit_summary(
         members, external = state.units["trained_equal"][layer.name], state.units["external_equal"][layer.name]
         equal = contrast(members.mu_max, _rest(job, members, blocks, "trained_equal", columns))
         winner = torch.where(members.mu_max >= external.mu_max, members.point, external.point)
-        share = member_share(members.mu_max, external.mu_max, winner, seed=job.options.seed)
+        share = member_share(members.mu_max, external.mu_max, winner)
         row |= {"unitmem_equal_mean": _mean(equal), "unitmem_external_mean": float(units["unitmem_external"].mean())}
         row |= {"member_share": share.value, "member_share_low": share.low, "member_share_high": share.high}
     if "classmem" in units:

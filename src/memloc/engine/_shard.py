@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.encoders import Encoder, Layer, check_finite_reading, tapped, unit_means
+from memloc.encoders import Encoder, Layer, check_finite_reading, folded, tapped, unit_means
 from memloc.engine._job import Job
 from memloc.metrics import half_distances, pair_distances, sslmem, sslmem_pairwise, view_distances
 from memloc.stats import ClassState, PointState, UnitState
@@ -97,12 +97,15 @@ class _Reader:
         self.means: dict[str, Tensor] = {}
 
     def __enter__(self) -> _Reader:
-        self._tap = tapped(self._encoder.module, self._encoder.layers, self._reduce)
-        self._forward = self._tap.__enter__()
+        module, layers = self._encoder.module, self._encoder.layers
+        with ExitStack() as stack:
+            stack.enter_context(folded(module, layers, self._encoder.prepare(_first_views(self._job))))
+            self._forward = stack.enter_context(tapped(module, layers, self._reduce))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *failure) -> None:  # type: ignore[no-untyped-def]
-        self._tap.__exit__(*failure)
+        self._stack.__exit__(*failure)
 
     def read(self, inputs: Tensor, points: int) -> None:
         """Run one forward pass over prepared views of so many points."""
@@ -123,6 +126,12 @@ class _Reader:
                 means = unit_means(layer, output, views, rectify=rectify)
                 check_finite_reading(layer, means, self._encoder.name)
                 self.means[layer.name] = means
+
+
+def _first_views(job: Job) -> Tensor:
+    """The views of the job's first point, the same for every shard."""
+    drawn = job.views.draw(job.images.pixels[:1].to(job.device), job.images.ids[:1].to(job.device))[0]
+    return drawn.double() if job.options.dtype == "float64" else drawn
 
 
 def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:

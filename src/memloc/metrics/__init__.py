@@ -14,9 +14,11 @@ from memloc.metrics._alignment import half_distances as half_distances
 from memloc.metrics._alignment import pair_distances as pair_distances
 from memloc.metrics._alignment import pairwise_alignment as pairwise_alignment
 from memloc.metrics._alignment import view_distances as view_distances
+from memloc.metrics._bootstrap import Z95 as Z95
 from memloc.metrics._bootstrap import bootstrap_sums as bootstrap_sums
 from memloc.metrics._bootstrap import bootstrap_weights as bootstrap_weights
 from memloc.metrics._bootstrap import percentile_interval as percentile_interval
+from memloc.metrics._bootstrap import standard_error as standard_error
 from memloc.metrics._memorization import Effect as Effect
 from memloc.metrics._memorization import delta_layermem as delta_layermem
 from memloc.metrics._memorization import layermem as layermem

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Z95 = 1.959963984540054  # of a two-sided 95 % interval
 BLOCKS = 1_000  # resampled units at most: beyond it points are resampled in random blocks of equal size
 
 
@@ -70,6 +71,16 @@ def percentile_interval(draws: Float[Tensor, " repeat"], level: float = 0.95) ->
         return float("nan"), float("nan")
     low, high = torch.quantile(draws, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=draws.dtype))
     return float(low), float(high)
+
+
+def standard_error(draws: Float[Tensor, " repeat"]) -> float:
+    """The bootstrap's standard error: the standard deviation of its draws; NaN if there are none.
+
+    >>> standard_error(torch.tensor([1.0, 3.0, 2.0]))
+    1.0
+    """
+    draws = draws[~draws.isnan()]
+    return float(draws.std()) if len(draws) else float("nan")
 
 
 @lru_cache(maxsize=8)

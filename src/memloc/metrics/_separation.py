@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_Z95 = 1.959963984540054
+from memloc.metrics._bootstrap import Z95
 
 
 class Auroc(NamedTuple):
@@ -41,7 +41,7 @@ def auroc(positive: Float[Tensor, " point"], negative: Float[Tensor, " other"]) 
         slack = 1 - 0.025 ** (1 / min(len(positive), len(negative)))
         return Auroc(value, max(value - slack, 0.0), min(value + slack, 1.0))
     logit, se = math.log(value / (1 - value)), math.sqrt(variance) / (value * (1 - value))
-    low, high = (1 / (1 + math.exp(-(logit + sign * _Z95 * se))) for sign in (-1, 1))
+    low, high = (1 / (1 + math.exp(-(logit + sign * Z95 * se))) for sign in (-1, 1))
     return Auroc(value, low, high)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from memloc.errors import DataError, ShapeError, SpecError
-from memloc.metrics._bootstrap import bootstrap_weights, percentile_interval
+from memloc.metrics._bootstrap import Z95
 
 
 class UnitMem(NamedTuple):
@@ -173,13 +174,11 @@ def member_share(
     members: Float[Tensor, " unit"],
     external: Float[Tensor, " unit"],
     point: Int[Tensor, " unit"],
-    *,
-    repeats: int = 1000,
-    seed: int = 0,
 ) -> Share:
     """Share of units whose strongest point is a member, when as many members as external points are pooled; 1/2 means chance.
 
-    Units driven by one point rise and fall together, so the interval resamples the winning points, not the units.
+    Units driven by one point are won or lost together, so the interval is Wilson's for Kish's effective number of winning
+    points, (sum of s)^2 / sum of s^2 with s the units that each drives, not for the number of units.
 
     Args:
         members, external: largest mean activation of each unit over equally many points of either kind.
@@ -195,10 +194,8 @@ def member_share(
     if not active.any():
         return Share(float("nan"), float("nan"), float("nan"))
     won = (members > external).double() + 0.5 * (members == external).double()
-    _, cluster = point[active].unique(return_inverse=True)
-    clusters = int(cluster.max()) + 1
-    wins = torch.zeros(clusters, dtype=torch.float64).index_add_(0, cluster, won[active])
-    sizes = torch.bincount(cluster).double()
-    weights = bootstrap_weights(clusters, repeats, seed)
-    low, high = percentile_interval((weights @ wins) / (weights @ sizes))
-    return Share(float(won[active].mean()), low, high)
+    _, sizes = point[active].unique(return_counts=True)
+    value, count = float(won[active].mean()), float(sizes.sum() ** 2 / (sizes**2).sum())
+    centre = (value + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+    reach = Z95 / (1 + Z95**2 / count) * math.sqrt(value * (1 - value) / count + Z95**2 / (4 * count**2))
+    return Share(value, max(centre - reach, 0.0), min(centre + reach, 1.0))

@@ -66,7 +66,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("reliability_views", "float", "would other views rank the candidates alike: 1 = exactly, 0 = not at all", low=-1, high=1),
         _c("reliability_runs", "float", "would other training runs rank them alike; unknown with one pair", optional=True, low=-1, high=1),
         _c("layermem", "float", "published LayerMem: mean SSLMem' of candidates", low=-1, high=1),
-        _c("se", "float", "its standard error over points", low=0),
+        _c("se", "float", "its standard error over points, and over runs where there are three or more a side", low=0),
         _c("low", "float", "lower end of its 95 % interval"),
         _c("high", "float", "upper end of its 95 % interval"),
         *(
@@ -74,6 +74,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
             for split in ("shared", "candidate", "independent", "external")
             for column in (
                 _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points", optional=True, low=-1, high=1),
+                _c(f"{split}_se", "float", "its standard error", optional=True, low=0),
                 _c(f"{split}_low", "float", "lower end of its 95 % interval", optional=True),
                 _c(f"{split}_high", "float", "upper end of its 95 % interval", optional=True),
             )
@@ -83,12 +84,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("calibrated_low", "float", "lower end of its 95 % interval"),
         _c("calibrated_high", "float", "upper end of its 95 % interval"),
         _c("layermem_own", "float", "mean SSLMem' of candidates less that of external points", optional=True),
+        _c("own_se", "float", "its standard error", optional=True, low=0),
         _c("own_low", "float", "lower end of its 95 % interval", optional=True),
         _c("own_high", "float", "upper end of its 95 % interval", optional=True),
         _c("delta", "float", "LayerMem less its predecessor's"),
+        _c("delta_se", "float", "its standard error", low=0),
         _c("delta_low", "float", "lower end of its 95 % interval"),
         _c("delta_high", "float", "upper end of its 95 % interval"),
         _c("delta_calibrated", "float", "calibrated LayerMem less its predecessor's"),
+        _c("delta_calibrated_se", "float", "its standard error", low=0),
         _c("delta_calibrated_low", "float", "lower end of its 95 % interval"),
         _c("delta_calibrated_high", "float", "upper end of its 95 % interval"),
         _c("auroc", "float", "chance that a trained point scores above one never seen; 0.5 = no difference", low=0, high=1),
@@ -96,6 +100,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("auroc_high", "float", "upper end of its 95 % interval"),
         _c("excess_low", "float", "at least this share of candidates stands out from external points (95 %)", low=0, high=1),
         _c("alignment_gap", "float", "f alone: mean alignment of external less trained points", optional=True),
+        _c("gap_se", "float", "its standard error", optional=True, low=0),
         _c("gap_low", "float", "lower end of its 95 % interval", optional=True),
         _c("gap_high", "float", "upper end of its 95 % interval", optional=True),
         _c("layermem_top", "float", "LayerMem of the most memorized points, ranked and scored on different views"),
