@@ -23,11 +23,10 @@ from memloc.results import Audit, write_json
 STEPS = 69_440  # image steps of one encoder
 DESIGNS = {  # candidates, planted, repeats, batches an epoch
     "26, 14 x 8": (26, 14, 8, 2),
-    "22, 14 x 8": (22, 14, 8, 2),
-    "20, 14 x 6": (20, 14, 6, 2),
-    "26, 14 x 6": (26, 14, 6, 2),
-    "20, 14 x 4": (20, 14, 4, 1),
-    "26, 14 x 8, 1 batch": (26, 14, 8, 1),
+    "26, 18 x 16": (26, 18, 16, 5),
+    "26, 14 x 24": (26, 14, 24, 6),
+    "60, 14 x 16": (60, 14, 16, 4),
+    "60, 40 x 6": (60, 40, 6, 4),
 }
 
 

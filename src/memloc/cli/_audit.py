@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._train import Config, Device, DryRun, Json, MaxBad, Overwrite, Size
+from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size
 from memloc.errors import SpecError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._train import Device, DryRun, Json, Overwrite
+from memloc.cli._flags import Device, DryRun, Json, Overwrite
 
 if TYPE_CHECKING:
     from memloc.data import Images

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._train import Json
+from memloc.cli._flags import Json
 from memloc.errors import SpecError
 
 

@@ -8,21 +8,10 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
+from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size
 
 Out = Annotated[Path, typer.Option(help="Folder for the run; an interrupted one is resumed.")]
 Seed = Annotated[int, typer.Option(help="Of splits, initial weights, order and views.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show the plan, forward passes, expected memory and time; do nothing.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the work of other settings in --out.")]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", is_eager=True, callback=common.settings_from, help="TOML file with flags as keys."),
-]
-Size = Annotated[int | None, typer.Option(help="Bring every image to this many pixels (resize, centre crop).")]
-MaxBad = Annotated[int, typer.Option(help="Unreadable images to accept; they are skipped and listed.")]
 
 
 def train(

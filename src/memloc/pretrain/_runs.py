@@ -386,7 +386,8 @@ def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sourc
         folder / ".work/preprocess.json",
         {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).clamp_min(1e-3).tolist()},
     )
-    np.save(folder / ".work/pixels.npy", known.pixels.numpy())
+    with replacing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, known.pixels.numpy())
     write_table(folder / "points.parquet", plan.points)
     write_table(folder / "membership.parquet", plan.membership)
 
@@ -415,7 +416,8 @@ def _trim_metrics(folder: Path, missing: list[str]) -> None:
             continue  # cut off when the run was killed
         if entry["epoch"] <= reached.get(entry["encoder"], math.inf):
             kept.append(line)
-    path.write_text("".join(line + "\n" for line in kept))
+    with replacing(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept))
 
 
 def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int, progress: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -135,11 +136,19 @@ TABLES: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 
 
+_KINDS: dict[str, Callable[[pd.Series], bool]] = {
+    "int": pd.api.types.is_integer_dtype,
+    "float": pd.api.types.is_numeric_dtype,
+    "text": lambda values: all(isinstance(value, str) for value in values),
+    "bytes": lambda values: all(isinstance(value, bytes) for value in values),
+}
+
+
 def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """A table with its columns in schema order.
 
     Raises:
-        ResultsError: a column that is missing, unknown or out of its range.
+        ResultsError: a column that is missing, unknown, of another type or out of its range.
 
     >>> conform("thumbnails", pd.DataFrame({"point": [1]}))
     Traceback (most recent call last):
@@ -155,6 +164,10 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
             f"{name} has {problem}. Expected {', '.join(column.name for column in columns)}. Write it again with: memloc audit"
         )
     for column in columns:
+        if column.name in table and not _KINDS[column.kind](table[column.name].dropna()):
+            raise ResultsError(
+                f"{name}.{column.name} holds {table[column.name].dtype} values. Expected {column.kind}. Write it again with: memloc audit"
+            )
         if column.name in table and column.kind in ("int", "float"):
             values = table[column.name]
             slack = 1e-9
