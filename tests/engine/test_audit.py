@@ -199,6 +199,28 @@ def test_delta_sums_back_to_layermem(pair, gray, four_splits):
         )
 
 
+def test_standard_errors_are_those_of_means_over_points(pair, gray, four_splits):
+    """Bootstrap errors against s / sqrt(n), of figures that are means over points or differences of them."""
+    found = audit(*pair, images=gray, splits=four_splits, views=VIEWS)
+    score = found.point_layers.pivot(index="point", columns="layer", values="sslmem")
+    split = found.points.set_index("point")["split"]
+
+    def error(values):
+        return values.std(ddof=0) / len(values) ** 0.5
+
+    for row in found.layers.itertuples():
+        own = score[row.layer]
+        parts = {name: error(own[split == name]) for name in set(four_splits)}
+        assert row.se == pytest.approx(parts["candidate"], rel=0.1)
+        assert row.external_se == pytest.approx(parts["external"], rel=0.1)
+        assert row.own_se == pytest.approx((parts["candidate"] ** 2 + parts["external"] ** 2) ** 0.5, rel=0.15)
+        if isinstance(row.predecessor, str):
+            step = own - score[row.predecessor]
+            assert row.delta_se == pytest.approx(error(step[split == "candidate"]), rel=0.1)
+            halves = [error(step[split == name]) / 2 for name in ("candidate", "independent")]
+            assert row.delta_calibrated_se == pytest.approx((halves[0] ** 2 + halves[1] ** 2) ** 0.5, rel=0.15)
+
+
 def test_a_pair_is_the_special_case_of_an_ensemble(pair, gray, four_splits):
     split = np.array(four_splits)
     seen = np.stack([np.isin(split, ("candidate", "shared")), np.isin(split, ("independent", "shared"))])
@@ -250,6 +272,11 @@ def test_f_alone_gives_the_alignment_gap(gray, tiny):
     layer = found.layers.set_index("layer").loc["output"]
     assert layer["alignment_gap"] == pytest.approx(gap, abs=1e-12)
     assert layer["gap_low"] < gap < layer["gap_high"]
+    parts = [
+        output.loc[output["split"] == split, column].std(ddof=0) / number**0.5
+        for split, column, number in (("external", "align_out", 15), ("candidate", "align_in", 25))
+    ]
+    assert layer["gap_se"] == pytest.approx((parts[0] ** 2 + parts[1] ** 2) ** 0.5, rel=0.1)
     assert found.points["sslmem"].isna().all()
     assert "no reference" in found.warnings[-1]
     nothing = audit(net, images=gray, views=VIEWS)
