@@ -1,0 +1,3 @@
+"""2D-OOB cell values and Data-OOB row values, and what to do with them."""
+
+from memloc.valuation._estimator import TwoDOOB as TwoDOOB

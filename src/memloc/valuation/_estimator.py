@@ -1,0 +1,389 @@
+"""2D-OOB: the value of every cell of a table, from the out-of-bag accuracy of weak learners on random columns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, is_regressor
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter, validate_data
+
+from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.valuation._draws import drawn_number, learner_seeds
+from memloc.valuation._learners import Outcome, Task, run_learner
+from memloc.valuation._sums import CellSums
+from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, refuse_missing
+
+_BLOCK = 8  # learners that a worker fits before it reports
+_CHECK = 50  # learners between looks at the standard error, where `tol` is given
+_LARGEST = 2**31 - 1
+
+
+class TwoDOOB(BaseEstimator):
+    """Value of every cell (row x column), row and column of a labelled table for weak learners trained on it.
+
+    A learner is fitted on rows drawn with replacement and a random part of the columns; its utility on the rows it did not see
+    counts for those rows' cells in those columns. The value of a cell is the mean utility over the learners that used its column
+    and did not see its row: high, the cell helps; low, it hurts.
+
+    Args:
+        n_estimators: weak learners. max_features: columns of each: a share, a number, or "sqrt".
+        estimator: weak learner; None for a decision tree that tries the square root of its columns at each split.
+        utility: "accuracy" (1 if right), "squared_error" (minus it; regression), or a function of true and predicted targets that
+            returns one number per row.
+        distance_weight: adds so many times the closeness of the row to its class on the drawn columns, from -1 (farthest) to 0.
+        groups: a group per column; columns of a group are drawn together (pixel blocks, for instance).
+        n_jobs: threads. random_state: of the draws and learners; the values do not depend on n_jobs.
+        warm_start: keep the learners of the last fit and add more, up to n_estimators.
+        tol: stop early when the largest standard error of a row value is below it.
+
+    Attributes:
+        cell_values_: shape (row, column), NaN where no learner covered the cell. cell_counts_: learners behind each.
+        cell_stderr_: standard error over the draws of learners. cell_contrast_: cell value less the row's.
+        row_values_: shape (row,): Data-OOB of the same learners. row_counts_, row_stderr_: likewise.
+        column_values_: shape (column,), mean over the learners and rows that used the column.
+        oob_score_: accuracy of the vote (or R^2 of the mean) of the learners that did not see a row.
+        classes_, feature_names_in_, n_features_in_, estimators_, estimators_samples_, estimators_features_: as in
+            scikit-learn's bagging.
+
+    Standard errors are those of drawing more learners for this table; they say nothing of other tables.
+
+    Source: Sun, Shen, Kwon, 2D-OOB: Attributing Data Contribution Through Joint Valuation Framework, NeurIPS 2024.
+
+    >>> from sklearn.datasets import load_wine
+    >>> X, y = load_wine(return_X_y=True)
+    >>> fitted = TwoDOOB(n_estimators=100, random_state=0).fit(X, y)
+    >>> fitted.cell_values_.shape, fitted.row_values_.shape, bool(fitted.oob_score_ > 0.9)
+    ((178, 13), (178,), True)
+    """
+
+    _task: Task
+    _sums: CellSums
+
+    def __init__(
+        self,
+        n_estimators: int = 1000,
+        *,
+        max_features: float | int | str = 0.5,
+        estimator: Any = None,
+        utility: str | Callable[..., Any] = "accuracy",
+        distance_weight: float = 0.0,
+        groups: ArrayLike | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        tol: float | None = None,
+    ) -> None:
+        self.n_estimators = n_estimators
+        self.max_features = max_features
+        self.estimator = estimator
+        self.utility = utility
+        self.distance_weight = distance_weight
+        self.groups = groups
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.tol = tol
+
+    def __sklearn_tags__(self) -> Any:
+        """A regressor where the utility or the learner is one, else a classifier."""
+        from sklearn.utils import ClassifierTags, RegressorTags
+
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if self._regresses():
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags(poor_score=True)
+        else:
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(poor_score=True)
+        return tags
+
+    def fit(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> TwoDOOB:
+        """Fit the learners and value every cell.
+
+        Args:
+            X: table of shape (row, column); a DataFrame may hold categories and missing values: categories become columns that are
+                drawn together, missing numbers the column's median with a column that says so.
+            y: labels of any kind, or numbers for regression.
+        Raises:
+            SpecError, DataError: settings or a table that cannot be valued, before any learner is fitted.
+        """
+        table, target, classes = self._checked(X, y)
+        of_group, column_group = self._grouping(table.shape[1])
+        drawn = drawn_number(self.max_features, len(of_group))
+        task = Task(
+            columns=np.ascontiguousarray(table.T, dtype=np.float32 if self.estimator is None else np.float64),
+            target=target, classes=classes, of_group=of_group, drawn=drawn, estimator=self.estimator, utility=self.utility,
+            distance=float(self.distance_weight), scaled=_z_scores(table) if self.distance_weight else None,
+            weighted=self.estimator is not None and has_fit_parameter(self.estimator, "sample_weight"),
+        )  # fmt: skip
+        again = self.warm_start and hasattr(self, "_sums")
+        if again and not _same(self._task, task):
+            raise SpecError(
+                "warm_start is set and the table or a setting is another than in the last fit. Expected the same, to add learners. "
+                "Pass warm_start=False to begin anew."
+            )
+        self._task, self._column_group = task, column_group
+        if not again:
+            self._entropy = int(check_random_state(self.random_state).randint(_LARGEST))
+            self._sums = CellSums.empty(len(target), len(of_group), 0 if classes is None else len(classes))
+            self.estimators_: list[Any] = []
+        if len(self.estimators_) > self.n_estimators:
+            raise SpecError(
+                f"n_estimators is {self.n_estimators} and the last fit has {len(self.estimators_)} learners. Expected as many or more with "
+                "warm_start. Pass a larger n_estimators, or warm_start=False."
+            )
+        try:
+            self._grow()
+        finally:  # an interrupted fit keeps the learners done
+            self._summarize()
+        return self
+
+    def predict(self, X: ArrayLike | pd.DataFrame) -> NDArray[Any]:
+        """Labels by the learners' vote, or the mean of their predictions; shape (row,)."""
+        votes = self._votes(X)
+        return votes if self._task.classes is None else self.classes_[votes.argmax(axis=1)]
+
+    def score(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> float:
+        """Accuracy, or R^2, of `predict`."""
+        from sklearn.metrics import accuracy_score, r2_score
+
+        measure = r2_score if self._regresses() else accuracy_score
+        return float(measure(y, self.predict(X)))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per cell: row, column, value, stderr, n_draws."""
+        check_is_fitted(self)
+        rows, columns = self.cell_values_.shape
+        names = getattr(self, "feature_names_in_", np.array([f"x{number}" for number in range(columns)], dtype=object))
+        return pd.DataFrame(
+            {
+                "row": np.repeat(np.arange(rows), columns), "column": np.tile(names, rows), "value": self.cell_values_.ravel(),
+                "stderr": self.cell_stderr_.ravel(), "n_draws": self.cell_counts_.ravel(),
+            }
+        )  # fmt: skip
+
+    @property
+    def estimators_samples_(self) -> list[NDArray[np.int64]]:
+        """The rows of each learner, with repeats, regenerated from its seed."""
+        check_is_fitted(self)
+        draws = (self._task.draw(seed) for seed in self._seeds())
+        return [np.repeat(np.arange(len(one.counts)), one.counts) for one in draws]
+
+    @property
+    def estimators_features_(self) -> list[NDArray[np.int64]]:
+        """The columns of each learner, as it was given them, regenerated from its seed."""
+        check_is_fitted(self)
+        return [self._task.features(self._task.draw(seed)) for seed in self._seeds()]
+
+    def _regresses(self) -> bool:
+        return self.utility == "squared_error" or (self.estimator is not None and is_regressor(self.estimator))
+
+    def _seeds(self) -> NDArray[np.int64]:
+        return learner_seeds(self._entropy, len(self.estimators_))
+
+    def _grow(self) -> None:
+        """Fit learners until there are enough, or the row values are sure enough."""
+        seeds = learner_seeds(self._entropy, self.n_estimators)
+        step = self.n_estimators if self.tol is None else _CHECK
+        while len(self.estimators_) < self.n_estimators:
+            done = len(self.estimators_)
+            if (
+                self.tol is not None
+                and done >= _CHECK
+                and done % _CHECK == 0
+                and self._sums.row_error().max() < self.tol
+            ):
+                break
+            for outcomes in self._blocks(seeds[done : (done // step + 1) * step]):
+                self._sums.add(outcomes)
+                self.estimators_ += [outcome.learner for outcome in outcomes]
+
+    def _blocks(self, seeds: NDArray[np.int64]) -> Iterator[list[Outcome]]:
+        blocks = [seeds[start : start + _BLOCK] for start in range(0, len(seeds), _BLOCK)]
+        if self.n_jobs in (None, 1):
+            yield from (_run_block(self._task, block) for block in blocks)
+            return
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
+        yield from parallel(delayed(_run_block)(self._task, block) for block in blocks)
+
+    def _checked(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any] | None]:
+        """The table as numbers, the target as codes or numbers, and the classes."""
+        self._check_settings()
+        check_names(X)
+        self._encoder = TableEncoder().fit(X) if needs_encoding(X) else None
+        if self._encoder is None:
+            refuse_missing(X)
+            table, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, multi_output=True)
+        else:
+            validate_data(self, X, y, skip_check_array=True)
+            table = self._encoder.transform(X)
+            if len(table) < 2:
+                raise DataError(f"there is {len(table)} row. Expected at least two. Pass more rows.")
+        y = column_or_1d(y, warn=True)
+        if len(y) != len(table):
+            raise DataError(f"there are {len(table)} rows and {len(y)} targets. Expected one target per row. Check y.")
+        if self._regresses():
+            target = np.asarray(y, dtype=np.float64)
+            if not np.isfinite(target).all():
+                raise DataError("the target holds NaN or infinity. Expected numbers. Drop those rows.")
+            return table, target, None
+        if pd.isna(y).any():
+            raise DataError(
+                f"the target is missing (NaN) in {int(pd.isna(y).sum())} rows. Expected a label in every row. Drop those rows."
+            )
+        check_classification_targets(y)
+        self.classes_ = unique_labels(y)
+        if len(self.classes_) < 2:
+            raise DataError(
+                f"the target has one class, {self.classes_[0]!r}. Expected at least two, since a cell's value is how it helps to tell classes "
+                "apart. Pass another target, or utility='squared_error' for numbers."
+            )
+        _say_what_surprises(table, y, self._encoder is None, getattr(self, "feature_names_in_", None))
+        return table, *_codes(table, y)
+
+    def _check_settings(self) -> None:
+        if not isinstance(self.n_estimators, (int, np.integer)) or self.n_estimators < 1:
+            raise SpecError(
+                f"n_estimators is {self.n_estimators!r}. Expected a whole number of at least 1. Pass n_estimators=1000."
+            )
+        if not callable(self.utility) and self.utility not in ("accuracy", "squared_error"):
+            raise SpecError(
+                f"there is no utility {self.utility!r}. Expected 'accuracy', 'squared_error' or a function of true and predicted targets. "
+                "Pass utility='accuracy'."
+            )
+        if self.utility == "accuracy" and self._regresses():
+            raise SpecError(
+                "the estimator is a regressor and the utility is 'accuracy'. Expected a utility for numbers. Pass utility='squared_error'."
+            )
+        if self.distance_weight and self._regresses():
+            raise SpecError(
+                f"distance_weight is {self.distance_weight} for a regression. Expected 0: distances are to the mean of a row's class. Pass "
+                "distance_weight=0."
+            )
+
+    def _grouping(self, columns: int) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
+        """The fitted columns of each group, and the group of each column the user gave."""
+        given = self.n_features_in_
+        if self.groups is None:
+            names = np.arange(given)
+        else:
+            names = np.asarray(self.groups)
+            if names.shape != (given,):
+                raise SpecError(
+                    f"groups has shape {names.shape} and the table {given} columns. Expected one group per column. Pass {given} of them."
+                )
+        _, group = np.unique(names, return_inverse=True)
+        of_column = group if self._encoder is None else group[self._encoder.source]
+        number = int(group.max()) + 1
+        self._check_share(number)
+        return tuple(np.flatnonzero(of_column == one) for one in range(number)), group
+
+    def _check_share(self, groups: int) -> None:
+        share, what = self.max_features, "columns" if self.groups is None else "groups of columns"
+        if isinstance(share, str):
+            if share != "sqrt":
+                raise SpecError(
+                    f"max_features is {share!r}. Expected a share, a number or 'sqrt'. Pass max_features=0.5."
+                )
+        elif isinstance(share, (int, np.integer)) and not isinstance(share, bool):
+            if not 1 <= share <= groups:
+                raise SpecError(
+                    f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass max_features={groups} or fewer."
+                )
+        elif not 0 < float(share) <= 1:
+            raise SpecError(
+                f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass max_features=0.5."
+            )
+
+    def _summarize(self) -> None:
+        """Turn the sums into the fitted attributes."""
+        sums, group = self._sums, self._column_group
+        self.cell_values_, self.cell_stderr_ = (part[:, group] for part in (sums.cell_values(), sums.cell_error()))
+        self.cell_counts_ = sums.cell_counts()[:, group]
+        self.row_values_, self.row_stderr_, self.row_counts_ = sums.row_values(), sums.row_error(), sums.row_counts()
+        self.column_values_ = sums.column_values()[group]
+        self.cell_contrast_ = self.cell_values_ - self.row_values_[:, None]
+        self.oob_score_ = sums.score(self._task.target)
+
+    def _votes(self, X: Any) -> NDArray[Any]:
+        """Mean prediction, or the share of votes per class, over the learners: (row,) or (row, class)."""
+        check_is_fitted(self)
+        if self._encoder is None:
+            table = validate_data(self, X, dtype=np.float64, reset=False)
+        else:
+            validate_data(self, X, skip_check_array=True, reset=False)
+            table = self._encoder.transform(X)
+        task = self._task
+        table = table.astype(task.columns.dtype)
+        shape = (len(table),) if task.classes is None else (len(table), len(task.classes))
+        votes = np.zeros(shape)
+        for learner, seed in zip(self.estimators_, self._seeds(), strict=True):
+            predicted = learner.predict(table[:, task.features(task.draw(seed))])
+            if task.classes is None:
+                votes += predicted
+            else:
+                votes[np.arange(len(table)), predicted.astype(np.int64)] += 1
+        votes /= len(self.estimators_)
+        return votes if task.classes is None else votes[:, np.argsort(task.classes, kind="stable")]
+
+
+def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
+    return [run_learner(task, int(seed)) for seed in seeds]
+
+
+def _same(one: Task, two: Task) -> bool:
+    """Whether learners of both tasks may be mixed."""
+    return (
+        (one.drawn, one.utility, one.distance, repr(one.estimator))
+        == (two.drawn, two.utility, two.distance, repr(two.estimator))
+        and np.array_equal(one.columns, two.columns)
+        and np.array_equal(one.target, two.target)
+        and len(one.of_group) == len(two.of_group)
+        and all(np.array_equal(*pair) for pair in zip(one.of_group, two.of_group, strict=True))
+    )
+
+
+def _z_scores(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns with mean 0 and deviation 1, shape (column, row); constant ones are 0."""
+    spread = table.std(axis=0)
+    return ((table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).T
+
+
+def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Class codes, and the label of each code.
+
+    Codes follow the first rows of the sorted table, so neither the names of the labels nor the order of the rows matters for ties.
+    """
+    labels, inverse = np.unique(y, return_inverse=True)
+    first = np.full(len(labels), len(y))
+    np.minimum.at(first, inverse[np.lexsort(table.T[::-1])], np.arange(len(y)))
+    order = np.argsort(first, kind="stable")
+    code = np.empty(len(labels), dtype=np.int64)
+    code[order] = np.arange(len(labels))
+    return code[inverse], labels[order]
+
+
+def _say_what_surprises(table: NDArray[np.float64], y: NDArray[Any], own: bool, names: NDArray[Any] | None) -> None:
+    """Warn of classes with one row, and of constant columns."""
+    labels, sizes = np.unique(y, return_counts=True)
+    for label in labels[sizes == 1].tolist():
+        warnings.warn(
+            f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0 whatever it holds. "
+            "Remove the row or merge the class.",
+            MemlocWarning,
+            stacklevel=4,
+        )
+    for column in np.flatnonzero((table == table[0]).all(axis=0)) if own else ():
+        name = int(column) if names is None else names[column]
+        warnings.warn(
+            f"column {name!r} is constant. It tells no classes apart, so its cells are worth what the rest of their row is. Drop it.",
+            MemlocWarning,
+            stacklevel=4,
+        )

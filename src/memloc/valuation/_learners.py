@@ -1,0 +1,138 @@
+"""Fit a weak learner on its draw and say how useful its predictions are for the rows it did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memloc.valuation._draws import Draw, draw
+
+Utility = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every learner of a fit has in common.
+
+    Attributes:
+        columns: one row per column, shape (column, row): float32 for trees, float64 for other learners.
+        target: class codes or numbers, shape (row,). classes: the labels of the codes; None for regression.
+        of_group: the columns of each group. drawn: groups that a learner gets.
+        estimator: what to clone; None for a decision tree.
+        utility: "accuracy", "squared_error" or a function of true and predicted targets.
+        distance: weight of the distance term. scaled: columns as z-scores for it, else None.
+        weighted: whether the learner takes sample weights; else rows are repeated.
+    """
+
+    columns: NDArray[Any]
+    target: NDArray[Any]
+    classes: NDArray[Any] | None
+    of_group: tuple[NDArray[np.int64], ...]
+    drawn: int
+    estimator: Any
+    utility: str | Utility
+    distance: float
+    scaled: NDArray[np.float64] | None
+    weighted: bool
+
+    def draw(self, seed: int) -> Draw:
+        """The rows and groups of the learner with this seed."""
+        return draw(seed, rows=len(self.target), groups=len(self.of_group), drawn=self.drawn)
+
+    def features(self, one: Draw) -> NDArray[np.int64]:
+        """The columns of the drawn groups, ascending."""
+        if len(self.of_group) == len(self.columns):
+            return one.groups
+        return np.sort(np.concatenate([self.of_group[group] for group in one.groups]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One learner and what it did out of bag; shapes (row,) but for groups."""
+
+    learner: Any
+    groups: NDArray[np.int64]
+    out_of_bag: NDArray[np.bool_]
+    utility: NDArray[np.float64]  # 0 in bag
+    predicted: NDArray[Any]  # class codes or numbers; meaningless in bag
+
+
+def run_learner(task: Task, seed: int) -> Outcome:
+    """Fit the learner of a seed and predict the rows it did not see."""
+    one = task.draw(seed)
+    features = task.features(one)
+    seen = task.columns[features].T  # (row, feature), the columns of it contiguous
+    outside = one.counts == 0
+    learner, predicted = (_tree if task.estimator is None else _any)(task, one, seen, outside)
+    utility = _utility(task, predicted)
+    if task.distance:
+        assert task.scaled is not None, "a distance term has scaled columns"
+        utility = utility + task.distance * _closeness(task.scaled[features], task.target, one.counts)
+    return Outcome(learner, one.groups, outside, np.where(outside, utility, 0.0), predicted)
+
+
+def _tree(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) -> tuple[Any, NDArray[Any]]:
+    """A decision tree, without the checks that the whole table has already passed."""
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    kind = DecisionTreeRegressor if task.classes is None else DecisionTreeClassifier
+    tree = kind(max_features="sqrt", random_state=one.seed)
+    tree.fit(seen, task.target, sample_weight=one.counts, check_input=False)
+    leaf = tree.tree_.apply(seen)
+    values = tree.tree_.value[:, 0]
+    if task.classes is None:
+        return tree, values[:, 0][leaf]
+    return tree, tree.classes_[values.argmax(axis=1)][leaf]
+
+
+def _any(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) -> tuple[Any, NDArray[Any]]:
+    """Any scikit-learn estimator, on weighted or repeated rows; a bag of one class is predicted as that class."""
+    from sklearn.base import clone
+    from sklearn.dummy import DummyClassifier
+
+    learner = clone(task.estimator)
+    seeds = {
+        name: one.seed for name in learner.get_params() if name == "random_state" or name.endswith("__random_state")
+    }
+    learner.set_params(**seeds)
+    seen, rows = np.ascontiguousarray(seen), np.flatnonzero(one.counts)
+    if task.classes is not None and len(np.unique(task.target[rows])) == 1:
+        learner = DummyClassifier(strategy="most_frequent")
+    if task.weighted:
+        learner.fit(seen[rows], task.target[rows], sample_weight=one.counts[rows].astype(np.float64))
+    else:
+        again = np.repeat(rows, one.counts[rows])
+        learner.fit(seen[again], task.target[again])
+    predicted = np.zeros(len(task.target), dtype=task.target.dtype)
+    if outside.any():
+        predicted[outside] = learner.predict(seen[outside])
+    return learner, predicted
+
+
+def _utility(task: Task, predicted: NDArray[Any]) -> NDArray[np.float64]:
+    if task.utility == "accuracy":
+        return (predicted == task.target).astype(np.float64)
+    if task.utility == "squared_error":
+        return -((predicted - task.target) ** 2)
+    assert callable(task.utility), "utilities were checked"
+    if task.classes is None:
+        return np.asarray(task.utility(task.target, predicted), dtype=np.float64)
+    return np.asarray(task.utility(task.classes[task.target], task.classes[predicted]), dtype=np.float64)
+
+
+def _closeness(scaled: NDArray[np.float64], target: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """D of REFERENCE B1: negative distance to the mean of the row's class in the bag, scaled to [-1, 0] by the bag's range."""
+    classes = int(target.max()) + 1
+    weight = np.zeros((classes, len(target)))
+    weight[target, np.arange(len(target))] = counts
+    sizes = weight.sum(axis=1)
+    means = scaled @ weight.T / np.maximum(sizes, 1)
+    distance = np.sqrt(((scaled - means[:, target]) ** 2).sum(axis=0))
+    distance[sizes[target] == 0] = np.inf  # a class that is not in the bag is as far as can be
+    inside = distance[counts > 0]
+    low, high = inside.min(), inside.max()
+    return -np.clip((distance - low) / (high - low if high > low else 1.0), 0.0, 1.0)

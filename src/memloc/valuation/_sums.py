@@ -1,0 +1,127 @@
+"""What the learners add up to, per cell, row and column; O(rows x groups) however many learners there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.blas import dger
+
+from memloc.valuation._learners import Outcome
+
+Numbers = NDArray[np.float64]
+_PRIOR = 4.0  # pseudo-observations of Agresti and Coull's interval
+
+
+@dataclass
+class CellSums:
+    """Sums over learners; cells are (row, group of columns), in Fortran order for rank-one updates in place.
+
+    Attributes:
+        utility, count, square: per cell, of the utility out of bag, of learners, and of the squared utility; `square` is None
+            while every utility was 0 or 1, which is its own square.
+        row: columns utility, count, square per row, each learner once. votes: per row, of classes, or the sum of predictions.
+    """
+
+    utility: Numbers
+    count: Numbers
+    square: Numbers | None
+    row: Numbers
+    votes: Numbers
+
+    @staticmethod
+    def empty(rows: int, groups: int, classes: int) -> CellSums:
+        """No learners yet; `classes` is 0 for regression."""
+        utility, count = (np.zeros((rows, groups), order="F") for _ in range(2))
+        return CellSums(utility, count, None, np.zeros((rows, 3)), np.zeros((rows, max(classes, 1))))
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Add some learners, in order: the sums do not depend on how they are cut into blocks.
+
+        0 and 1 are added exactly by a matrix product; other utilities one learner at a time, so that every cell adds them up in the
+        same order.
+        """
+        groups = self.utility.shape[1]
+        used = np.zeros((len(outcomes), groups), dtype=np.float32)
+        for number, outcome in enumerate(outcomes):
+            used[number, outcome.groups] = 1
+        utility = np.stack([outcome.utility for outcome in outcomes])
+        outside = np.stack([outcome.out_of_bag for outcome in outcomes])
+        self.count += (used.T @ outside.astype(np.float32)).T
+        if self.square is None and ((utility == 0) | (utility == 1)).all():
+            self.utility += (used.T @ utility.astype(np.float32)).T
+        else:
+            if self.square is None:
+                self.square = self.utility.copy(order="F")
+            for of_rows, of_groups in zip(utility, used.astype(np.float64), strict=True):
+                dger(1.0, of_rows, of_groups, a=self.utility, overwrite_a=1)
+                dger(1.0, of_rows**2, of_groups, a=self.square, overwrite_a=1)
+        everyone = np.arange(len(self.row))
+        for outcome in outcomes:
+            self.row += np.stack([outcome.utility, outcome.out_of_bag, outcome.utility**2], axis=1)
+            rows = everyone[outcome.out_of_bag]
+            if self.votes.shape[1] == 1:
+                self.votes[rows, 0] += outcome.predicted[rows]
+            else:
+                self.votes[rows, outcome.predicted[rows]] += 1
+
+    def cell_values(self) -> Numbers:
+        """Mean utility per cell, NaN where no learner covered it."""
+        return _ratio(self.utility, self.count)
+
+    def cell_counts(self) -> NDArray[np.int64]:
+        """Learners behind each cell."""
+        return self.count.astype(np.int64)
+
+    def cell_error(self) -> Numbers:
+        """Standard error of each cell's value."""
+        return self._error(self.utility, self.count, self.utility if self.square is None else self.square)
+
+    def row_values(self) -> Numbers:
+        """Data-OOB: mean utility of each row over the learners that did not see it."""
+        return _ratio(self.row[:, 0], self.row[:, 1])
+
+    def row_counts(self) -> NDArray[np.int64]:
+        """Learners that did not see each row."""
+        return self.row[:, 1].astype(np.int64)
+
+    def row_error(self) -> Numbers:
+        """Standard error of each row's value; infinite where no learner left it out."""
+        error = self._error(*self.row.T)
+        return np.where(self.row[:, 1] > 0, error, np.inf)
+
+    def column_values(self) -> Numbers:
+        """Mean utility of each group of columns over rows and learners."""
+        return _ratio(self.utility.sum(axis=0), self.count.sum(axis=0))
+
+    def score(self, target: NDArray) -> float:
+        """Accuracy of the vote, or R^2 of the mean, of the learners that did not see each row."""
+        covered = self.row[:, 1] > 0
+        if not covered.any():
+            return float("nan")
+        if self.votes.shape[1] > 1:
+            return float((self.votes[covered].argmax(axis=1) == target[covered]).mean())
+        predicted, true = self.votes[covered, 0] / self.row[covered, 1], target[covered]
+        spread = ((true - true.mean()) ** 2).sum()
+        return float(1 - ((true - predicted) ** 2).sum() / spread) if spread > 0 else float("nan")
+
+    def _error(self, total: Numbers, count: Numbers, square: Numbers) -> Numbers:
+        """Standard error of a mean with four more observations like all others, so that few learners are no certainty.
+
+        For utilities of 0 and 1 the four are two of each (Agresti and Coull, 1998); else they have the mean and spread of all.
+        """
+        if self.square is None:
+            mean, second = 0.5, 0.5
+        else:
+            whole, number, squares = self.row.sum(axis=0)
+            mean, second = whole / max(number, 1), squares / max(number, 1)
+        size = count + _PRIOR
+        variance = (square + _PRIOR * second) / size - ((total + _PRIOR * mean) / size) ** 2
+        return np.where(count > 0, np.sqrt(np.maximum(variance, 0.0) / size), np.nan)
+
+
+def _ratio(total: Numbers, count: Numbers) -> Numbers:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, total / count, np.nan)
