@@ -239,9 +239,27 @@ def test_ensembles_score_points_both_ways(gray, tiny):
     scored = found.points.iloc[:39]
     expected = (scored["align_out"] - scored["align_in"]) / (scored["align_out"] + scored["align_in"])
     assert scored["sslmem"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-12)
-    assert np.isnan(found.points["sslmem"].iloc[39])
+    assert np.isfinite(found.points["sslmem"].iloc[39])  # what chance gives: scored with another point's membership
     assert found.layers["auroc"].between(0.2, 0.8).all()
     assert found.layers["reliability_runs"].notna().all()
+
+
+def test_points_that_no_encoder_saw_are_scored_as_chance_gives(gray, tiny):
+    seen = torch.rand(6, 40, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[0, :20], seen[1, :20], seen[:, 20:] = True, False, False
+    job = prepare(encoders=[tiny(seed) for seed in range(6)], membership=seen, images=gray, views=VIEWS, seed=5)
+    patterns = {tuple(column) for column in seen[:, :20].T.tolist()}
+    assert torch.equal(job.target[:, :20], seen[:, :20])
+    assert {tuple(column) for column in job.target[:, 20:].T.tolist()} <= patterns
+    found = audit(encoders=list(job.encoders), membership=seen, images=gray, views=VIEWS, seed=5)
+    align = audit_shard(job, slice(0, 40)).points.columns["align"][20:, -1]  # (point, encoder)
+    chosen = job.target[:, 20:].T
+    inside, outside = ((align * side).sum(1) / side.sum(1) for side in (chosen, ~chosen))
+    expected = (outside - inside) / (outside + inside)
+    assert found.points["sslmem"].iloc[20:].to_numpy() == pytest.approx(expected.numpy(), abs=1e-9)
+    assert found.points["p_value"].iloc[:20].between(0, 1).all()
+    assert found.points["align_in"].iloc[20:].isna().all()
+    assert 0 <= found.layers["excess_low"].iloc[-1] <= 1
 
 
 def test_several_runs_give_both_reliabilities(gray, four_splits, tiny):

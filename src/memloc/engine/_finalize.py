@@ -274,7 +274,8 @@ def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, exter
     row: dict[str, float] = {}
     if job.mode == "ensemble":
         value, low, high = _cells_auroc(job, align)
-        return {"auroc": value, "auroc_low": low, "auroc_high": high, "excess_low": _NAN}
+        excess = excess_fraction(score[candidate], score[external])[1] if external.any() else _NAN
+        return {"auroc": value, "auroc_low": low, "auroc_high": high, "excess_low": excess}
     if job.mode == "alone":
         trained = job.membership[0]
         score = -align.mean(dim=0)

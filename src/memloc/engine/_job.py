@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -96,11 +97,21 @@ class Job:
         labels = torch.empty(0, dtype=torch.int64) if self.images.labels is None else self.images.labels
         return labels[labels >= 0].unique()
 
-    @property
+    @cached_property
     def target(self) -> Tensor:
-        """Which encoders stand for f at each point, bool (encoder, point): f's side, or those trained on the point."""
+        """Which encoders stand for f at each point, bool (encoder, point): f's side, or those trained on the point.
+
+        In an ensemble, points that no encoder (or every one) was trained on take the membership of random other points: their
+        scores say what chance alone gives.
+        """
         if self.mode == "ensemble":
-            return self.membership
+            count = self.membership.sum(dim=0)
+            constant = (count == 0) | (count == len(self.membership))
+            varying = np.flatnonzero(~constant.numpy())
+            rows = torch.arange(len(constant))
+            drawn = np.random.default_rng([self.options.seed, 4]).choice(varying, int(constant.sum()))
+            rows[constant] = torch.from_numpy(drawn)
+            return self.membership[:, rows]
         side = torch.zeros_like(self.membership)
         side[: self.f_count] = True
         return side

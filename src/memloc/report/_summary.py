@@ -26,7 +26,7 @@ def summarize(audit: Audit) -> dict[str, Any]:
     layers = audit.layers.sort_values("order")
     band = _band(audit)
     return {
-        "title": f"What encoder {audit.record.get('encoder', '')} memorized",
+        "title": _title(audit),
         "mode": audit.record.get("mode", "pair"),
         "answer": _answer(audit, layers),
         "truth": audit.record.get("truth"),
@@ -60,6 +60,13 @@ def summarize(audit: Audit) -> dict[str, Any]:
     }
 
 
+def _title(audit: Audit) -> str:
+    encoders = len((audit.record.get("spec") or {}).get("encoders") or [])
+    if audit.record.get("mode") == "ensemble":
+        return f"What {encoders} encoders memorized"
+    return f"What encoder {audit.record.get('encoder', '')} memorized"
+
+
 def _answer(audit: Audit, layers: pd.DataFrame) -> list[str]:
     """The answer in three sentences: do candidates stand out, in which layers, what next and may points be ranked."""
     last = layers.iloc[-1]
@@ -79,6 +86,8 @@ def _standing_out(audit: Audit, last: pd.Series) -> str:
     if last["auroc_low"] <= 0.5:
         return f"{text}, which is no better than chance on these points."
     excess = _number(last["excess_low"])
+    if math.isnan(excess):
+        return f"{text}."
     return (
         f"{text}; at least {_percent(excess)} of them stand out."
         if excess > 0
