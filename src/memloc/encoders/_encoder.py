@@ -6,7 +6,6 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +16,7 @@ from memloc.encoders._layers import Layer, find_layers
 from memloc.encoders._resnet9 import ResNet9
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, SpecError, nearest
 
-BUILT_IN: Mapping[str, Callable[[], nn.Module]] = {
-    "resnet9": ResNet9,
-    "resnet9-slim": partial(ResNet9, width=16),  # half the channels: twice as fast to train
-}
+BUILT_IN: Mapping[str, Callable[[], nn.Module]] = {"resnet9": ResNet9}
 _TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))
 
 
@@ -91,7 +87,7 @@ def load_encoder(
     """Load an encoder and find its layers; wrong names, shapes and checkpoints fail here.
 
     Args:
-        encoder: "resnet9", "resnet9-slim", "file.py:factory" (a function without arguments that returns a module), the .safetensors file of
+        encoder: "resnet9", "file.py:factory" (a function without arguments that returns a module), the .safetensors file of
             an encoder that memloc trained, an nn.Module, or an Encoder.
         weights: a .safetensors file or a PyTorch file that holds tensors alone.
         layers: "auto", "fine", or names and globs (see `memloc layers`).

@@ -45,13 +45,10 @@ class Sum(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Eight 3x3 convolutions in two residual stages, max-pooled to eight times `width` features.
+    """Eight 3x3 convolutions in two residual stages, max-pooled to 256 features.
 
     The residual sums are named res2 and res6 after the layer their shortcut comes from, as in LocMem Table 1. Inputs
     below 32 pixels are padded with zeros to 32.
-
-    Args:
-        channels: of the images. width: channels of the first convolution; 32 in the papers.
 
     >>> ResNet9()(torch.zeros(2, 3, 28, 28)).shape
     torch.Size([2, 256])
@@ -59,22 +56,23 @@ class ResNet9(nn.Module):
     [896, 18496, 36928, 36928, 73856, 295168, 590080, 590080]
     """
 
-    def __init__(self, channels: int = 3, *, width: int = 32) -> None:
+    features = 256
+
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        one, two, four, eight = width, 2 * width, 4 * width, 8 * width
-        self.conv1 = ConvBlock(channels, one)
+        self.conv1 = ConvBlock(channels, 32)
         self.pool1 = nn.MaxPool2d(2)
-        self.conv2_0 = ConvBlock(one, two)
+        self.conv2_0 = ConvBlock(32, 64)
         self.pool2 = nn.MaxPool2d(2)
-        self.conv2_1 = ConvBlock(two, two)
-        self.conv2_2 = ConvBlock(two, two)
+        self.conv2_1 = ConvBlock(64, 64)
+        self.conv2_2 = ConvBlock(64, 64)
         self.res2 = Sum()
-        self.conv3 = ConvBlock(two, four)
+        self.conv3 = ConvBlock(64, 128)
         self.pool3 = nn.MaxPool2d(2)
-        self.conv4_0 = ConvBlock(four, eight)
+        self.conv4_0 = ConvBlock(128, 256)
         self.pool4 = nn.MaxPool2d(2)
-        self.conv4_1 = ConvBlock(eight, eight)
-        self.conv4_2 = ConvBlock(eight, eight)
+        self.conv4_1 = ConvBlock(256, 256)
+        self.conv4_2 = ConvBlock(256, 256)
         self.res6 = Sum()
         self.pool = nn.AdaptiveMaxPool2d(1)
 

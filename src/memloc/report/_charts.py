@@ -105,6 +105,37 @@ def unit_chart(units: dict[str, dict[str, Any]], label: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
+def box_chart(columns: Sequence[dict[str, Any]], label: str) -> str:
+    """Values per column: 5 to 95 % as a thin bar, the middle half as a thick one, and the median."""
+    known = [value for row in columns for value in row["quantiles"] if value is not None]
+    if not known:
+        return ""
+    width, height = max(560, 34 * len(columns)), 320
+    low, high, ticks = _scale(min(known), max(known))
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+
+    def y(value: float) -> float:
+        return _TOP + (height - _TOP - _BOTTOM) * (high - value) / (high - low)
+
+    parts += _axis(ticks, y, width)
+    step = (width - _LEFT - _RIGHT) / len(columns)
+    for place, row in enumerate(columns):
+        middle, name = _LEFT + step * (place + 0.5), escape(str(row["column"]))
+        parts.append(
+            f'<text class="tick" transform="translate({middle:.1f},{height - _BOTTOM + 14}) rotate(35)">{name[:14]}</text>'
+        )
+        if None in row["quantiles"]:
+            continue
+        p5, p25, median, p75, p95 = row["quantiles"]
+        tip = f"{row['column']} · median {median:.3f}, 5-95 % {p5:.3f} to {p95:.3f}"
+        parts.append(
+            f'<g class="units"><title>{escape(tip)}</title><line class="thin" x1="{middle:.1f}" x2="{middle:.1f}" y1="{y(p5):.1f}" y2="{y(p95):.1f}"/>'
+            f'<rect class="box" x="{middle - 7:.1f}" width="14" y="{y(p75):.1f}" height="{max(y(p25) - y(p75), 1):.1f}"/>'
+            f'<line class="median" x1="{middle - 7:.1f}" x2="{middle + 7:.1f}" y1="{y(median):.1f}" y2="{y(median):.1f}"/></g>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
 def scatter(layer: str, points: Sequence[Sequence[float | None]]) -> str:
     """ClassMem against UnitMem of one layer's units; below the diagonal a unit is more about one point than one class."""
     size, edge = 190, 26

@@ -133,6 +133,19 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("point", "int", "stable id of the image"),
         _c("png", "bytes", "small picture of it"),
     ),
+    "cells": (
+        _c("row", "int", "row of the table, from 0", low=0),
+        _c("column", "text", "column of the table"),
+        _c("value", "float", "mean utility of the learners that used the column and did not see the row; high = the cell helps; missing where none did"),
+        _c("stderr", "float", "its standard error over draws of learners", low=0),
+        _c("n_draws", "int", "learners behind it", low=0),
+    ),
+    "rows": (
+        _c("row", "int", "row of the table, from 0", low=0),
+        _c("value", "float", "Data-OOB: mean utility of the learners that did not see the row"),
+        _c("stderr", "float", "its standard error over draws of learners", low=0),
+        _c("n_draws", "int", "learners behind it", low=0),
+    ),
 }  # fmt: skip
 
 

@@ -380,10 +380,16 @@ def _say_what_surprises(table: NDArray[np.float64], y: NDArray[Any], own: bool, 
             MemlocWarning,
             stacklevel=4,
         )
-    for column in np.flatnonzero((table == table[0]).all(axis=0)) if own else ():
-        name = int(column) if names is None else names[column]
+    constant = np.flatnonzero((table == table[0]).all(axis=0)) if own else np.empty(0, dtype=np.int64)
+    if len(constant):
+        first = int(constant[0]) if names is None else names[constant[0]]
+        which = (
+            f"column {first!r} is constant. It tells"
+            if len(constant) == 1
+            else f"{len(constant)} columns are constant, such as {first!r}. They tell"
+        )
         warnings.warn(
-            f"column {name!r} is constant. It tells no classes apart, so its cells are worth what the rest of their row is. Drop it.",
+            f"{which} no classes apart, so such cells are worth what the rest of their row is. Drop them.",
             MemlocWarning,
             stacklevel=4,
         )

@@ -43,7 +43,7 @@ class TableEncoder:
     """A DataFrame as numbers: categories one-hot, missing numbers the median beside a column that says so.
 
     Attributes:
-        source: which of the user's columns each number is of, shape (encoded column,).
+        source: which of the user's columns each number is of, shape (encoded column,). numbers: names of the columns of numbers.
 
     >>> frame = pd.DataFrame({"size": [1.0, None, 3.0], "colour": ["red", "blue", None]})
     >>> encoder = TableEncoder().fit(frame)
@@ -52,6 +52,7 @@ class TableEncoder:
     """
 
     source: NDArray[np.int64]
+    numbers: list[str]
 
     def fit(self, X: pd.DataFrame) -> TableEncoder:
         """Learn categories and medians.
@@ -63,11 +64,11 @@ class TableEncoder:
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-        self._numbers = [name for name in X.columns if _becomes_number(X[name])]
+        self.numbers = [name for name in X.columns if _becomes_number(X[name])]
         parts: list[tuple[str, Any, list[str]]] = []
         part: Any
         for name in X.columns:
-            if name not in self._numbers:
+            if name not in self.numbers:
                 part = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
             elif X[name].isna().any():
                 part = SimpleImputer(strategy="median", add_indicator=True)
@@ -88,7 +89,7 @@ class TableEncoder:
         return pd.DataFrame(
             {
                 name: pd.to_numeric(X[name]).astype(np.float64)
-                if name in self._numbers
+                if name in self.numbers
                 else X[name].astype(object).map(str, na_action="ignore").where(X[name].notna(), _MISSING)
                 for name in X.columns
             }

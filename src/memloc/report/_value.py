@@ -1,0 +1,180 @@
+"""Values of a table to one HTML file: heat map, worst cells and rows, columns, and maps of images."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memloc.report._charts import box_chart
+from memloc.results import TABLES, conform, make_folder, read_json, read_table, replacing
+
+_ROWS, _COLUMNS = 60, 60  # of the heat map
+_MAP_SHARE = 0.05  # lowest-valued rows of a class that a map is the mean of
+_MAP_PIXELS = 168
+
+
+def write_value_report(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Write the report of a folder that `memloc value` filled.
+
+    Raises:
+        DataNotFoundError, ResultsError: no values there. OutputError: the file cannot be written.
+    """
+    folder = Path(folder)
+    path = folder / "report.html" if path is None else Path(path)
+    make_folder(path.parent)
+    content = render_values(summarize_values(folder))
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    return path
+
+
+def summarize_values(folder: str | Path) -> dict[str, Any]:
+    """What the report shows, as plain numbers, text and lists; NaN is None."""
+    folder = Path(folder)
+    record = read_json(folder / "value.json")
+    cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
+    columns: list[str] = record["columns"]
+    grid = cells["value"].to_numpy(dtype=np.float64).reshape(len(rows), len(columns))
+    of_rows = rows["value"].to_numpy(dtype=np.float64)
+    shown = np.argsort(np.where(np.isnan(of_rows), np.inf, of_rows), kind="stable")[:_ROWS]
+    wide = np.array(
+        [record["column_values"][name] if record["column_values"][name] is not None else np.inf for name in columns]
+    )
+    picked = np.sort(np.argsort(wide, kind="stable")[:_COLUMNS])
+    return {
+        "title": f"What helps and hurts in {Path(str(record.get('data') or 'the table')).name}",
+        "answer": record["answer"], "warnings": record["warnings"], "record": record, "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
+        "heat": {
+            "rows": shown.tolist(), "columns": [columns[number] for number in picked], "labels": [record["labels"][row] for row in shown],
+            "values": [[_number(value) for value in grid[row, picked]] for row in shown], "middle": _number(float(np.nanmedian(grid))),
+        },
+        "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "by_column": record["by_column"] if len(columns) <= _COLUMNS else [],
+        "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("image_shape") else [],
+        "tooltips": {column.name: column.tooltip for column in TABLES["cells"]},
+    }  # fmt: skip
+
+
+def render_values(summary: dict[str, Any]) -> str:
+    """The report's HTML, from what `summarize_values` found."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("memloc", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
+    resource = files("memloc.report")
+    kept = (
+        "spec",
+        "regression",
+        "learners",
+        "oob_score",
+        "data",
+        "target",
+        "timings",
+        "fingerprint",
+        "image_shape",
+        "block",
+        "repair",
+    )
+    return environment.get_template("value.html").render(
+        **{key: value for key, value in summary.items() if key != "record"}, heat_map=Markup(heat_map(summary["heat"])),
+        columns_chart=Markup(box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")),
+        map_images=[(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in summary["maps"]],
+        css=Markup(resource.joinpath("report.css").read_text("utf-8")), script=Markup(resource.joinpath("value.js").read_text("utf-8")),
+        record_json=json.dumps({key: summary["record"].get(key) for key in kept}, indent=1),
+    )  # fmt: skip
+
+
+def heat_map(heat: dict[str, Any]) -> str:
+    """Rows by columns as coloured squares: orange below the median value of all cells, blue above, gray where there is none."""
+    side, left, top = 16, 110, 96
+    known = [value for row in heat["values"] for value in row if value is not None]
+    middle = heat["middle"] or 0.0
+    reach = max((abs(value - middle) for value in known), default=1.0) or 1.0
+    width, height = left + side * len(heat["columns"]) + 10, top + side * len(heat["rows"]) + 6
+    label = f"values of the cells of {len(heat['rows'])} rows and {len(heat['columns'])} columns; the worst cells are in the table below"
+    parts = [
+        f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{label}">'
+    ]
+    for place, name in enumerate(heat["columns"]):
+        parts.append(
+            f'<text class="tick" transform="translate({left + side * place + 11},{top - 6}) rotate(-60)">{escape(_short(name, 16))}</text>'
+        )
+    for line, (row, text, values) in enumerate(zip(heat["rows"], heat["labels"], heat["values"], strict=True)):
+        parts.append(
+            f'<text class="tick" x="{left - 6}" y="{top + side * line + 12}" text-anchor="end">{row} · {escape(_short(text, 10))}</text>'
+        )
+        for place, value in enumerate(values):
+            tip = escape(f"row {row}, {heat['columns'][place]}: " + ("no learner" if value is None else f"{value:.3f}"))
+            parts.append(
+                f'<rect x="{left + side * place}" y="{top + side * line}" width="{side - 1}" height="{side - 1}" '
+                f'fill="{_colour(None if value is None else (value - middle) / reach)}"><title>{tip}</title></rect>'
+            )
+    return "".join([*parts, "</svg>"])
+
+
+def pixel_map(values: list[list[float | None]], reach: float, label: str) -> str:
+    """A picture of pixels: orange below 0, blue above, by `reach`."""
+    height, width = len(values), len(values[0])
+    parts = [
+        f'<svg class="map" viewBox="0 0 {width} {height}" width="{_MAP_PIXELS}" height="{_MAP_PIXELS * height / width:.0f}" role="img" '
+        f'aria-label="{escape(label)}" shape-rendering="crispEdges">'
+    ]
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            parts.append(
+                f'<rect x="{column}" y="{row}" width="1" height="1" fill="{_colour(None if value is None else value / (reach or 1.0))}"/>'
+            )
+    return "".join([*parts, "</svg>"])
+
+
+def _maps(record: dict[str, Any], contrast: NDArray[np.float64], rows: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Mean cell contrast over the lowest-valued rows, of all and of each class: where the rows' few good cells lie."""
+    channels, height, width = record["image_shape"]
+    labels = np.array(record["labels"])
+    maps: list[dict[str, Any]] = []
+    for name in (None, *sorted(set(record["labels"]))):
+        member = np.flatnonzero((labels == name) if name is not None else np.ones(len(labels), dtype=bool))
+        lowest = member[np.argsort(rows[member], kind="stable")[: max(round(_MAP_SHARE * len(member)), 1)]]
+        picture = _mean(contrast[lowest].reshape(len(lowest) * channels, height, width))
+        title = f"{len(lowest)} lowest rows of {'all' if name is None else name}"
+        maps.append({"title": title, "values": [[_number(value) for value in line] for line in picture]})
+    reach = max(
+        (abs(value) for one in maps for line in one["values"] for value in line if value is not None), default=1.0
+    )
+    return [{**one, "reach": reach} for one in maps]
+
+
+def _mean(stack: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = ~np.isnan(stack)
+    count = known.sum(axis=0)
+    return np.where(count > 0, np.where(known, stack, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _number(value: float) -> float | None:
+    return None if not np.isfinite(value) else round(float(value), 4)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _colour(share: float | None) -> str:
+    """Orange at -1 through near-white at 0 to blue at 1; gray for None."""
+    if share is None:
+        return "#8c959f"
+    amount = min(abs(share), 1.0) ** 0.7
+    end = (0, 114, 178) if share > 0 else (213, 94, 0)
+    mixed = [round(244 + (part - 244) * amount) for part in end]
+    return f"#{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"

@@ -1,0 +1,29 @@
+"use strict";
+const root = document.documentElement;
+root.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+document.getElementById("theme").addEventListener("click", () => { root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark"; });
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  table.querySelectorAll("thead th").forEach((head, place) => head.querySelector("button").addEventListener("click", () => {
+    const falling = head.getAttribute("aria-sort") === "ascending";
+    table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+    const key = (row) => { const cell = row.children[place]; const text = cell.dataset.sort ?? cell.textContent; const number = Number(text); return text === "" || Number.isNaN(number) ? text : number; };
+    const ordered = [...body.rows].sort((a, b) => { const x = key(a), y = key(b); if (x === "") return 1; if (y === "") return -1; return x < y ? -1 : x > y ? 1 : 0; });
+    body.append(...(falling ? ordered.reverse() : ordered));
+  }));
+}
+
+const filter = document.getElementById("filter"), shown = document.getElementById("shown");
+const narrow = () => {
+  const wanted = filter.value.trim().toLowerCase();
+  let count = 0;
+  for (const row of document.getElementById("cell-table").tBodies[0].rows) {
+    row.hidden = !(row.children[1].textContent + " " + row.children[3].textContent).toLowerCase().includes(wanted);
+    count += !row.hidden;
+  }
+  shown.textContent = `${count} cells`;
+};
+filter.addEventListener("input", narrow);
+narrow();

@@ -1,0 +1,230 @@
+"""Value a table from a file, or labelled images, and keep what was found as tables."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from memloc.errors import DataError, DataNotFoundError, ResultsError, SpecError, nearest
+from memloc.results import SCHEMA_VERSION, conform, make_folder, read_json, read_table, write_json, write_table
+from memloc.valuation._baseline import class_z_scores
+from memloc.valuation._estimator import TwoDOOB
+from memloc.valuation._tables import TableEncoder
+
+LEARNERS = ("tree", "logistic", "mlp")
+_FEW = 20  # numbers with more different values than this are a regression's target
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """How a table is valued; flags map onto it one to one.
+
+    Attributes:
+        learners: weak learners at most. max_features: share (below or equal to 1.0) or number of columns of each.
+        learner: "tree", "logistic" or "mlp". task: "auto", "classification" or "regression".
+        distance_weight, tol, seed, workers: as in TwoDOOB.
+    """
+
+    learners: int = 1000
+    max_features: float | int | str = 0.5
+    learner: str = "tree"
+    task: str = "auto"
+    distance_weight: float = 0.0
+    tol: float | None = None
+    seed: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, known in (("learner", LEARNERS), ("task", ("auto", "classification", "regression"))):
+            if getattr(self, name) not in known:
+                raise SpecError(
+                    f"there is no {name} {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
+                )
+
+
+@dataclass(frozen=True)
+class Valuation:
+    """Values of a table.
+
+    Attributes:
+        cells: row, column, value, stderr, n_draws. rows: row, value, stderr, n_draws.
+        record: spec, settings, scores, names, timings, warnings (value.json).
+    """
+
+    cells: pd.DataFrame = field(repr=False)
+    rows: pd.DataFrame = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables and value.json (last) to a folder."""
+        folder = make_folder(Path(folder))
+        metadata = {"memloc_schema_version": str(SCHEMA_VERSION), "memloc_seed": str(self.record["spec"]["seed"])}
+        for name in ("cells", "rows"):
+            write_table(folder / f"{name}.parquet", conform(name, getattr(self, name)), metadata)
+        write_json(folder / "value.json", {"schema_version": SCHEMA_VERSION, **self.record})
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path) -> Valuation:
+        """Read what `save` wrote.
+
+        Raises:
+            DataNotFoundError: nothing finished there. ResultsError: another schema version.
+        """
+        folder = Path(folder)
+        if not (folder / "value.json").is_file():
+            raise DataNotFoundError(
+                f"{str(folder)!r} holds no values. Expected a folder with value.json. Make one with: memloc value TABLE --target COLUMN --out {folder}"
+            )
+        record = read_json(folder / "value.json")
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise ResultsError(
+                f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version {SCHEMA_VERSION}. "
+                "Value the table again with this memloc, into another folder."
+            )
+        cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
+        return Valuation(cells, rows, record)
+
+
+def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
+    """A table of columns and its target from a CSV or parquet file.
+
+    Raises:
+        DataNotFoundError: no such file. DataError: no table, no such column, a missing target.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataNotFoundError(
+            f"there is no file {str(path)!r}. Expected a table as .csv or .parquet. Check the path."
+        )
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"{str(path)!r} is no table that memloc reads. Expected .csv or .parquet. Convert it first.")
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open() as file:  # pandas would rename the second of two equal names
+                names = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0]
+            if names.duplicated().any():
+                raise DataError(
+                    f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename or drop one."
+                )
+            table = pd.read_csv(path)
+        else:
+            table = pd.read_parquet(path)
+    except (ValueError, OSError) as problem:
+        if isinstance(problem, DataError):
+            raise
+        reason = str(problem).splitlines()[0]
+        raise DataError(
+            f"{str(path)!r} cannot be read as a table ({reason}). Expected a header and rows. Open it and check."
+        ) from problem
+    if target not in table:
+        raise DataError(
+            f"{path.name} has no column {target!r}. {nearest(target, map(str, table.columns))} Expected the column to predict. Pass --target NAME."
+        )
+    missing = int(table[target].isna().sum())
+    if missing:
+        raise DataError(
+            f"the target {target!r} is missing in {missing} rows. Expected a label in every row. Drop those rows."
+        )
+    if table.shape[1] < 2:
+        raise DataError(
+            f"{path.name} has no column beside {target!r}. Expected at least one to value. Pass another table."
+        )
+    return table.drop(columns=target), table[target]
+
+
+def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
+    """Whether a target is to be predicted as a number: as `task` says, or by its values."""
+    values = pd.Series(y)
+    if task != "auto":
+        return task == "regression"
+    return bool(pd.api.types.is_float_dtype(values) and values.nunique() > _FEW)
+
+
+def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | None = None) -> TwoDOOB:
+    """The estimator that a spec describes."""
+    return TwoDOOB(
+        spec.learners, max_features=spec.max_features, estimator=_learner(spec.learner, regression),
+        utility="squared_error" if regression else "accuracy", distance_weight=spec.distance_weight, groups=groups,
+        n_jobs=spec.workers, random_state=spec.seed, tol=spec.tol,
+    )  # fmt: skip
+
+
+def value_table(
+    X: pd.DataFrame | NDArray[np.float64],
+    y: pd.Series | NDArray[Any],
+    spec: ValueSpec | None = None,
+    *,
+    groups: NDArray[Any] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Valuation:
+    """Value every cell and row of a table.
+
+    Args:
+        X: table. y: what it is to predict. groups: a group per column, drawn together.
+        extra: what the record holds besides.
+
+    >>> X = pd.DataFrame({"a": [0.0, 0.1, 0.9, 1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0] * 5})
+    >>> found = value_table(X, [0, 0, 1, 1] * 5, ValueSpec(learners=20))
+    >>> found.cells.shape, found.rows.shape
+    ((40, 5), (20, 4))
+    """
+    import warnings
+
+    spec = spec or ValueSpec()
+    frame = (
+        X if isinstance(X, pd.DataFrame) else pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
+    )
+    labels, regression = np.asarray(y), is_regression(pd.Series(y), spec.task)
+    began = time.monotonic()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fitted = make_valuer(spec, regression=regression, groups=groups).fit(frame, labels)
+    record = {
+        "spec": asdict(spec), "regression": regression, "columns": [str(name) for name in frame.columns], "learners": len(fitted.estimators_),
+        "oob_score": fitted.oob_score_, "column_values": dict(zip(map(str, frame.columns), fitted.column_values_.tolist(), strict=True)),
+        "labels": [str(label) for label in labels], "warnings": [str(one.message) for one in said],
+        "timings": {"total_seconds": time.monotonic() - began}, **(extra or {}),
+    }  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "row": np.arange(len(frame)),
+            "value": fitted.row_values_,
+            "stderr": fitted.row_stderr_,
+            "n_draws": fitted.row_counts_,
+        }
+    )
+    rows.loc[rows["n_draws"] == 0, "stderr"] = np.nan
+    cells = fitted.to_frame()
+    return Valuation(cells.assign(column=cells["column"].astype(str)), rows, record)
+
+
+def z_scores(X: pd.DataFrame, y: NDArray[Any], *, regression: bool) -> NDArray[np.float64]:
+    """Class-conditional z-scores of a table; NaN for columns of categories and for missing cells."""
+    encoder = TableEncoder().fit(X)
+    numbers = pd.DataFrame(
+        {name: pd.to_numeric(X[name]) if name in encoder.numbers else np.nan for name in X.columns}, dtype=np.float64
+    )
+    scores = class_z_scores(numbers.fillna(numbers.mean()).fillna(0.0), None if regression else y)
+    return np.where(numbers.isna(), np.nan, scores)
+
+
+def _learner(name: str, regression: bool) -> Any:
+    """A weak learner by name; None is TwoDOOB's own tree."""
+    if name == "tree":
+        return None
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if name == "logistic":
+        return make_pipeline(StandardScaler(), Ridge() if regression else LogisticRegression(max_iter=200))
+    kind = MLPRegressor if regression else MLPClassifier
+    return make_pipeline(StandardScaler(), kind((16,), max_iter=60, early_stopping=False))
