@@ -36,14 +36,12 @@ def main() -> None:
         layers = audit.layers.set_index("layer")
         found[str(seed)] = {
             "seconds": seconds,
-            "trained_auroc": truth["trained_auroc"],
-            "both_auroc": truth["both_auroc"],
-            "planted_auroc": truth["planted_auroc"],
+            **{name: truth[name] for name in ("cells_auroc", "trained_auroc", "planted_auroc")},
             "calibrated": {
                 layer: [row["layermem_calibrated"], row["calibrated_low"], row["calibrated_high"]]
                 for layer, row in layers.iterrows()
             },
-            "reliability_views": float(layers["reliability_views"].iloc[-1]),
+            **{name: float(layers[name].iloc[-1]) for name in ("reliability_views", "reliability_runs")},
         }
     pooled = pd.concat(scores)
     planted = pooled["repeats"] > 1
@@ -63,16 +61,8 @@ def main() -> None:
         )
     write_json(Path(__file__).with_name("demo_truth.json"), result)
     for seed, row in found.items():
-        print(
-            seed,
-            f"{row['seconds']:.0f} s",
-            "trained",
-            row["trained_auroc"],
-            "both",
-            row["both_auroc"],
-            "planted",
-            row["planted_auroc"],
-        )
+        figures = {name: [round(value, 3) for value in row[name]] for name in row if name.endswith("auroc")}
+        print(seed, f"{row['seconds']:.0f} s", figures, row["reliability_views"], row["reliability_runs"])
         print({layer: [round(value, 4) for value in values] for layer, values in row["calibrated"].items()})
     print(
         {key: value for key, value in result.items() if key.startswith("pooled")}, result["planted"], result["others"]

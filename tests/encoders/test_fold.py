@@ -58,11 +58,13 @@ class Odd(nn.Module):
         self.conv, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
         if kind == "batch statistics":
             self.norm = nn.BatchNorm2d(2, track_running_stats=False)
+        if kind == "spectral norm":
+            self.conv = nn.utils.parametrizations.spectral_norm(self.conv)
         if kind == "a user's hook":
             self.conv.register_forward_hook(lambda _conv, _inputs, output: output + 1)
 
     def forward(self, x):
-        inner = self.conv(x)
+        inner = self.conv(input=x) if self.kind == "by keyword" else self.conv(x)
         out = self.norm(inner)
         if self.kind == "skip of the convolution":
             return out + inner
@@ -71,14 +73,23 @@ class Odd(nn.Module):
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("plain", 1), ("skip of the convolution", 0), ("called twice", 0), ("batch statistics", 0), ("a user's hook", 0)],
+    [
+        ("plain", 1),
+        ("by keyword", 1),
+        ("spectral norm", 0),
+        ("skip of the convolution", 0),
+        ("called twice", 0),
+        ("batch statistics", 0),
+        ("a user's hook", 0),
+    ],
 )
 def test_nothing_is_folded_where_it_would_be_seen(kind, count):
     net, images = trained(Odd(kind)), torch.rand(4, 2, 8, 8)
     layers = (Layer("output", "", 0, "output", None, 2),)
-    plain = readings(net, layers, images)
+    plain, before = readings(net, layers, images), copy.deepcopy(net.train().state_dict())
     with folded(net, layers, images) as done:
         assert done == count
+        assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
         assert torch.allclose(readings(net, layers, images)["output"], plain["output"], rtol=1e-5)
 
 

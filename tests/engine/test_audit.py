@@ -1,5 +1,7 @@
 """The audit: laws, equality with a slow loop, modes, resuming, and messages."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -450,3 +452,77 @@ def test_more_mistakes_before_work_starts(pair, gray, tiny):
         audit(encoders=[tiny(0), tiny(1)], membership=np.stack([np.zeros(40), np.ones(40)]), images=gray)
     with pytest.raises(SpecError, match="Pass --views 16"):
         audit(pair[0], images=gray, views=Views(n="auto"))
+
+
+class Headed(torch.nn.Module):
+    """A convolution with its norm, and a head; parts may belong to several such nets."""
+
+    def __init__(self, conv, norm, head):
+        super().__init__()
+        self.conv, self.norm, self.act, self.head = conv, norm, torch.nn.ReLU(), head
+
+    def forward(self, x):
+        return self.head(self.act(self.norm(self.conv(x))).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("share", ["convolution", "backbone"])
+def test_encoders_that_share_parts_score_as_their_copies(gray, four_splits, share):
+    torch.manual_seed(0)
+    conv, norms = torch.nn.Conv2d(1, 6, 3), [torch.nn.BatchNorm2d(6) for _ in range(2)]
+    for norm in norms:
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.2, 2)
+    heads = [torch.nn.Linear(6, 4) for _ in range(2)]
+    nets = [Headed(conv, norms[0 if share == "backbone" else side], heads[side]) for side in (0, 1)]
+    copies = [copy.deepcopy(net) for net in nets]
+    layers = ["norm", "head"]
+    one, two = (audit(*pair, images=gray, splits=four_splits, views=VIEWS, layers=layers) for pair in (nets, copies))
+    for table, column in (("layers", "layermem"), ("point_layers", "sslmem"), ("units", "unitmem")):
+        scores = [getattr(found, table)[column].to_numpy() for found in (one, two)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_points_that_every_encoder_saw_are_shared(gray, tiny):
+    seen = torch.rand(4, 40, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[:, 10:12], seen[0, :10], seen[1, :10] = True, True, False
+    found = audit(encoders=[tiny(seed) for seed in range(4)], membership=seen, images=gray, views=VIEWS)
+    assert found.points.set_index("point").loc[[10, 11], "split"].tolist() == ["shared", "shared"]
+    assert found.layers["n_points"].iloc[0] == (seen.any(0) & ~seen.all(0)).sum()
+
+
+def test_a_pair_as_an_ensemble_has_the_same_chance_scores(pair, gray, four_splits):
+    """Never-seen points take a candidate's membership, so for K = 2 they are scored as f against g."""
+    split = np.array(four_splits)
+    seen = np.stack([np.isin(split, ("candidate", "shared")), np.isin(split, ("independent", "shared"))])
+    one = audit(*pair, images=gray, splits=four_splits, views=VIEWS)
+    two = audit(encoders=list(pair), membership=seen, splits=four_splits, images=gray, views=VIEWS)
+    for split in ("candidate", "external"):
+        scores = [found.points.loc[found.points["split"] == split, "sslmem"].to_numpy() for found in (one, two)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-12)
+    assert one.layers["layermem_own"].to_numpy() == pytest.approx(two.layers["layermem_own"].to_numpy(), abs=1e-12)
+
+
+def test_runs_of_an_ensemble_are_resampled(gray, tiny):
+    """The encoders of an ensemble differ, so drawing others moves its uncalibrated mean by more than drawing other points."""
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.stack([torch.rand(8, generator=generator).argsort() < 4 for _ in range(40)], dim=1)
+    found = audit(encoders=[tiny(seed) for seed in range(8)], membership=seen, images=gray, views=VIEWS)
+    points = found.point_layers.groupby("layer", sort=False)["sslmem"].std().to_numpy() / 40**0.5
+    assert (found.layers["se"].to_numpy() > 1.2 * points).all()
+    assert (found.layers["low"] < found.layers["layermem"]).all()
+    assert (found.layers["layermem"] < found.layers["high"]).all()
+    few = audit(encoders=[tiny(seed) for seed in range(4)], membership=seen[:4], images=gray, views=VIEWS)
+    kept = few.point_layers[few.point_layers["point"].isin(few.points.loc[few.points["split"] == "candidate", "point"])]
+    points = (
+        kept.groupby("layer", sort=False)["sslmem"].agg(lambda values: values.std() / len(values) ** 0.5).to_numpy()
+    )
+    assert few.layers["se"].to_numpy() == pytest.approx(points, rel=0.1)  # too few runs to resample
+
+
+def test_one_external_point_has_no_interval(pair, gray, four_splits):
+    splits = [
+        "external" if number == 39 else "candidate" if split == "external" else split
+        for number, split in enumerate(four_splits)
+    ]
+    found = audit(*pair, images=gray, splits=splits, views=VIEWS).layers
+    assert found[["external_se", "external_low", "own_se", "own_low"]].isna().all().all()

@@ -1,8 +1,6 @@
 """The report: what it says, that it escapes, its size, and that it works in a browser."""
 
 import json
-import os
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -138,41 +136,6 @@ def test_round_trip_and_messages(found, tmp_path):
 
     with pytest.raises(ResultsError, match="schema version 99. Expected version 1"):
         Audit.load(tmp_path / "a")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        if os.environ.get("CI"):
-            pytest.fail("chromium and chromedriver are missing; .ci/run installs them")
-        pytest.skip("Debian's chromium and chromium-driver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    flags = [
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-    ]
-    flags += [
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        "window-size=1280,1000",
-        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ]
-    for flag in flags:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=Service(driver))
-    yield started
-    started.quit()
 
 
 @pytest.mark.browser

@@ -53,7 +53,7 @@ def value(
     """Value every cell and row of a labelled table (2D-OOB): which help a model and which hurt it."""
     from memloc.report import write_value_report
     from memloc.results import claim_folder
-    from memloc.valuation import Valuation, ValueSpec, lowest_cells
+    from memloc.valuation import Valuation, ValueSpec, check_table, lowest_cells, table_fingerprint
 
     is_table = Path(table).suffix.lower() == ".csv" or (Path(table).suffix.lower() == ".parquet" and target is not None)
     X, y, groups, extra = (
@@ -74,12 +74,11 @@ def value(
     spec = ValueSpec(learners, share, learner, task, distance_weight, tol, seed, workers)
     if repair is not None:
         _check_repair(repair, repair_share, is_table, X)
+    check_table(X, y, spec, groups=groups)
     if dry_run:
         found = _cost(X, y, spec, groups)
         common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return
-    from memloc.valuation import table_fingerprint
-
     wanted = {**asdict(spec), "block": block, "repair": repair, "repair_share": repair_share if repair else None}
     identity = {
         **{key: value for key, value in wanted.items() if key != "workers"},

@@ -90,12 +90,16 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str)
 
 def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> None:
     """Write a module's weights as safetensors, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata=dict(metadata))
+        try:
+            save_file(state, temporary, metadata=dict(metadata))
+        except SafetensorError as problem:  # the disk is full, for instance
+            raise OSError(str(problem)) from problem
 
 
 def fingerprint(module: nn.Module) -> str:

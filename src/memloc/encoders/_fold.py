@@ -6,7 +6,7 @@ weights. That saves a pass over every activation: about a sixth of ResNet9's tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from memloc.encoders._layers import Layer
 from memloc.encoders._taps import tapped
@@ -24,7 +25,9 @@ _SAME = 1e-4  # largest difference that rounding may make, relative to a layer's
 
 
 @contextmanager
-def folded(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> Iterator[int]:
+def folded(
+    module: nn.Module, layers: Sequence[Layer], example: Tensor, *, keep: Collection[nn.Module] = ()
+) -> Iterator[int]:
     """Fold every batch-norm that directly follows a convolution into it; on leaving the module is as it was.
 
     Parameters are not touched: the two modules' `forward` is replaced meanwhile. Whether anything else uses the
@@ -33,7 +36,7 @@ def folded(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> Itera
 
     Args:
         module: an encoder that is read in eval mode. layers: what is read; a convolution that is read itself is not folded.
-        example: prepared views to try it with.
+        example: prepared views to try it with. keep: parts to leave alone, such as those that another encoder shares.
     Yields:
         How many batch-norms are folded.
 
@@ -42,27 +45,28 @@ def folded(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> Itera
     ...     count
     1
     """
-    plain = _readings(module, layers, example)
-    pairs = _pairs(module, layers, example)
+    pairs = _pairs(module, layers, example, keep)
+    plain = _readings(module, layers, example) if pairs else {}
     try:
         for conv, norm in pairs:
             weight, bias = _weights(conv, norm)
             conv.__dict__["forward"] = partial(_convolve, conv, weight=weight, bias=bias)
             norm.__dict__["forward"] = _identity
-        if pairs and not _agree(plain, _readings(module, layers, example)):
+        if pairs and not _same_readings(plain, module, layers, example):
             _restore(pairs)
             pairs = []
+        plain.clear()
         yield len(pairs)
     finally:
         _restore(pairs)
 
 
-def _convolve(conv: _ConvNd, x: Tensor, *, weight: Tensor, bias: Tensor) -> Tensor:
-    return conv._conv_forward(x, weight, bias)
+def _convolve(conv: _ConvNd, input: Tensor, *, weight: Tensor, bias: Tensor) -> Tensor:
+    return conv._conv_forward(input, weight, bias)
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
+def _identity(input: Tensor) -> Tensor:
+    return input
 
 
 def _restore(pairs: Sequence[tuple[_ConvNd, _BatchNorm]]) -> None:
@@ -84,7 +88,9 @@ def _weights(conv: _ConvNd, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
         return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 
-def _pairs(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> list[tuple[_ConvNd, _BatchNorm]]:
+def _pairs(
+    module: nn.Module, layers: Sequence[Layer], example: Tensor, keep: Collection[nn.Module]
+) -> list[tuple[_ConvNd, _BatchNorm]]:
     """Convolutions, called once, whose output is what a batch-norm, called once, is given."""
     read = {layer.read_at.partition("#")[0] for layer in layers}
     convolutions = {
@@ -104,8 +110,10 @@ def _pairs(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> list[
         if inputs and id(inputs[0]) in outputs:
             found.append((outputs[id(inputs[0])][0], norm))
 
-    handles = [conv.register_forward_hook(after_convolution) for conv in convolutions if _is_plain(conv)]
-    handles += [norm.register_forward_pre_hook(before_norm) for norm in norms if _is_plain(norm)]
+    handles = [
+        conv.register_forward_hook(after_convolution) for conv in convolutions if _is_plain(conv) and conv not in keep
+    ]
+    handles += [norm.register_forward_pre_hook(before_norm) for norm in norms if _is_plain(norm) and norm not in keep]
     try:
         _readings(module, (), example)
     finally:
@@ -115,7 +123,9 @@ def _pairs(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> list[
 
 
 def _is_plain(part: nn.Module) -> bool:
-    """Whether calling the module does what its class says: no hooks, no replaced forward."""
+    """Whether calling the module does what its class says: no hooks, no replaced forward, no computed weights."""
+    if is_parametrized(part):  # reading such weights may change the module's state
+        return False
     usual = type(part).forward in {kind.forward for kind in (*_CONVOLUTIONS, *_NORMS)}
     return usual and "forward" not in part.__dict__ and not part._forward_hooks and not part._forward_pre_hooks
 
@@ -127,7 +137,12 @@ def _readings(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> di
     return readings
 
 
-def _agree(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+def _same_readings(plain: dict[str, Tensor], module: nn.Module, layers: Sequence[Layer], example: Tensor) -> bool:
+    try:
+        folded_readings = _readings(module, layers, example)
+    except Exception:  # whatever a module does with its parts, it is then read as it is
+        return False
     return all(
-        float((reading - two[name]).abs().max()) <= _SAME * float(reading.abs().max()) for name, reading in one.items()
+        float((reading - folded_readings[name]).abs().max()) <= _SAME * float(reading.abs().max())
+        for name, reading in plain.items()
     )

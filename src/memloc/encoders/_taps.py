@@ -36,9 +36,12 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
             )
         by_module.setdefault(name, []).append((int(call) if call else None, layer))
     calls: dict[str, int] = {}
+    reading: list[bool] = []  # holds something during a forward pass of this module
 
     def hook_of(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if not reading:
+                return  # another encoder shares this module and is being read
             number = calls[name] = calls.get(name, -1) + 1
             for wanted, layer in by_module[name]:
                 if wanted is None and number > 0:
@@ -58,8 +61,12 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
 
     def forward(batch: Tensor) -> None:
         calls.clear()
-        with torch.inference_mode():
-            module(batch)
+        reading.append(True)
+        try:
+            with torch.inference_mode():
+                module(batch)
+        finally:
+            reading.clear()
         for name, wanted in by_module.items():
             for number, layer in wanted:
                 if calls.get(name, -1) < (number or 0):

@@ -216,23 +216,26 @@ def _effect(job: Job, align: Tensor) -> Effect:
     return membership_effect(align, job.membership, paired=job.paired, repeats=REPEATS, seed=job.options.seed)
 
 
-def _score_draws(job: Job, align: Tensor, member: Tensor) -> Tensor:
+def _score_draws(job: Job, align: Tensor, member: Tensor, *, apart: int = 0) -> Tensor:
     """Bootstrap means of SSLMem' over some points, and over runs where there are three or more a side: (repeat,).
 
-    Layers and groups of points with equal numbers draw the same samples.
+    Layers draw the same samples, and so do groups of points with equal numbers unless they are set `apart`.
     """
-    seed, f, g = job.options.seed, align[: job.f_count, member], align[job.f_count :, member]
-    runs = run_weights(job.membership, REPEATS, seed, paired=job.paired) if job.mode == "pair" else None
+    seed = job.options.seed
+    target, reference = job.target[:, member].double(), job.reference[:, member].double()
+    varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
+    runs = None if job.mode == "alone" else run_weights(job.membership[:, varying], REPEATS, seed, paired=job.paired)
+    align = align[:, member]
     if runs is None or not member.any():
-        target, reference = job.target[:, member].double(), job.reference[:, member].double()
-        means = [(align[:, member] * side).sum(dim=0) / side.sum(dim=0) for side in (target, reference)]
-        return mean_draws(sslmem(*means), repeats=REPEATS, seed=seed)
+        means = [(align * side).sum(dim=0) / side.sum(dim=0) for side in (target, reference)]
+        return mean_draws(sslmem(*means), repeats=REPEATS, seed=seed + apart)
     draws = []
     for row, run in enumerate(runs):
-        of_f, of_g = run[: job.f_count], run[job.f_count :]
-        score = sslmem(of_f @ f / of_f.sum(), of_g @ g / of_g.sum())
-        sums, sizes = bootstrap_sums(score[:, None], repeats=REPEATS, seed=seed, only=row)
-        draws.append(sums[0, 0] / sizes[0])
+        sides = [run[:, None] * side for side in (target, reference)]
+        score = sslmem(*((align * side).sum(dim=0) / side.sum(dim=0) for side in sides))
+        known = torch.stack([score.nan_to_num(), (~score.isnan()).double()], dim=1)
+        sums, _ = bootstrap_sums(known, repeats=REPEATS, seed=seed + apart, only=row)
+        draws.append(sums[0, 0] / sums[0, 1])
     return torch.stack(draws)
 
 
@@ -263,7 +266,7 @@ def _own(
     """f's own memorization: candidates less points that neither encoder saw."""
     if not external.any() or score[external].isnan().all():
         return {}
-    draws = draws - _score_draws(job, align, external)
+    draws = draws - _score_draws(job, align, external, apart=1)  # other points, drawn on their own
     low, high = percentile_interval(draws)
     own = _mean(score[candidate]) - _mean(score[external])
     return {"layermem_own": own, "own_se": standard_error(draws), "own_low": low, "own_high": high}

@@ -101,13 +101,14 @@ class Job:
     def target(self) -> Tensor:
         """Which encoders stand for f at each point, bool (encoder, point): f's side, or those trained on the point.
 
-        In an ensemble, points that no encoder (or every one) was trained on take the membership of random other points: their
+        In an ensemble, points that no encoder (or every one) was trained on take the membership of random candidates: their
         scores say what chance alone gives.
         """
         if self.mode == "ensemble":
             count = self.membership.sum(dim=0)
             constant = (count == 0) | (count == len(self.membership))
-            varying = np.flatnonzero(~constant.numpy())
+            varying = np.flatnonzero(~constant.numpy() & (self.split == "candidate"))
+            varying = varying if len(varying) else np.flatnonzero(~constant.numpy())
             rows = torch.arange(len(constant))
             drawn = np.random.default_rng([self.options.seed, 4]).choice(varying, int(constant.sum()))
             rows[constant] = torch.from_numpy(drawn)
@@ -200,7 +201,11 @@ def _membership(
             )
         seen = membership.bool()
         split = np.array(
-            list(splits) if splits is not None else np.where(seen.any(dim=0).numpy(), "candidate", "external"),
+            list(splits)
+            if splits is not None
+            else np.where(
+                seen.all(dim=0).numpy(), "shared", np.where(seen.any(dim=0).numpy(), "candidate", "external")
+            ),
             dtype=object,
         )
         if not (seen.any(dim=0) & ~seen.all(dim=0)).any():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memloc.encoders import Encoder, Layer, check_finite_reading, folded, tapped, unit_means
 from memloc.engine._job import Job
@@ -73,9 +74,10 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
                 cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
             )
         by_module: dict[int, _Reader] = {}  # f and g may be one module, which is then read once
+        shared = _shared_parts(job)
         for number, encoder in enumerate(job.encoders):
             if id(encoder.module) not in by_module:
-                by_module[id(encoder.module)] = stack.enter_context(_Reader(encoder, job, number))
+                by_module[id(encoder.module)] = stack.enter_context(_Reader(encoder, job, number, shared))
         readers = [by_module[id(encoder.module)] for encoder in job.encoders]
         for start in range(shard.start, shard.stop, job.options.batch_size):
             rows = slice(start, min(start + job.options.batch_size, shard.stop))
@@ -90,8 +92,8 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
 class _Reader:
     """One encoder with its taps; `read` gives every layer's distances and, for the first encoder, unit means."""
 
-    def __init__(self, encoder: Encoder, job: Job, number: int) -> None:
-        self._encoder, self._job, self._units = encoder, job, number == 0
+    def __init__(self, encoder: Encoder, job: Job, number: int, shared: set[nn.Module]) -> None:
+        self._encoder, self._job, self._units, self._shared = encoder, job, number == 0, shared
         self._points = 0
         self.distances: dict[str, Tensor] = {}
         self.means: dict[str, Tensor] = {}
@@ -99,7 +101,8 @@ class _Reader:
     def __enter__(self) -> _Reader:
         module, layers = self._encoder.module, self._encoder.layers
         with ExitStack() as stack:
-            stack.enter_context(folded(module, layers, self._encoder.prepare(_first_views(self._job))))
+            example = self._encoder.prepare(_first_views(self._job))
+            stack.enter_context(folded(module, layers, example, keep=self._shared))
             self._forward = stack.enter_context(tapped(module, layers, self._reduce))
             self._stack = stack.pop_all()
         return self
@@ -128,9 +131,16 @@ class _Reader:
                 self.means[layer.name] = means
 
 
+def _shared_parts(job: Job) -> set[nn.Module]:
+    """Modules that belong to more than one encoder."""
+    modules = {id(encoder.module): encoder.module for encoder in job.encoders}.values()
+    counts = Counter(part for module in modules for part in set(module.modules()))
+    return {part for part, count in counts.items() if count > 1}
+
+
 def _first_views(job: Job) -> Tensor:
-    """The views of the job's first point, the same for every shard."""
-    drawn = job.views.draw(job.images.pixels[:1].to(job.device), job.images.ids[:1].to(job.device))[0]
+    """Two views of the job's first point, the same for every shard."""
+    drawn = job.views.draw(job.images.pixels[:1].to(job.device), job.images.ids[:1].to(job.device))[0, :2]
     return drawn.double() if job.options.dtype == "float64" else drawn
 
 

@@ -265,13 +265,14 @@ def mean_interval(
 
 
 def mean_draws(values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0) -> Float[Tensor, " repeat"]:
-    """Bootstrap means of a sample of points; equal seeds and numbers of points draw the same points, so differences pair up.
+    """Bootstrap means of a sample of points; equal seeds and numbers of points draw the same points, so differences
+    pair up. NaN for fewer than two points.
 
     >>> mean_draws(torch.tensor([1.0, 1.0], dtype=torch.float64), repeats=3)
     tensor([1., 1., 1.], dtype=torch.float64)
     """
     known = values[~values.isnan()].double()
-    if not len(known):
+    if len(known) < 2:  # one point says nothing of how points vary
         return torch.full((repeats,), torch.nan, dtype=torch.float64)
     sums, sizes = bootstrap_sums(known[:, None], repeats=repeats, seed=seed)
     return sums[:, 0] / sizes

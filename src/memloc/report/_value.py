@@ -16,6 +16,7 @@ from memloc.results import TABLES, conform, make_folder, read_json, read_table, 
 
 _ROWS, _COLUMNS = 60, 60  # of the heat map
 _MAP_SHARE = 0.05  # lowest-valued rows of a class that a map is the mean of
+_MAP_ROWS = 5  # at least
 _MAP_PIXELS = 168
 
 
@@ -50,13 +51,21 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
     return {
         "title": f"What helps and hurts in {Path(str(record.get('data') or 'the table')).name}",
         "answer": record["answer"], "warnings": record["warnings"], "record": record, "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
-        "heat": {
-            "rows": shown.tolist(), "columns": [columns[number] for number in picked], "labels": [record["labels"][row] for row in shown],
-            "values": [[_number(value) for value in grid[row, picked]] for row in shown], "middle": _number(float(np.nanmedian(grid))),
-        },
+        "heat": _heat(record, grid, shown, picked, "value"),
+        "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
         "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "by_column": record["by_column"] if len(columns) <= _COLUMNS else [],
         "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("image_shape") else [],
         "tooltips": {column.name: column.tooltip for column in TABLES["cells"]},
+    }  # fmt: skip
+
+
+def _heat(
+    record: dict[str, Any], grid: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64], what: str
+) -> dict[str, Any]:
+    middle = float(np.nanmedian(grid)) if what == "value" else 0.0
+    return {
+        "what": what, "rows": rows.tolist(), "columns": [record["columns"][number] for number in columns], "labels": [record["labels"][row] for row in rows],
+        "values": [[_number(value) for value in grid[row, columns]] for row in rows], "middle": _number(middle),
     }  # fmt: skip
 
 
@@ -88,7 +97,7 @@ def render_values(summary: dict[str, Any]) -> str:
         "repair",
     )
     return environment.get_template("value.html").render(
-        **{key: value for key, value in summary.items() if key != "record"}, heat_map=Markup(heat_map(summary["heat"])),
+        **{key: value for key, value in summary.items() if key != "record"}, heat_map=Markup(heat_map(summary["heat"])), contrast_map=Markup(heat_map(summary["contrast"])),
         columns_chart=Markup(box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")),
         map_images=[(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in summary["maps"]],
         css=Markup(resource.joinpath("report.css").read_text("utf-8")), script=Markup(resource.joinpath("value.js").read_text("utf-8")),
@@ -97,13 +106,13 @@ def render_values(summary: dict[str, Any]) -> str:
 
 
 def heat_map(heat: dict[str, Any]) -> str:
-    """Rows by columns as coloured squares: orange below the median value of all cells, blue above, gray where there is none."""
-    side, left, top = 16, 110, 96
+    """Rows by columns as coloured squares: orange below the middle, blue above, gray where there is no value."""
+    side, left, top, right = 16, 110, 112, 64
     known = [value for row in heat["values"] for value in row if value is not None]
     middle = heat["middle"] or 0.0
     reach = max((abs(value - middle) for value in known), default=1.0) or 1.0
-    width, height = left + side * len(heat["columns"]) + 10, top + side * len(heat["rows"]) + 6
-    label = f"values of the cells of {len(heat['rows'])} rows and {len(heat['columns'])} columns; the worst cells are in the table below"
+    width, height = left + side * len(heat["columns"]) + right, top + side * len(heat["rows"]) + 6
+    label = f"{heat['what']} of the cells of {len(heat['rows'])} rows and {len(heat['columns'])} columns; the worst cells are in the table below"
     parts = [
         f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{label}">'
     ]
@@ -146,7 +155,7 @@ def _maps(record: dict[str, Any], contrast: NDArray[np.float64], rows: NDArray[n
     maps: list[dict[str, Any]] = []
     for name in (None, *sorted(set(record["labels"]))):
         member = np.flatnonzero((labels == name) if name is not None else np.ones(len(labels), dtype=bool))
-        lowest = member[np.argsort(rows[member], kind="stable")[: max(round(_MAP_SHARE * len(member)), 1)]]
+        lowest = member[np.argsort(rows[member], kind="stable")[: max(round(_MAP_SHARE * len(member)), _MAP_ROWS)]]
         picture = _mean(contrast[lowest].reshape(len(lowest) * channels, height, width))
         title = f"{len(lowest)} lowest rows of {'all' if name is None else name}"
         maps.append({"title": title, "values": [[_number(value) for value in line] for line in picture]})

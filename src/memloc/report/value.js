@@ -10,10 +10,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", falling ? "descending" : "ascending");
     const key = (row) => { const cell = row.children[place]; const text = cell.dataset.sort ?? cell.textContent; const number = Number(text); return text === "" || Number.isNaN(number) ? text : number; };
-    const ordered = [...body.rows].sort((a, b) => { const x = key(a), y = key(b); if (x === "") return 1; if (y === "") return -1; return x < y ? -1 : x > y ? 1 : 0; });
-    body.append(...(falling ? ordered.reverse() : ordered));
+    const turn = falling ? -1 : 1;
+    const order = (a, b) => { const x = key(a), y = key(b); if (x === "" || y === "") return (x === "") - (y === ""); return x < y ? -turn : x > y ? turn : 0; };
+    body.append(...[...body.rows].sort(order));
   }));
 }
+
+for (const tab of document.querySelectorAll("[data-tab]")) tab.addEventListener("click", () => {
+  for (const other of document.querySelectorAll("[data-tab]")) other.setAttribute("aria-selected", String(other === tab));
+  for (const panel of document.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== tab.dataset.tab;
+});
 
 const filter = document.getElementById("filter"), shown = document.getElementById("shown");
 const narrow = () => {

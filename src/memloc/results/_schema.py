@@ -151,7 +151,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 _KINDS: dict[str, Callable[[pd.Series], bool]] = {
     "int": pd.api.types.is_integer_dtype,
-    "float": pd.api.types.is_numeric_dtype,
+    "float": lambda values: pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values),
     "text": lambda values: all(isinstance(value, str) for value in values),
     "bytes": lambda values: all(isinstance(value, bytes) for value in values),
 }

@@ -18,6 +18,7 @@ from memloc.valuation._tables import TableEncoder as TableEncoder
 from memloc.valuation._value import LEARNERS as LEARNERS
 from memloc.valuation._value import Valuation as Valuation
 from memloc.valuation._value import ValueSpec as ValueSpec
+from memloc.valuation._value import check_table as check_table
 from memloc.valuation._value import is_regression as is_regression
 from memloc.valuation._value import make_valuer as make_valuer
 from memloc.valuation._value import open_table as open_table

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, is_regressor
+from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.parallel import Parallel, delayed
@@ -145,6 +145,12 @@ class TwoDOOB(BaseEstimator):
             self._summarize()
         return self
 
+    def check(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> None:
+        """Raise what `fit` would raise for these settings and this table, without fitting a learner."""
+        other = clone(self)
+        table, _, _ = other._checked(X, y)
+        other._grouping(table.shape[1])
+
     def predict(self, X: ArrayLike | pd.DataFrame) -> NDArray[Any]:
         """Labels by the learners' vote, or the mean of their predictions; shape (row,)."""
         votes = self._votes(X)
@@ -217,6 +223,10 @@ class TwoDOOB(BaseEstimator):
         """The table as numbers, the target as codes or numbers, and the classes."""
         self._check_settings()
         check_names(X)
+        if hasattr(X, "shape") and len(X.shape) == 2 and X.shape[0] < 2:
+            raise DataError(
+                f"there are {X.shape[0]} samples (rows), and 1 sample is too few. Expected at least two rows. Pass more."
+            )
         self._encoder = TableEncoder().fit(X) if needs_encoding(X) else None
         if self._encoder is None:
             refuse_missing(X)
@@ -224,8 +234,6 @@ class TwoDOOB(BaseEstimator):
         else:
             validate_data(self, X, y, skip_check_array=True)
             table = self._encoder.transform(X)
-            if len(table) < 2:
-                raise DataError(f"there is {len(table)} row. Expected at least two. Pass more rows.")
         y = column_or_1d(y, warn=True)
         if len(y) != len(table):
             raise DataError(f"there are {len(table)} rows and {len(y)} targets. Expected one target per row. Check y.")
@@ -242,7 +250,7 @@ class TwoDOOB(BaseEstimator):
         self.classes_ = unique_labels(y)
         if len(self.classes_) < 2:
             raise DataError(
-                f"the target has one class, {self.classes_[0]!r}. Expected at least two, since a cell's value is how it helps to tell classes "
+                f"the target has one class, {self.classes_.tolist()[0]!r}. Expected at least two, since a cell's value is how it helps to tell classes "
                 "apart. Pass another target, or utility='squared_error' for numbers."
             )
         _say_what_surprises(table, y, self._encoder is None, getattr(self, "feature_names_in_", None))

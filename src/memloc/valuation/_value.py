@@ -156,6 +156,15 @@ def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | Non
     )  # fmt: skip
 
 
+def check_table(X: pd.DataFrame, y: NDArray[Any], spec: ValueSpec, *, groups: NDArray[Any] | None = None) -> None:
+    """Raise what valuing the table would raise, without fitting a learner."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_valuer(spec, regression=is_regression(y, spec.task), groups=groups).check(X, y)
+
+
 def value_table(
     X: pd.DataFrame | NDArray[np.float64],
     y: pd.Series | NDArray[Any],

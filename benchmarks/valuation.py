@@ -1,0 +1,160 @@
+"""Speed and memory of TwoDOOB: python benchmarks/valuation.py; ratios measured in one run, written to benchmarks/valuation.json.
+
+The bound is the time of the same trees' `fit` calls alone, on the same rows, columns and weights; 95 % of the work. Beside it:
+scikit-learn's RandomForestClassifier with as many trees, and 2D-KNN-Shapley (1 000 permutations, extrapolated from a few).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CASES = {  # rows, columns and learners; bound on the ratio
+    "breast_cancer": (1000, 1.10),
+    "digits": (200, 1.10),
+    "synthetic 1000 x 20": (1000, 1.10),
+    "synthetic 1000 x 768": (100, 1.20),
+}
+PERMUTATIONS = 1_000
+
+
+def data(name: str):
+    """Table and labels of a case; constant columns of digits are dropped."""
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer, load_digits, make_classification
+
+    if name == "breast_cancer":
+        return load_breast_cancer(return_X_y=True)
+    if name == "digits":
+        X, y = load_digits(return_X_y=True)
+        return X[:, X.std(axis=0) > 0], y
+    columns = int(name.split()[-1])
+    X, y = make_classification(1000, columns, n_informative=columns // 2, random_state=0)
+    return X.astype(np.float64), y
+
+
+def bare(X, y, fitted) -> float:
+    """Seconds of the fits alone."""
+    import numpy as np
+    from sklearn.tree import DecisionTreeClassifier
+
+    columns = np.ascontiguousarray(X.T, dtype=np.float32)
+    _, codes = np.unique(y, return_inverse=True)
+    seconds = 0.0
+    for rows, features, tree in zip(
+        fitted.estimators_samples_, fitted.estimators_features_, fitted.estimators_, strict=True
+    ):
+        part, weight = columns[features].T, np.bincount(rows, minlength=len(X))
+        one = DecisionTreeClassifier(max_features="sqrt", random_state=tree.random_state)
+        began = time.perf_counter()
+        one.fit(part, codes, sample_weight=weight, check_input=False)
+        seconds += time.perf_counter() - began
+    return seconds
+
+
+def timed(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def speed(name: str) -> dict:
+    """TwoDOOB against its own trees' fits and a random forest, on one core; and two workers against one."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    from memloc.valuation import TwoDOOB
+
+    X, y = data(name)
+    learners, bound = CASES[name]
+    ratios, forest, twice, seconds = [], [], [], []
+    for _ in range(3):
+        fitted = TwoDOOB(learners, random_state=0)
+        ours = timed(lambda fitted=fitted: fitted.fit(X, y))
+        base = bare(X, y, fitted)
+        ratios.append(ours / base)
+        seconds.append(ours)
+        forest.append(timed(lambda: RandomForestClassifier(learners, random_state=0).fit(X, y)) / base)
+        twice.append(ours / timed(lambda: TwoDOOB(learners, random_state=0, n_jobs=2).fit(X, y)))
+    return {
+        "rows": X.shape[0], "columns": X.shape[1], "learners": learners, "seconds": statistics.median(seconds),
+        "ratio": statistics.median(ratios), "ratios": ratios, "bound": bound, "random_forest_ratio": statistics.median(forest),
+        "two_workers": statistics.median(twice),
+    }  # fmt: skip
+
+
+def memory() -> dict:
+    """Peak memory of a fit at 1000 x 768 x 100 above that of holding as many fitted trees."""
+    peaks = {}
+    for kind in ("trees", "fit"):
+        code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import valuation
+import numpy as np
+from sklearn.tree import DecisionTreeClassifier
+from memloc.valuation import TwoDOOB
+X, y = valuation.data("synthetic 1000 x 768")
+TwoDOOB(2, random_state=0).fit(X[:50], y[:50])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if {kind!r} == "fit":
+    kept = TwoDOOB(100, random_state=0).fit(X, y)
+else:
+    columns = np.ascontiguousarray(X.T, dtype=np.float32)
+    random = np.random.RandomState(0)
+    kept = []
+    for number in range(100):
+        features, weight = random.permutation(768)[:384], np.bincount(random.randint(0, 1000, 1000), minlength=1000)
+        kept.append(DecisionTreeClassifier(max_features="sqrt").fit(columns[features].T, y, sample_weight=weight, check_input=False))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peaks[kind] = int(done.stdout) / 1024
+    return {"added_mb": peaks["fit"] - peaks["trees"], "trees_mb": peaks["trees"], "fit_mb": peaks["fit"], "bound": 40}
+
+
+def knn_shapley() -> dict:
+    """2D-KNN-Shapley of breast_cancer against TwoDOOB with 1 000 learners."""
+    import numpy as np
+    from knn_shapley_2d import two_d_knn_shapley
+
+    from memloc.valuation import TwoDOOB
+
+    X, y = data("breast_cancer")
+    few = 4
+    theirs = timed(lambda: two_d_knn_shapley(X, y, permutations=few, generator=np.random.default_rng(0)))
+    ours = timed(lambda: TwoDOOB(1000, random_state=0).fit(X, y))
+    return {
+        "permutations_timed": few,
+        "seconds_at_1000": theirs / few * PERMUTATIONS,
+        "times_slower": theirs / few * PERMUTATIONS / ours,
+    }
+
+
+def main() -> None:
+    """Run every case in a process of its own with one thread for numerics."""
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(speed(sys.argv[2]) if sys.argv[2] in CASES else globals()[sys.argv[2]]()))
+        return
+    from memloc.encoders import versions
+
+    found = {}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    for name in [*CASES, "memory", "knn_shapley"]:
+        done = subprocess.run(
+            [sys.executable, __file__, "--one", name], capture_output=True, text=True, env=environment
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(json.dumps({name: found[name]}), flush=True)
+    found["versions"] = versions()
+    Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""memloc value as installed: tables, images, repair, messages; and its report in a browser."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_wine
+from tests.cli.test_cli import run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a table (a flipped label, a wrong cell, a category, a hole), a regression and labelled images."""
+    folder = tmp_path_factory.mktemp("value")
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    X.loc[3, "alcohol"], X.loc[7, "ash"] = 60.0, np.nan
+    X["cellar"] = np.where(np.arange(len(X)) % 2, "<b>north</b>", "south")
+    names = y.map({0: "barolo", 1: "grignolino", 2: "barbera"})
+    names.iloc[0] = "barbera"
+    X.assign(kind=names).to_csv(folder / "wine.csv", index=False)
+    X.drop(columns="cellar").fillna(2.0).assign(proline=X["proline"].astype(float)).to_parquet(
+        folder / "numbers.parquet"
+    )
+    random = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    images = random.integers(0, 90, (80, 8, 8), dtype=np.uint8)
+    images[labels == 1, 2:4, 2:4] += 120
+    np.savez(folder / "images.npz", images=images, labels=labels)
+    np.savez(folder / "bare.npz", images=images)
+    return folder
+
+
+def test_a_table_is_valued(place):
+    done = run(place, "value", "wine.csv", "--target", "kind", "--learners", "300", "--out", "found", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["oob_score"] > 0.9
+    assert result["worst_rows"][0]["row"] == 0  # the flipped label
+    cells, rows = (pd.read_parquet(place / f"found/{name}.parquet") for name in ("cells", "rows"))
+    assert list(cells) == ["row", "column", "value", "stderr", "n_draws"]
+    assert len(cells) == 178 * 14
+    assert list(rows) == ["row", "value", "stderr", "n_draws"]
+    record = json.loads((place / "found/value.json").read_text())
+    assert len(record["answer"]) == 3
+    worst = record["worst_cells"][0]
+    assert (worst["row"], worst["label"]) == (0, "barbera")
+    again = run(place, "value", "wine.csv", "--target", "kind", "--learners", "300", "--out", "found")
+    assert again.returncode == 0  # what is there is kept
+    assert json.loads((place / "found/value.json").read_text()) == record
+    other = run(place, "value", "wine.csv", "--target", "kind", "--learners", "200", "--out", "found")
+    assert other.returncode == 2
+    assert "learners: 300 there, 200 now" in other.stderr
+
+
+def test_workers_change_nothing(place):
+    for workers in (1, 2):
+        flags = ["--target", "kind", "--learners", "40", "--workers", workers]
+        assert run(place, "value", "wine.csv", *flags, "--out", f"w{workers}").returncode == 0
+    one, two = (pd.read_parquet(place / f"w{workers}/cells.parquet") for workers in (1, 2))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_a_repaired_table_is_written_with_what_it_gains(place):
+    flags = ["--target", "kind", "--learners", "60", "--repair", "median", "--repair-share", "0.1"]
+    done = run(place, "value", "wine.csv", *flags, "--out", "repaired", "--json")
+    assert done.returncode == 0, done.stderr
+    gain = json.loads(done.stdout)["repair"]
+    assert all(len(gain[name]) == 5 for name in ("before", "after", "random"))
+    before, after = pd.read_csv(place / "wine.csv"), pd.read_parquet(place / "repaired/repaired.parquet")
+    assert list(after) == list(before)
+    changed = (before.to_numpy() != after.to_numpy()) & before.notna().to_numpy()
+    assert 0 < changed.mean() <= 0.1
+    assert not changed[:, -1].any()  # never the target
+
+
+def test_numbers_are_predicted_as_numbers(place):
+    done = run(
+        place,
+        "value",
+        "numbers.parquet",
+        "--target",
+        "proline",
+        "--task",
+        "regression",
+        "--learners",
+        "60",
+        "--repair",
+        "model",
+        "--out",
+        "r",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((place / "r/value.json").read_text())["regression"]
+    assert (pd.read_parquet(place / "r/cells.parquet")["value"].dropna() <= 0).all()
+
+
+def test_the_region_that_tells_images_apart_is_found(place):
+    done = run(place, "value", "images.npz", "--region", "2", "--learners", "400", "--out", "i", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((place / "i/value.json").read_text())
+    assert record["spec"]["max_features"] == pytest.approx(0.7 / 4)
+    picture = np.array(list(record["column_values"].values())).reshape(8, 8)
+    assert set(map(tuple, np.argwhere(picture >= np.sort(picture.ravel())[-4]).tolist())) == {
+        (2, 2),
+        (2, 3),
+        (3, 2),
+        (3, 3),
+    }
+    assert 'svg class="map"' in (place / "i/report.html").read_text()
+
+
+def test_dry_run_states_the_cost(place):
+    done = run(place, "value", "wine.csv", "--target", "kind", "--out", "nothing", "--dry-run", "--json")
+    cost = json.loads(done.stdout)
+    assert (cost["rows"], cost["columns"], cost["learners"]) == (178, 14, 1000)
+    assert cost["seconds"] > 0
+    assert not (place / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.csv", "--target", "kind"], "there is no file 'none.csv'"),
+        (["wine.csv"], "without a target. Expected the column to predict. Pass --target COLUMN"),
+        (["wine.csv", "--target", "kid"], "wine.csv has no column 'kid'. Nearest: 'kind'"),
+        (["wine.csv", "--target", "kind", "--learner", "tre"], "no learner 'tre'"),
+        (["wine.csv", "--target", "kind", "--task", "rank"], "no task 'rank'"),
+        (["wine.csv", "--target", "kind", "--max-features", "99"], "max_features is 99 and there are 14 columns"),
+        (["wine.csv", "--target", "kind", "--max-features", "half"], "--max-features is 'half'"),
+        (["wine.csv", "--target", "kind", "--repair", "mean"], "no repair 'mean'"),
+        (["wine.csv", "--target", "kind", "--repair", "model"], "repair 'model' needs columns of numbers"),
+        (
+            ["wine.csv", "--target", "kind", "--repair", "median", "--repair-share", "2"],
+            "share of cells to repair is 2",
+        ),
+        (["wine.csv", "--target", "kind", "--region", "2"], "--region is for images"),
+        (["images.npz", "--target", "kind"], "--target is given for images"),
+        (["images.npz", "--block", "9"], "block is 9 for images of 8x8"),
+        (["images.npz", "--region", "2", "--max-features", "0.5"], "--region and --max-features are both given"),
+        (["images.npz", "--repair", "median"], "--repair is for tables"),
+        (["bare.npz"], "'bare.npz' has no labels"),
+        (["one.csv", "--target", "y"], "the target has one class, 'a'"),
+        (["two.csv", "--target", "y"], "two columns named 'x'"),
+        (["text.csv", "--target", "y"], "column 'x' holds text among numbers, such as 'oops' in row 2"),
+        (["hole.csv", "--target", "y"], "the target 'y' is missing in 1 rows"),
+        (["alone.csv", "--target", "y"], "alone.csv has no column beside 'y'"),
+        (["row.csv", "--target", "y"], "1 row"),
+        (["broken.parquet", "--target", "y"], "cannot be read as a table"),
+    ],
+)
+def test_messages(place, arguments, message):
+    for name, content in (
+        ("one", "x,y\n1,a\n2,a\n3,a\n"), ("two", "x,x,y\n1,2,a\n3,4,b\n"), ("text", "x,y\n1,a\n2,b\noops,a\n"), ("hole", "x,y\n1,a\n2,\n"),
+        ("alone", "y\na\nb\n"), ("row", "x,y\n1,a\n"),
+    ):  # fmt: skip
+        (place / f"{name}.csv").write_text(content)
+    (place / "broken.parquet").write_bytes(b"PAR1")
+    done = run(place, "value", *arguments, "--out", "fresh")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (place / "fresh/value.json").exists()
+
+
+@pytest.mark.skipif(not os.environ.get("CI") and not shutil.which("chromedriver"), reason="no browser on this machine")
+def test_the_report_in_a_browser(place, browser):
+    if not (place / "found/report.html").exists():
+        run(place, "value", "wine.csv", "--target", "kind", "--learners", "300", "--out", "found")
+    page = (place / "found/report.html").read_text()
+    assert "<b>north</b>" not in page  # contents are escaped
+    assert len(page) < 1_500_000
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    browser.get(f"file://{place / 'found/report.html'}")
+    assert browser.find_element("css selector", "h1").text == "What helps and hurts in wine.csv"
+    table = browser.find_element("id", "cell-table")
+    table.find_elements("css selector", "thead button")[7].click()  # z, rising, then falling
+    table.find_elements("css selector", "thead button")[7].click()
+    shown = [
+        row.find_elements("css selector", "td")[-1].text for row in table.find_elements("css selector", "tbody tr")
+    ]
+    figures = [float(text) for text in shown if text != "–"]
+    assert shown[len(figures) :] == ["–"] * (len(shown) - len(figures))  # cells without a z-score come last
+    assert figures == sorted(figures, reverse=True)
+    browser.find_element("id", "filter").send_keys("alcohol")
+    shown = [row for row in table.find_elements("css selector", "tbody tr") if row.is_displayed()]
+    assert shown
+    assert all("alcohol" in row.text for row in shown)
+    panel = browser.find_element("css selector", "[data-panel=contrast]")
+    assert not panel.is_displayed()
+    browser.find_element("css selector", "[data-tab=contrast]").click()
+    assert panel.is_displayed()
+    theme = browser.execute_script("return document.documentElement.dataset.theme")
+    browser.find_element("id", "theme").click()
+    assert browser.execute_script("return document.documentElement.dataset.theme") != theme
+    browser.set_window_size(390, 900)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
