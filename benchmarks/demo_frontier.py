@@ -24,24 +24,24 @@ from memloc.progress import Console
 from memloc.results import Audit, write_json
 
 STEPS = 138_880  # image steps of all encoders together
-DESIGNS = {  # encoders, images of an encoder, of them planted, repeats, batch size
-    "pair": (2, 26, 14, 8, 62),
-    "pair, fewer images": (2, 22, 14, 8, 60),
-    "pair, more planted": (2, 26, 18, 16, 60),
-    "ensemble, x 8": (4, 30, 8, 8, 51),
-    "ensemble, x 16": (4, 30, 8, 16, 58),
+DESIGNS = {  # encoders, images of an encoder, of them planted, repeats, batch size, images never seen
+    "pair": (2, 26, 14, 8, 62, 300),
+    "pair, fewer images": (2, 22, 14, 8, 60, 300),
+    "pair, more planted": (2, 26, 18, 16, 60, 300),
+    "ensemble, x 8": (4, 30, 8, 8, 51, 100),
+    "ensemble, x 12": (4, 30, 8, 12, 67, 200),
+    "ensemble, x 16": (4, 30, 8, 16, 58, 100),
 }
 RUNS = [
-    *(f"pair:{seed}" for seed in range(4)), "pair, fewer images:3", "pair, more planted:3", "ensemble, x 8:3", "ensemble, x 8:4", "ensemble, x 16:3",
+    *(f"pair:{seed}" for seed in range(4)), "pair, fewer images:3", "pair, more planted:3", "ensemble, x 8:3", "ensemble, x 8:4", "ensemble, x 12:0", "ensemble, x 16:3",
 ]  # fmt: skip
 
 
 def trained(design: str, place: Path, seed: int) -> Audit:
     """Train a design's encoders and audit them."""
-    encoders, number, planted, repeats, batch = DESIGNS[design]
+    encoders, number, planted, repeats, batch, outside = DESIGNS[design]
     slots = planted * repeats + number - planted
-    points, outside = 2 * number, 300 if encoders == 2 else 100
-    images, external, _ = demo_inputs(replace(FULL, points=points, external=outside), seed=seed, device="auto")
+    images, external, _ = demo_inputs(replace(FULL, candidates=number, external=outside), seed=seed, device="auto")
     if encoders == 2:
         kind = {"candidates": number, "independents": number, "shared": 0, "plant": planted}
     else:

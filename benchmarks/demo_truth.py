@@ -18,6 +18,9 @@ from memloc.metrics import auroc
 from memloc.progress import Console
 from memloc.results import Audit, read_json, write_json
 
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs/demo.md"
+
 
 def main() -> None:
     """Run the demos that are not there yet and summarize them."""
@@ -36,12 +39,12 @@ def main() -> None:
         layers = audit.layers.set_index("layer")
         found[str(seed)] = {
             "seconds": seconds,
-            **{name: truth[name] for name in ("cells_auroc", "trained_auroc", "planted_auroc")},
+            **{name: truth[name] for name in ("trained_auroc", "both_auroc", "planted_auroc")},
             "calibrated": {
                 layer: [row["layermem_calibrated"], row["calibrated_low"], row["calibrated_high"]]
                 for layer, row in layers.iterrows()
             },
-            **{name: float(layers[name].iloc[-1]) for name in ("reliability_views", "reliability_runs")},
+            "reliability_views": float(layers["reliability_views"].iloc[-1]),
         }
     pooled = pd.concat(scores)
     planted = pooled["repeats"] > 1
@@ -59,14 +62,57 @@ def main() -> None:
                 torch.tensor(pooled.loc[~planted, column].to_numpy()),
             )
         )
-    write_json(Path(__file__).with_name("demo_truth.json"), result)
+    write_json(HERE / "demo_truth.json", result)
+    others = read_json(HERE / "demo_frontier.json")["designs"] if (HERE / "demo_frontier.json").is_file() else {}
+    PAGE.write_text(page(result, others))
     for seed, row in found.items():
         figures = {name: [round(value, 3) for value in row[name]] for name in row if name.endswith("auroc")}
-        print(seed, f"{row['seconds']:.0f} s", figures, row["reliability_views"], row["reliability_runs"])
+        print(seed, f"{row['seconds']:.0f} s", figures, row["reliability_views"])
         print({layer: [round(value, 4) for value in values] for layer, values in row["calibrated"].items()})
     print(
         {key: value for key, value in result.items() if key.startswith("pooled")}, result["planted"], result["others"]
     )
+
+
+def page(result: dict, others: dict) -> str:
+    """docs/demo.md: the text of demo_text.md with the measured tables in it."""
+    seeds = result["seeds"]
+    text = [
+        "| seed | seconds | trained against unseen: f's candidates | both roles of f and g | planted against other | reliability over views |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = ("trained_auroc", "both_auroc", "planted_auroc")
+    for seed, row in seeds.items():
+        figures = " | ".join(_figure(row[name]) for name in names)
+        text.append(f"| {seed} | {row['seconds']:.0f} | {figures} | {row['reliability_views']:.2f} |")
+    means = [sum(row[name][0] for row in seeds.values()) / len(seeds) for name in names[:2]]
+    pooled = f"pooled, {result['planted']} against {result['others']}: {_figure(result['pooled_planted_auroc_sslmem'])}"
+    text.append(f"| all | | mean {means[0]:.2f} | mean {means[1]:.2f} | {pooled} | |")
+    layers = ["| layer | " + " | ".join(f"seed {seed}" for seed in seeds) + " |", "|---" * (1 + len(seeds)) + "|"]
+    for layer in next(iter(seeds.values()))["calibrated"]:
+        layers.append(
+            f"| {layer} | " + " | ".join(_figure(row["calibrated"][layer], 3) for row in seeds.values()) + " |"
+        )
+    designs = [
+        "| design | encoders, images of each, planted, repeats, batch, never seen | seeds | audit's own AUROC | trained against unseen | planted against other |",
+        "|---" * 6 + "|",
+    ]
+    for name, row in others.items():
+        numbers = [
+            ", ".join(f"{value:.2f}" for value in row[key]) for key in ("audits_own_auroc", "trained", "planted")
+        ]
+        shape = ", ".join(map(str, row["design"]))
+        designs.append(f"| {name} | {shape} | {', '.join(map(str, row['seeds']))} | {' | '.join(numbers)} |")
+    parts = {"TRUTH": text, "LAYERS": layers, "DESIGNS": designs}
+    page = (HERE / "demo_text.md").read_text()
+    for name, lines in parts.items():
+        page = page.replace(f"{{{name}}}", "\n".join(lines))
+    return page
+
+
+def _figure(values: list[float], digits: int = 2) -> str:
+    value, low, high = values
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 if __name__ == "__main__":

@@ -1,3 +1,13 @@
+from . import data as data
+from . import encoders as encoders
+from . import engine as engine
+from . import metrics as metrics
+from . import pretrain as pretrain
+from . import report as report
+from . import results as results
+from . import stats as stats
+from . import valuation as valuation
+from . import views as views
 from .data import Images as Images
 from .data import as_images as as_images
 from .data import open_images as open_images

@@ -10,6 +10,8 @@ import pytest
 from sklearn.datasets import load_wine
 from tests.cli.test_cli import run
 
+from memloc.cli import main
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -110,7 +112,7 @@ def test_the_region_that_tells_images_apart_is_found(place):
         (3, 2),
         (3, 3),
     }
-    assert 'svg class="map"' in (place / "i/report.html").read_text()
+    assert 'img class="map"' in (place / "i/report.html").read_text()
 
 
 def test_dry_run_states_the_cost(place):
@@ -142,28 +144,40 @@ def test_dry_run_states_the_cost(place):
         (["images.npz", "--block", "9"], "block is 9 for images of 8x8"),
         (["images.npz", "--region", "2", "--max-features", "0.5"], "--region and --max-features are both given"),
         (["images.npz", "--repair", "median"], "--repair is for tables"),
+        (["images.npz", "--limit", "1"], "--limit is 1"),
+        (["wine.csv", "--target", "kind", "--seed", "-1"], "seed is -1"),
+        (["wine.csv", "--target", "kind", "--workers", "0"], "workers is 0"),
+        (["wine.csv", "--target", "kind", "--task", "regression"], "the target holds text, such as 'barbera'"),
+        (["wine.csv", "--target", "proline"], "the target has 121 different whole numbers in 178 rows"),
+        (["wine.csv", "--target", "kind", "--distance-weight", "nan"], "distance_weight is nan"),
+        (["ids.csv", "--target", "y"], "column 'x' holds 60 different texts in 60 rows"),
+        (["huge.csv", "--target", "y"], "column 'x' holds numbers beyond 3.4e38"),
+        (["small.csv", "--target", "y", "--repair", "median"], "a class has fewer than 5 rows"),
         (["bare.npz"], "'bare.npz' has no labels"),
         (["one.csv", "--target", "y"], "the target has one class, 'a'"),
         (["two.csv", "--target", "y"], "two columns named 'x'"),
         (["text.csv", "--target", "y"], "column 'x' holds text among numbers, such as 'oops' in row 2"),
         (["hole.csv", "--target", "y"], "the target 'y' is missing in 1 rows"),
         (["alone.csv", "--target", "y"], "alone.csv has no column beside 'y'"),
-        (["row.csv", "--target", "y"], "1 row"),
+        (["row.csv", "--target", "y"], "1 samples (rows)"),
         (["broken.parquet", "--target", "y"], "cannot be read as a table"),
     ],
 )
-def test_messages(place, arguments, message):
+def test_messages(place, arguments, message, monkeypatch, capsys):
     for name, content in (
         ("one", "x,y\n1,a\n2,a\n3,a\n"), ("two", "x,x,y\n1,2,a\n3,4,b\n"), ("text", "x,y\n1,a\n2,b\noops,a\n"), ("hole", "x,y\n1,a\n2,\n"),
         ("alone", "y\na\nb\n"), ("row", "x,y\n1,a\n"),
+        ("ids", "x,y\n" + "".join(f"n{row},{'ab'[row % 2]}\n" for row in range(60))), ("huge", "x,y\n1e39,a\n2,b\n3,a\n"),
+        ("small", "x,y\n1,a\n2,b\n3,a\n4,b\n"),
     ):  # fmt: skip
         (place / f"{name}.csv").write_text(content)
     (place / "broken.parquet").write_bytes(b"PAR1")
-    done = run(place, "value", *arguments, "--out", "fresh")
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (place / "fresh/value.json").exists()
+    monkeypatch.chdir(place)
+    assert main(["value", *arguments, "--out", "fresh"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (place / "fresh").exists()
 
 
 @pytest.mark.skipif(not os.environ.get("CI") and not shutil.which("chromedriver"), reason="no browser on this machine")

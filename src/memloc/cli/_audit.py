@@ -135,14 +135,14 @@ def audit(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit or memloc value wrote.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the HTML report of an audit again."""
-    from memloc.report import write_report
+    """Write the HTML report of an audit or of a table's values again."""
+    from memloc.report import write_report, write_value_report
 
-    path = write_report(folder, out)
+    path = (write_value_report if (folder / "value.json").is_file() else write_report)(folder, out)
     common.emit(as_json, {"report": str(path)}, str(path))
 
 

@@ -12,7 +12,7 @@ import typer
 from memloc.errors import DataNotFoundError, MemlocError, SpecError, nearest
 from memloc.progress import Console, Report, silent
 
-_INTERRUPTED = "\ninterrupted; what is finished is kept: repeat the command to go on"
+_INTERRUPTED = "\ninterrupted; nothing is half-written: repeat the command to go on"
 
 
 def settings_from(context: typer.Context, path: Path | None) -> Path | None:

@@ -22,25 +22,25 @@ class DemoPlan:
     """Sizes of the demo, chosen by the measurements in docs/demo.md.
 
     Attributes:
-        points: images, each of which half of the encoders see. planted, repeats: of them, shown more often.
-        external: points that no encoder sees. encoders: how many are trained. epochs: of each. views: per point in the audit.
+        candidates: points that only f sees (and as many that only g sees). planted, repeats: of them, shown more often.
+        external: points never seen. epochs, runs: of training. views: per point in the audit.
     """
 
-    points: int
+    candidates: int
     planted: int
     repeats: int
     external: int
-    encoders: int
     epochs: int
+    runs: int
     views: int
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     policy: str = "normal"
-    batch_size: int = 67
+    batch_size: int = 62
 
 
-FULL = DemoPlan(points=60, planted=16, repeats=12, external=200, encoders=4, epochs=294, views=32)
-QUICK = replace(FULL, epochs=40, views=16, external=100)
+FULL = DemoPlan(candidates=26, planted=14, repeats=8, external=300, epochs=560, runs=1, views=32)
+QUICK = replace(FULL, epochs=60, views=16, external=150)
 
 
 def demo(
@@ -54,7 +54,7 @@ def demo(
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train encoders on random halves of a few embedded images, audit them in one pass, write a report, and check it against the truth."""
+    """Train an encoder pair on the embedded sample, audit it in one pass, write a report, and check it against the truth."""
     from memloc.report import summarize, write_report
 
     plan = QUICK if quick else FULL
@@ -84,20 +84,18 @@ def demo_inputs(plan: DemoPlan, *, seed: int, device: str) -> tuple[Images, Imag
 
     generator = torch.Generator().manual_seed(seed)
     everything, unseen = open_images("sample:train"), open_images("sample:test")
-    images = everything.take(torch.randperm(len(everything), generator=generator)[: plan.points].sort().values)
+    images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * plan.candidates].sort().values)
     external = unseen.take(torch.randperm(len(unseen), generator=generator)[: plan.external].sort().values)
     external = replace(external, ids=external.ids + len(everything))
     spec = TrainSpec(
-        epochs=plan.epochs, ensemble=plan.encoders, plant=plan.planted, repeats=plan.repeats, learning_rate=plan.learning_rate,
-        weight_decay=plan.weight_decay, policy=plan.policy, batch_size=plan.batch_size, seed=seed, device=device,
+        epochs=plan.epochs, candidates=plan.candidates, independents=plan.candidates, shared=0, plant=plan.planted, repeats=plan.repeats, runs=plan.runs,
+        learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=plan.batch_size, seed=seed, device=device,
     )  # fmt: skip
     return images, external, spec
 
 
 def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any, overwrite: bool = False) -> Audit:
     """Train, audit and compare with the truth; the finished audit lies in `out`."""
-    import torch
-
     from memloc.data import concatenate
     from memloc.engine import prepare, run_job
     from memloc.pretrain import train
@@ -108,10 +106,9 @@ def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any
     images, external, spec = demo_inputs(plan, seed=seed, device=device)
     run = train(images, spec, external=external, out=out / "run", progress=progress)
     known = concatenate(images, external)
-    seen = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
     job = prepare(
-        encoders=list(run.encoders.values()),
-        membership=seen,
+        run.side("f"),
+        run.side("g"),
         images=known,
         splits=run.points["split"].tolist(),
         views=Views(plan.policy, n=plan.views),
@@ -129,11 +126,10 @@ def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any
 
 
 def known_truth(audit: Audit) -> dict[str, Any]:
-    """How well the output tells trained from unseen, and planted images from the others.
+    """How well the score at the output tells trained points from unseen ones, and planted candidates from the others.
 
-    `cells_auroc` compares one encoder's alignment of an image that it was trained on with that of one that it was not, net of
-    encoder and image (the audit's own AUROC); `trained_auroc` compares the images' scores over all encoders with those of
-    images that none saw; `planted_auroc` compares planted images with the others.
+    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents with the sign turned, both less the external
+    points' median: the two encoders were trained alike, so this is the same question asked twice.
     """
     import torch
 
@@ -142,21 +138,22 @@ def known_truth(audit: Audit) -> dict[str, Any]:
     score = {split: torch.tensor(rows["sslmem"].to_numpy()) for split, rows in audit.points.groupby("split")}
     candidates = audit.points[audit.points["split"] == "candidate"]
     planted = torch.tensor((candidates["repeats"] > 1).to_numpy())
-    output = audit.layers.set_index("layer").loc["output"]
-    cells = [float(output[name]) for name in ("auroc", "auroc_low", "auroc_high")]
-    trained = list(auroc(score["candidate"], score["external"]))
-    found = list(auroc(score["candidate"][planted], score["candidate"][~planted]))
+    trained = auroc(score["candidate"], score["external"])
+    centre = score["external"].median()
+    both = auroc(
+        torch.cat([score["candidate"] - centre, centre - score["independent"]]), torch.cat([score["external"] - centre, centre - score["external"]])
+    )  # fmt: skip
+    found = auroc(score["candidate"][planted], score["candidate"][~planted])
     text = (
-        f"Membership is known here: half of the encoders were trained on each of the {len(candidates)} candidates. At the encoder's output an "
-        f"encoder aligns an image better when it was trained on it in {_share(cells)}, and SSLMem of a candidate is above that of an image no "
-        f"encoder saw in {_share(trained)}. {int(planted.sum())} of the candidates were planted, that is shown {int(candidates['repeats'].max())} "
-        f"times per epoch; the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
+        f"Membership is known here. SSLMem at the encoder's output scores an image that f was trained on above an unseen one in {_share(trained)}; "
+        f"with g's images as well, {_share(both)}. {int(planted.sum())} of the {len(candidates)} candidates were planted, that is shown "
+        f"{int(candidates['repeats'].max())} times per epoch; the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
     )
     return {
-        "cells_auroc": cells, "trained_auroc": trained, "planted_auroc": found, "planted": int(planted.sum()), "candidates": len(candidates), "text": text,
+        "trained_auroc": list(trained), "both_auroc": list(both), "planted_auroc": list(found), "planted": int(planted.sum()),
+        "candidates": len(candidates), "text": text,
     }  # fmt: skip
 
 
-def _share(found: list[float]) -> str:
-    value, low, high = (100 * part for part in found)
-    return f"{value:.0f} % of comparisons (95 % interval {low:.0f} to {high:.0f} %)"
+def _share(found: Any) -> str:
+    return f"{100 * found.value:.0f} % of comparisons (95 % interval {100 * found.low:.0f} to {100 * found.high:.0f} %)"

@@ -53,7 +53,7 @@ def value(
     """Value every cell and row of a labelled table (2D-OOB): which help a model and which hurt it."""
     from memloc.report import write_value_report
     from memloc.results import claim_folder
-    from memloc.valuation import Valuation, ValueSpec, check_table, lowest_cells, table_fingerprint
+    from memloc.valuation import Valuation, ValueSpec, check_table, is_regression, table_fingerprint
 
     is_table = Path(table).suffix.lower() == ".csv" or (Path(table).suffix.lower() == ".parquet" and target is not None)
     X, y, groups, extra = (
@@ -72,11 +72,13 @@ def value(
     )
     share = _share(max_features, region, block, groups, X.shape[1])
     spec = ValueSpec(learners, share, learner, task, distance_weight, tol, seed, workers)
-    if repair is not None:
-        _check_repair(repair, repair_share, is_table, X)
+    if limit is not None and limit < 2:
+        raise SpecError(f"--limit is {limit}. Expected at least 2 images. Pass --limit 1000.")
     check_table(X, y, spec, groups=groups)
+    if repair is not None:
+        _check_repair(repair, repair_share, is_table, X, None if is_regression(y, task) else y)
     if dry_run:
-        found = _cost(X, y, spec, groups)
+        found = _cost(X, y, spec, groups, repair)
         common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return
     wanted = {**asdict(spec), "block": block, "repair": repair, "repair_share": repair_share if repair else None}
@@ -92,12 +94,9 @@ def value(
             X, y, spec, groups, extra | {"data": table, "target": target}, repair, repair_share, out, as_json
         )
     path = write_value_report(out)
-    worst = result.cells.loc[
-        lowest_cells(result.cells[["value"]].to_numpy(), 10 / len(result.cells)).ravel()
-    ].sort_values("value")
     found = {
         "out": str(out), "report": str(path), "oob_score": result.record["oob_score"], "learners": result.record["learners"],
-        "worst_rows": result.rows.nsmallest(10, "value").to_dict("records"), "worst_cells": worst.to_dict("records"),
+        "worst_rows": result.record["worst_rows"][:10], "worst_cells": result.record["worst_cells"][:10],
         "repair": result.record.get("repair"), "warnings": result.record["warnings"],
     }  # fmt: skip
     for warning in [] if as_json else result.record["warnings"]:
@@ -182,7 +181,7 @@ def _images(
             f"{where!r} has no labels. Expected a label per image, such as folders of classes. Pass labelled images."
         )
     known = torch.nonzero(images.labels >= 0).flatten()
-    if limit is not None:
+    if limit is not None and limit > 0:
         chosen = np.random.default_rng([seed, 7]).permutation(len(known))[:limit]
         known = known[torch.from_numpy(np.sort(chosen))]
     images = images.take(known)
@@ -226,32 +225,35 @@ def _share(given: str | None, region: int | None, block: int, groups: Any, colum
         ) from problem
 
 
-def _check_repair(how: str, share: float, is_table: bool, X: pd.DataFrame) -> None:
+def _check_repair(how: str, share: float, is_table: bool, X: pd.DataFrame, y: Any) -> None:
     """Raise SpecError for a repair that cannot be done, before work starts."""
     from memloc.valuation import check_repair, check_share
 
     if not is_table:
         raise SpecError("--repair is for tables and images are given. Expected a table. Leave --repair out.")
     check_share(share)
-    check_repair(X, how)
+    check_repair(X, how, y)
 
 
-def _cost(X: pd.DataFrame, y: Any, spec: ValueSpec, groups: Any) -> dict[str, Any]:
+def _cost(X: pd.DataFrame, y: Any, spec: ValueSpec, groups: Any, repairing: str | None) -> dict[str, Any]:
     """Rows, columns, learners, and expected seconds and memory from a few timed learners."""
     import time
     import warnings
     from dataclasses import replace
 
-    from memloc.valuation import value_table
+    from memloc.valuation import FOLDS, value_table
 
-    few = min(spec.learners, 8 * spec.workers)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value_table(X, y, replace(spec, learners=1, tol=None), groups=groups)
+    few, many = 2, min(max(spec.learners, 3), 2 + 8 * max(spec.workers, 1))
+    seconds = []
+    for learners in (few, few, many):  # the first also loads what the others use
         began = time.monotonic()
-        value_table(X, y, replace(spec, learners=few, tol=None), groups=groups)
-    seconds = (time.monotonic() - began) * spec.learners / few
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value_table(X, y, replace(spec, learners=learners, tol=None), groups=groups)
+        seconds.append(time.monotonic() - began)
+    each = max(seconds[2] - seconds[1], 0.0) / (many - few)
+    expected = seconds[1] + each * spec.learners * (1 if repairing is None else 1 + FOLDS * (1 - 1 / FOLDS))
     return {
         "rows": X.shape[0], "columns": X.shape[1], "learners": spec.learners, "max_features": spec.max_features,
-        "seconds": round(seconds, 1), "memory_mb": round(X.size * 8 * 8 / 2**20, 1),
+        "seconds": round(expected, 1), "memory_mb": round(X.size * 8 * 8 / 2**20, 1),
     }  # fmt: skip

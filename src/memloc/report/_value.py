@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from html import escape
 from importlib.resources import files
@@ -53,7 +55,7 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         "answer": record["answer"], "warnings": record["warnings"], "record": record, "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
         "heat": _heat(record, grid, shown, picked, "value"),
         "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
-        "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "by_column": record["by_column"] if len(columns) <= _COLUMNS else [],
+        "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "least_added": record["least_added"], "by_column": [record["by_column"][number] for number in picked],
         "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("image_shape") else [],
         "tooltips": {column.name: column.tooltip for column in TABLES["cells"]},
     }  # fmt: skip
@@ -135,17 +137,13 @@ def heat_map(heat: dict[str, Any]) -> str:
 
 def pixel_map(values: list[list[float | None]], reach: float, label: str) -> str:
     """A picture of pixels: orange below 0, blue above, by `reach`."""
-    height, width = len(values), len(values[0])
-    parts = [
-        f'<svg class="map" viewBox="0 0 {width} {height}" width="{_MAP_PIXELS}" height="{_MAP_PIXELS * height / width:.0f}" role="img" '
-        f'aria-label="{escape(label)}" shape-rendering="crispEdges">'
-    ]
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            parts.append(
-                f'<rect x="{column}" y="{row}" width="1" height="1" fill="{_colour(None if value is None else value / (reach or 1.0))}"/>'
-            )
-    return "".join([*parts, "</svg>"])
+    from PIL import Image
+
+    pixels = [[_mixed(None if value is None else value / (reach or 1.0)) for value in line] for line in values]
+    file = io.BytesIO()
+    Image.fromarray(np.array(pixels, dtype=np.uint8)).save(file, "PNG")
+    content, height = base64.b64encode(file.getvalue()).decode(), round(_MAP_PIXELS * len(values) / len(values[0]))
+    return f'<img class="map" src="data:image/png;base64,{content}" width="{_MAP_PIXELS}" height="{height}" alt="{escape(label)}">'
 
 
 def _maps(record: dict[str, Any], contrast: NDArray[np.float64], rows: NDArray[np.float64]) -> list[dict[str, Any]]:
@@ -180,10 +178,15 @@ def _short(text: str, length: int) -> str:
 
 
 def _colour(share: float | None) -> str:
+    red, green, blue = _mixed(share)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _mixed(share: float | None) -> tuple[int, int, int]:
     """Orange at -1 through near-white at 0 to blue at 1; gray for None."""
     if share is None:
-        return "#8c959f"
+        return 140, 149, 159
     amount = min(abs(share), 1.0) ** 0.7
     end = (0, 114, 178) if share > 0 else (213, 94, 0)
-    mixed = [round(244 + (part - 244) * amount) for part in end]
-    return f"#{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
+    red, green, blue = (round(244 + (part - 244) * amount) for part in end)
+    return red, green, blue

@@ -7,6 +7,7 @@ from memloc.valuation._estimator import TwoDOOB as TwoDOOB
 from memloc.valuation._images import pixel_groups as pixel_groups
 from memloc.valuation._images import pixel_table as pixel_table
 from memloc.valuation._images import recommended_share as recommended_share
+from memloc.valuation._repair import FOLDS as FOLDS
 from memloc.valuation._repair import Gain as Gain
 from memloc.valuation._repair import How as How
 from memloc.valuation._repair import check_repair as check_repair

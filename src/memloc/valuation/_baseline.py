@@ -13,7 +13,7 @@ def class_z_scores(X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float
     model, whatever they look like.
 
     Args:
-        X: numbers, shape (row, column). y: labels; None takes all rows together, as for regression.
+        X: numbers, shape (row, column); missing ones (NaN) have no score and count for nothing. y: labels; None takes all rows together, as for regression.
     Returns:
         Shape (row, column); 0 in columns that are constant within the class.
 
@@ -24,7 +24,7 @@ def class_z_scores(X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float
     _, code = np.unique(np.zeros(len(table)) if y is None else np.asarray(y), return_inverse=True)
     scores = np.zeros_like(table)
     for label in range(int(code.max()) + 1):
-        rows = table[code == label]
-        spread = rows.std(axis=0)
-        scores[code == label] = np.abs(rows - rows.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+        rows = np.ma.masked_invalid(table[code == label])
+        spread = rows.std(axis=0).filled(0.0)
+        scores[code == label] = np.abs(rows - rows.mean(axis=0)).filled(np.nan) / np.where(spread > 0, spread, np.inf)
     return scores

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from memloc.valuation._value import Valuation
 
 _WORST = 100  # cells and rows listed
-_Z95 = 1.959963984540054
+_FALSE = 0.05  # share of false discoveries among the rows that are called wrong
 _T95 = {
     2: 12.706,
     3: 4.303,
@@ -35,18 +35,24 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
     """
     record, rows = valuation.record, valuation.rows
     shape = (len(rows), len(record["columns"]))
-    values, errors = (valuation.cells[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("value", "stderr"))
+    values, errors, draws = (
+        valuation.cells[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("value", "stderr", "n_draws")
+    )
     contrast = values - rows["value"].to_numpy()[:, None]
-    order = np.argsort(np.where(np.isnan(values), np.inf, values), axis=None, kind="stable")[:_WORST]
-    places = [np.unravel_index(place, shape) for place in order]
-    worst_cells = [
-        {
-            "row": int(row), "column": record["columns"][column], "content": _content(X.iat[int(row), int(column)]), "label": record["labels"][row],
-            "value": values[row, column], "stderr": errors[row, column], "contrast": contrast[row, column], "z": z[row, column],
-        }
-        for row, column in places
-    ]  # fmt: skip
+
+    def cells(places: list[tuple[int, int]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "row": row, "column": record["columns"][column], "content": _content(X.iat[row, column]), "label": record["labels"][row],
+                "value": values[row, column], "stderr": errors[row, column], "contrast": contrast[row, column], "z": z[row, column],
+            }
+            for row, column in places
+        ]  # fmt: skip
+
+    groups = np.asarray(record.get("groups") or np.arange(shape[1]))
+    worst_cells, least_added = (cells(_lowest(score, draws, groups)) for score in (values, contrast))
     names = record.get("names")
+    lowest = rows.sort_values(["value", "n_draws"], ascending=[True, False], kind="stable").head(_WORST)
     worst_rows = [
         {
             **row,
@@ -54,7 +60,7 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
             "label": record["labels"][int(row["row"])],
             "name": names[int(row["row"])] if names else None,
         }
-        for row in rows.nsmallest(_WORST, "value").to_dict("records")
+        for row in lowest.to_dict("records")
     ]
     known = ~np.isnan(values).all(axis=0)
     quantiles = np.full((5, shape[1]), np.nan)
@@ -63,8 +69,32 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
         {"column": name, "value": record["column_values"][name], "quantiles": quantiles[:, number].tolist()}
         for number, name in enumerate(record["columns"])
     ]
-    record = {**record, "worst_cells": worst_cells, "worst_rows": worst_rows, "by_column": columns}
+    record = {
+        **record,
+        "worst_cells": worst_cells,
+        "least_added": least_added,
+        "worst_rows": worst_rows,
+        "by_column": columns,
+    }
     return replace(valuation, record={**record, "answer": _answer(record, rows)})
+
+
+def _lowest(score: NDArray[np.float64], draws: NDArray[np.float64], groups: NDArray[Any]) -> list[tuple[int, int]]:
+    """Row and column of the lowest cells, one for each group of columns; of equal ones those with more learners first."""
+    _, first = np.unique(groups, return_index=True)
+    part, weight = score[:, first], draws[:, first]
+    order = np.lexsort((-weight.ravel(), np.where(np.isnan(part), np.inf, part).ravel()))[:_WORST]
+    places = [np.unravel_index(place, part.shape) for place in order if not np.isnan(part.ravel()[place])]
+    return [(int(row), int(first[column])) for row, column in places]
+
+
+def surely_wrong(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows that learners predict wrong more often than not: binomial test against one half, Benjamini-Hochberg q < .05."""
+    from scipy.stats import binom, false_discovery_control
+
+    count = rows["n_draws"].to_numpy()
+    right = np.rint(np.nan_to_num(rows["value"].to_numpy(dtype=np.float64)) * count)
+    return np.asarray(false_discovery_control(np.where(count > 0, binom.cdf(right, count, 0.5), 1.0)) < _FALSE)
 
 
 def table_fingerprint(X: pd.DataFrame, y: Any) -> str:
@@ -79,28 +109,29 @@ def _content(value: Any) -> str:
 
 def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
     """Three sentences: which rows to check, which columns and cells, what next."""
-    columns = sorted(record["column_values"].items(), key=lambda item: item[1])
-    low, high = rows["value"] - _Z95 * rows["stderr"], rows["value"] + _Z95 * rows["stderr"]
+    known = {name: value for name, value in record["column_values"].items() if not np.isnan(value)}
+    columns = sorted(known.items(), key=lambda item: item[1])
+    oob = record["oob_score"]
     if record["regression"]:
-        first = f"Learners that did not see a row explain {record['oob_score']:.0%} of the target's variance; the rows they miss by most are listed below."
+        first = f"Learners that did not see a row explain {oob:.0%} of the target's variance; the rows they miss by most are listed below."
     else:
-        wrong = int((high < 0.5).sum())
-        first = (
-            f"Learners that did not see a row predict {record['oob_score']:.1%} of the rows right by vote. {wrong} of {len(rows)} rows are predicted "
-            "wrong more often than not, beyond doubt (95 %): check their labels first."
-        )
-    sure = float(np.nanmean(high - low))
+        exact = set(np.unique(rows["value"].dropna() * rows["n_draws"] % 1).round(6)) <= {0.0, 1.0}
+        first = f"Learners that did not see a row predict {oob:.1%} of the rows right by vote."
+        if exact:  # a distance term makes other values
+            first += (
+                f" {int(surely_wrong(rows).sum())} of {len(rows)} rows are predicted wrong more often than not (one in twenty of these by "
+                "chance, at most): check their labels first."
+            )
     second = (
-        f"Columns help most from {columns[-1][0]} ({columns[-1][1]:.3f}) and least from {columns[0][0]} ({columns[0][1]:.3f}); a row's value is known "
-        f"to {sure / 2:.3f} on average."
+        f"Columns help most from {columns[-1][0]} ({columns[-1][1]:.3f}) and least from {columns[0][0]} ({columns[0][1]:.3f}); the standard error "
+        f"of a row's value is {float(np.nanmean(rows['stderr'])):.3f} on average."
     )
     gain = record.get("repair")
     if gain is None:
-        return [
-            first,
-            second,
-            "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the reverse. See what repairing them gains with --repair median.",
-        ]
+        third = "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the reverse."
+        if record.get("image_shape") is None:
+            third += " See what repairing them gains with --repair median."
+        return [first, second, third]
     before, after, random = (np.array(gain[name]) for name in ("before", "after", "random"))
     text = _difference(after - before), _difference(random - before)
     third = (

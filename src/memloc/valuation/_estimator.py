@@ -141,8 +141,9 @@ class TwoDOOB(BaseEstimator):
             )
         try:
             self._grow()
-        finally:  # an interrupted fit keeps the learners done
-            self._summarize()
+        finally:
+            if self.estimators_:  # an interrupted fit keeps the learners done
+                self._summarize()
         return self
 
     def check(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> None:
@@ -174,6 +175,12 @@ class TwoDOOB(BaseEstimator):
                 "stderr": self.cell_stderr_.ravel(), "n_draws": self.cell_counts_.ravel(),
             }
         )  # fmt: skip
+
+    @property
+    def cell_contrast_(self) -> NDArray[np.float64]:
+        """What its column adds to a row: cell value less row value, shape (row, column)."""
+        check_is_fitted(self)
+        return self.cell_values_ - self.row_values_[:, None]
 
     @property
     def estimators_samples_(self) -> list[NDArray[np.int64]]:
@@ -208,8 +215,15 @@ class TwoDOOB(BaseEstimator):
             ):
                 break
             for outcomes in self._blocks(seeds[done : (done // step + 1) * step]):
-                self._sums.add(outcomes)
-                self.estimators_ += [outcome.learner for outcome in outcomes]
+                before = self._sums.copy() if self.warm_start else None
+                try:
+                    self._sums.add(outcomes)
+                    learners = [outcome.learner for outcome in outcomes]
+                except BaseException:  # an interrupt half-way: the sums go back to whole learners
+                    if before is not None:
+                        self._sums = before
+                    raise
+                self.estimators_ += learners
 
     def _blocks(self, seeds: NDArray[np.int64]) -> Iterator[list[Outcome]]:
         blocks = [seeds[start : start + _BLOCK] for start in range(0, len(seeds), _BLOCK)]
@@ -234,11 +248,17 @@ class TwoDOOB(BaseEstimator):
         else:
             validate_data(self, X, y, skip_check_array=True)
             table = self._encoder.transform(X)
+        _check_range(table, getattr(self, "feature_names_in_", None), self.estimator is None)
         y = column_or_1d(y, warn=True)
         if len(y) != len(table):
             raise DataError(f"there are {len(table)} rows and {len(y)} targets. Expected one target per row. Check y.")
         if self._regresses():
-            target = np.asarray(y, dtype=np.float64)
+            try:
+                target = np.asarray(y, dtype=np.float64)
+            except (TypeError, ValueError) as problem:
+                raise DataError(
+                    f"the target holds text, such as {y[0]!r}. Expected numbers. Pass utility='accuracy' (--task classification)."
+                ) from problem
             if not np.isfinite(target).all():
                 raise DataError("the target holds NaN or infinity. Expected numbers. Drop those rows.")
             return table, target, None
@@ -246,14 +266,23 @@ class TwoDOOB(BaseEstimator):
             raise DataError(
                 f"the target is missing (NaN) in {int(pd.isna(y).sum())} rows. Expected a label in every row. Drop those rows."
             )
-        check_classification_targets(y)
+        try:
+            check_classification_targets(y)
+        except ValueError as problem:
+            raise DataError(
+                f"the target holds numbers that are no labels ({problem}). Expected classes. Pass utility='squared_error' (--task regression), or whole numbers."
+            ) from problem
+        if y.dtype == object and len({isinstance(label, str) for label in y.tolist()}) > 1:
+            raise DataError(
+                "the target mixes text with other values. Expected labels of one kind. Turn them all into text."
+            )
         self.classes_ = unique_labels(y)
         if len(self.classes_) < 2:
             raise DataError(
                 f"the target has one class, {self.classes_.tolist()[0]!r}. Expected at least two, since a cell's value is how it helps to tell classes "
                 "apart. Pass another target, or utility='squared_error' for numbers."
             )
-        _say_what_surprises(table, y, self._encoder is None, getattr(self, "feature_names_in_", None))
+        _say_what_surprises(table, y, self._encoder, getattr(self, "feature_names_in_", None))
         return table, *_codes(table, y)
 
     def _check_settings(self) -> None:
@@ -266,6 +295,17 @@ class TwoDOOB(BaseEstimator):
                 f"there is no utility {self.utility!r}. Expected 'accuracy', 'squared_error' or a function of true and predicted targets. "
                 "Pass utility='accuracy'."
             )
+        if self.utility == "squared_error" and self.estimator is not None and not is_regressor(self.estimator):
+            raise SpecError(
+                "the utility is 'squared_error' and the estimator is no regressor. Expected one that predicts numbers. Pass utility='accuracy', "
+                "or a regressor."
+            )
+        if not np.isfinite(self.distance_weight):
+            raise SpecError(f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0.")
+        if self.tol is not None and not self.tol > 0:
+            raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass tol=0.02, or None.")
+        if self.n_jobs == 0:
+            raise SpecError("n_jobs is 0. Expected a number of threads, or -1 for all cores. Pass n_jobs=1.")
         if self.utility == "accuracy" and self._regresses():
             raise SpecError(
                 "the estimator is a regressor and the utility is 'accuracy'. Expected a utility for numbers. Pass utility='squared_error'."
@@ -305,7 +345,7 @@ class TwoDOOB(BaseEstimator):
                 raise SpecError(
                     f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass max_features={groups} or fewer."
                 )
-        elif not 0 < float(share) <= 1:
+        elif not isinstance(share, (float, np.floating)) or not 0 < share <= 1:
             raise SpecError(
                 f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass max_features=0.5."
             )
@@ -313,11 +353,13 @@ class TwoDOOB(BaseEstimator):
     def _summarize(self) -> None:
         """Turn the sums into the fitted attributes."""
         sums, group = self._sums, self._column_group
-        self.cell_values_, self.cell_stderr_ = (part[:, group] for part in (sums.cell_values(), sums.cell_error()))
-        self.cell_counts_ = sums.cell_counts()[:, group]
+        own = np.array_equal(group, np.arange(sums.utility.shape[1]))
+        columns: Any = slice(None) if own else group
+        self.cell_values_ = sums.cell_values()[:, columns]
+        self.cell_stderr_ = sums.cell_error()[:, columns]
+        self.cell_counts_ = sums.cell_counts()[:, columns]
         self.row_values_, self.row_stderr_, self.row_counts_ = sums.row_values(), sums.row_error(), sums.row_counts()
         self.column_values_ = sums.column_values()[group]
-        self.cell_contrast_ = self.cell_values_ - self.row_values_[:, None]
         self.oob_score_ = sums.score(self._task.target)
 
     def _votes(self, X: Any) -> NDArray[Any]:
@@ -364,31 +406,37 @@ def _z_scores(table: NDArray[np.float64]) -> NDArray[np.float64]:
     return ((table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).T
 
 
-def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Class codes, and the label of each code.
-
-    Codes follow the first rows of the sorted table, so neither the names of the labels nor the order of the rows matters for ties.
-    """
-    labels, inverse = np.unique(y, return_inverse=True)
-    first = np.full(len(labels), len(y))
-    np.minimum.at(first, inverse[np.lexsort(table.T[::-1])], np.arange(len(y)))
-    order = np.argsort(first, kind="stable")
-    code = np.empty(len(labels), dtype=np.int64)
-    code[order] = np.arange(len(labels))
-    return code[inverse], labels[order]
-
-
-def _say_what_surprises(table: NDArray[np.float64], y: NDArray[Any], own: bool, names: NDArray[Any] | None) -> None:
-    """Warn of classes with one row, and of constant columns."""
-    labels, sizes = np.unique(y, return_counts=True)
-    for label in labels[sizes == 1].tolist():
-        warnings.warn(
-            f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0 whatever it holds. "
-            "Remove the row or merge the class.",
-            MemlocWarning,
-            stacklevel=4,
+def _check_range(table: NDArray[np.float64], names: NDArray[Any] | None, narrow: bool) -> None:
+    """Raise DataError where trees, which hold float32, would see infinity."""
+    if narrow and (np.abs(table) > np.finfo(np.float32).max).any():
+        column = int(np.argwhere(np.abs(table) > np.finfo(np.float32).max)[0, 1])
+        where = f"column {column}" if names is None or len(names) != table.shape[1] else f"column {names[column]!r}"
+        raise DataError(
+            f"{where} holds numbers beyond 3.4e38, infinity to a tree. Expected smaller ones. Rescale the column."
         )
-    constant = np.flatnonzero((table == table[0]).all(axis=0)) if own else np.empty(0, dtype=np.int64)
+
+
+def _say_what_surprises(
+    table: NDArray[np.float64], y: NDArray[Any], encoder: TableEncoder | None, names: NDArray[Any] | None
+) -> None:
+    """Warn of classes with one row, of constant columns, and of numbers that were filled in."""
+    labels, sizes = np.unique(y, return_counts=True)
+    said = [
+        f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0 whatever it holds. "
+        "Remove the row or merge the class."
+        for label in labels[sizes == 1].tolist()
+    ]
+    same = (table == table[0]).all(axis=0)
+    if encoder is None:
+        constant = np.flatnonzero(same)
+    else:
+        constant = np.array(
+            [place for place in np.unique(encoder.source) if same[encoder.source == place].all()], dtype=np.int64
+        )
+        said += [
+            f"{count} missing numbers of column {name!r} are replaced by its median, beside a column that says so."
+            for name, count in encoder.filled.items()
+        ]
     if len(constant):
         first = int(constant[0]) if names is None else names[constant[0]]
         which = (
@@ -396,8 +444,23 @@ def _say_what_surprises(table: NDArray[np.float64], y: NDArray[Any], own: bool, 
             if len(constant) == 1
             else f"{len(constant)} columns are constant, such as {first!r}. They tell"
         )
-        warnings.warn(
-            f"{which} no classes apart, so such cells are worth what the rest of their row is. Drop them.",
-            MemlocWarning,
-            stacklevel=4,
-        )
+        said.append(f"{which} no classes apart, so such cells are worth what the rest of their row is. Drop them.")
+    for text in said:
+        warnings.warn(text, MemlocWarning, stacklevel=4)
+
+
+def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Class codes, and the label of each code.
+
+    Codes follow the classes' own rows, sorted, so neither the names of the labels nor the order of the rows matters for ties: by size,
+    then by the sorted rows. Only classes with the very same rows may swap.
+    """
+    labels, inverse = np.unique(y, return_inverse=True)
+    keys = []
+    for label in range(len(labels)):
+        rows = table[inverse == label]
+        keys.append((len(rows), rows[np.lexsort(rows.T[::-1])].tobytes()))
+    order = np.array(sorted(range(len(labels)), key=lambda label: keys[label]), dtype=np.int64)
+    code = np.empty(len(labels), dtype=np.int64)
+    code[order] = np.arange(len(labels))
+    return code[inverse], labels[order]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memloc.errors import SpecError
 from memloc.valuation._draws import Draw, draw
 
 Utility = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
@@ -68,7 +69,7 @@ def run_learner(task: Task, seed: int) -> Outcome:
     seen = task.columns[features].T  # (row, feature), the columns of it contiguous
     outside = one.counts == 0
     learner, predicted = (_tree if task.estimator is None else _any)(task, one, seen, outside)
-    utility = _utility(task, predicted)
+    utility = _utility(task, predicted, outside)
     if task.distance:
         assert task.scaled is not None, "a distance term has scaled columns"
         utility = utility + task.distance * _closeness(task.scaled[features], task.target, one.counts)
@@ -113,15 +114,26 @@ def _any(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) 
     return learner, predicted
 
 
-def _utility(task: Task, predicted: NDArray[Any]) -> NDArray[np.float64]:
+def _utility(task: Task, predicted: NDArray[Any], outside: NDArray[np.bool_]) -> NDArray[np.float64]:
     if task.utility == "accuracy":
         return (predicted == task.target).astype(np.float64)
     if task.utility == "squared_error":
         return -((predicted - task.target) ** 2)
     assert callable(task.utility), "utilities were checked"
-    if task.classes is None:
-        return np.asarray(task.utility(task.target, predicted), dtype=np.float64)
-    return np.asarray(task.utility(task.classes[task.target], task.classes[predicted]), dtype=np.float64)
+    rows = np.flatnonzero(outside)
+    true, guess = task.target[rows], predicted[rows]
+    if task.classes is not None:
+        true, guess = task.classes[true], task.classes[guess]
+    found = np.zeros(len(outside))
+    if len(rows):
+        values = np.asarray(task.utility(true, guess), dtype=np.float64)
+        if values.shape != rows.shape or not np.isfinite(values).all():
+            raise SpecError(
+                f"the utility returned {'numbers that are not finite' if values.shape == rows.shape else f'shape {values.shape} for {len(rows)} rows'}. "
+                "Expected one finite number per row. Compare the targets one by one, such as: lambda true, guess: (true == guess) * 1.0"
+            )
+        found[rows] = values
+    return found
 
 
 def _closeness(scaled: NDArray[np.float64], target: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:

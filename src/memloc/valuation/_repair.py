@@ -12,6 +12,7 @@ from memloc.errors import SpecError
 from memloc.valuation._estimator import TwoDOOB
 
 How = Literal["median", "model"]
+FOLDS = 5
 REPAIRS: tuple[How, ...] = ("median", "model")
 
 
@@ -47,8 +48,13 @@ def lowest_cells(values: NDArray[np.float64], share: float) -> NDArray[np.bool_]
     return mask.reshape(values.shape) & ~np.isnan(values)
 
 
-def check_repair(X: pd.DataFrame, how: str) -> None:
-    """Raise SpecError for a way of repairing that does not exist, or not for this table."""
+def check_repair(X: pd.DataFrame, how: str, y: NDArray[Any] | None = None) -> None:
+    """Raise SpecError for a way of repairing that does not exist, or not for this table; with labels, for classes too small to measure it."""
+    if y is not None and int(np.unique(y, return_counts=True)[1].min()) < FOLDS:
+        raise SpecError(
+            f"a class has fewer than {FOLDS} rows, so what a repair gains cannot be measured on rows kept out. Expected at least {FOLDS} of each. "
+            "Leave --repair out, or merge small classes."
+        )
     if how not in REPAIRS:
         raise SpecError(f"there is no repair {how!r}. Expected one of {', '.join(REPAIRS)}. Pass --repair median.")
     if how == "model" and not all(pd.api.types.is_numeric_dtype(X[name]) for name in X.columns):
@@ -96,7 +102,7 @@ def repair_gain(
     *,
     share: float = 0.05,
     how: How = "median",
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 0,
 ) -> Gain:
     """What repairing the lowest cells gains on rows that neither the values nor the forest have seen.

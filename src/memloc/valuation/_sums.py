@@ -67,13 +67,20 @@ class CellSums:
             else:
                 self.votes[rows, outcome.predicted[rows]] += 1
 
+    def copy(self) -> CellSums:
+        """The same sums, apart from these."""
+        square = None if self.square is None else self.square.copy(order="F")
+        return CellSums(
+            self.utility.copy(order="F"), self.count.copy(order="F"), square, self.row.copy(), self.votes.copy()
+        )
+
     def cell_values(self) -> Numbers:
         """Mean utility per cell, NaN where no learner covered it."""
         return _ratio(self.utility, self.count)
 
-    def cell_counts(self) -> NDArray[np.int64]:
+    def cell_counts(self) -> NDArray[np.int32]:
         """Learners behind each cell."""
-        return self.count.astype(np.int64)
+        return self.count.astype(np.int32)
 
     def cell_error(self) -> Numbers:
         """Standard error of each cell's value."""
@@ -108,17 +115,26 @@ class CellSums:
         return float(1 - ((true - predicted) ** 2).sum() / spread) if spread > 0 else float("nan")
 
     def _error(self, total: Numbers, count: Numbers, square: Numbers) -> Numbers:
-        """Standard error of a mean with four more observations like all others, so that few learners are no certainty.
+        """Standard error of a mean with four more observations, so that few learners are no certainty.
 
-        For utilities of 0 and 1 the four are two of each (Agresti and Coull, 1998); else they have the mean and spread of all.
+        For utilities of 0 and 1 the four are two of each (Agresti and Coull, 1998). Else they have the mean that was found and the
+        spread of the row's own utilities over learners (below four learners at least that of the median row).
         """
         if self.square is None:
-            mean, second = 0.5, 0.5
+            size = count + _PRIOR
+            share = (total + _PRIOR / 2) / size
+            variance = share * (1 - share)
         else:
-            whole, number, squares = self.row.sum(axis=0)
-            mean, second = whole / max(number, 1), squares / max(number, 1)
-        size = count + _PRIOR
-        variance = (square + _PRIOR * second) / size - ((total + _PRIOR * mean) / size) ** 2
+            row_total, row_count, row_square = self.row.T
+            spread = _ratio(row_square, row_count) - _ratio(row_total, row_count) ** 2
+            usual = float(np.nanmedian(spread)) if (row_count > 0).any() else 0.0
+            prior = np.maximum(np.nan_to_num(spread, nan=usual), 0.0)
+            prior = np.where(row_count < _PRIOR, np.maximum(prior, usual), prior)
+            prior = prior if count.ndim == 1 else prior[:, None]
+            mean = _ratio(total, count)
+            size = count + _PRIOR
+            variance = (np.maximum(square - count * mean**2, 0.0) + _PRIOR * prior) / np.maximum(size - 1, 1)
+            size = np.maximum(count, 1)
         return np.where(count > 0, np.sqrt(np.maximum(variance, 0.0) / size), np.nan)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from memloc.errors import DataError
 
 _MISSING = "(missing)"
+_FEW_CATEGORIES = 50
 
 
 def check_names(X: Any) -> None:
@@ -28,22 +29,41 @@ def refuse_missing(X: Any) -> None:
     row, column = np.argwhere(~np.isfinite(values))[0]
     name = X.columns[column] if isinstance(X, pd.DataFrame) else int(column)
     kind = "NaN" if np.isnan(values[row, column]) else "inf"
+    frame = isinstance(X, pd.DataFrame) or kind == "inf"
+    step = (
+        "Drop or correct those rows"
+        if frame
+        else (
+            "Pass a pandas DataFrame to have missing numbers replaced by the column's median and marked, or drop those rows"
+        )
+    )
     raise DataError(
-        f"column {name!r} holds {kind}, first in row {row}. Expected finite numbers (no NaN or inf). Pass a pandas DataFrame to have missing "
-        "numbers replaced by the column's median and marked, or drop those rows."
+        f"column {name!r} holds {kind}, first in row {row}. Expected finite numbers (no NaN or inf). {step}."
     )
 
 
 def needs_encoding(X: Any) -> bool:
     """Whether a table is a DataFrame with anything but complete columns of numbers."""
-    return isinstance(X, pd.DataFrame) and any(not _is_number(X[name]) or X[name].isna().any() for name in X.columns)
+    return isinstance(X, pd.DataFrame) and (
+        not all(_is_number(X.iloc[:, place]) for place in range(X.shape[1])) or bool(X.isna().to_numpy().any())
+    )
+
+
+def number_columns(X: pd.DataFrame) -> list[Any]:
+    """Names of the columns that hold numbers; the others are categories.
+
+    Raises:
+        DataError: text among numbers, infinity, dates, or a column without values; the column is named.
+    """
+    return [name for name in X.columns if _becomes_number(X[name])]
 
 
 class TableEncoder:
     """A DataFrame as numbers: categories one-hot, missing numbers the median beside a column that says so.
 
     Attributes:
-        source: which of the user's columns each number is of, shape (encoded column,). numbers: names of the columns of numbers.
+        source: which of the user's columns each number is of, shape (encoded column,). numbers: names of
+            the columns of numbers. filled: missing numbers by column.
 
     >>> frame = pd.DataFrame({"size": [1.0, None, 3.0], "colour": ["red", "blue", None]})
     >>> encoder = TableEncoder().fit(frame)
@@ -52,7 +72,8 @@ class TableEncoder:
     """
 
     source: NDArray[np.int64]
-    numbers: list[str]
+    numbers: list[Any]
+    filled: dict[Any, int]
 
     def fit(self, X: pd.DataFrame) -> TableEncoder:
         """Learn categories and medians.
@@ -64,35 +85,69 @@ class TableEncoder:
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-        self.numbers = [name for name in X.columns if _becomes_number(X[name])]
-        parts: list[tuple[str, Any, list[str]]] = []
-        part: Any
+        self.numbers = number_columns(X)
+        numbers, holed = set(self.numbers), set(X.columns[X.isna().any()])
+        complete = [name for name in self.numbers if name not in holed]
+        parts: list[tuple[str, Any, list[Any]]] = [("complete", FunctionTransformer(), complete)] if complete else []
         for name in X.columns:
-            if name not in self.numbers:
-                part = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-            elif X[name].isna().any():
-                part = SimpleImputer(strategy="median", add_indicator=True)
-            else:
-                part = FunctionTransformer()
-            parts.append((f"column {len(parts)}", part, [name]))
+            if name not in numbers:
+                _check_categories(X[name])
+                parts.append(
+                    (f"column {len(parts)}", OneHotEncoder(handle_unknown="ignore", sparse_output=False), [name])
+                )
+            elif name in holed:
+                parts.append((f"column {len(parts)}", SimpleImputer(strategy="median", add_indicator=True), [name]))
+        self._names, self._complete = list(X.columns), complete
+        self.filled = {name: int(X[name].isna().sum()) for name in self.numbers if name in holed}
         self._transformer = ColumnTransformer(parts, sparse_threshold=0).fit(self._plain(X))
-        slices = [self._transformer.output_indices_[name] for name, _, _ in parts]
-        self.source = np.concatenate([np.full(one.stop - one.start, number) for number, one in enumerate(slices)])
+        place = {name: number for number, name in enumerate(X.columns)}
+        source = [
+            np.resize(
+                [place[name] for name in names],
+                self._transformer.output_indices_[part].stop - self._transformer.output_indices_[part].start,
+            )
+            for part, _, names in parts
+        ]
+        self.source = np.concatenate(source)
         return self
 
     def transform(self, X: pd.DataFrame) -> NDArray[np.float64]:
-        """The table as float64, shape (row, encoded column)."""
+        """The table as float64, shape (row, encoded column).
+
+        Raises:
+            DataError: no DataFrame of the same columns, or a number that is missing where none was in `fit`.
+        """
+        if not isinstance(X, pd.DataFrame) or list(X.columns) != self._names:
+            raise DataError(
+                f"the table is not a DataFrame with the columns {', '.join(map(str, self._names[:8]))}. Expected those of the fit. Pass one."
+            )
+        for name in self._complete:
+            if pd.to_numeric(X[name], errors="coerce").isna().any():
+                raise DataError(
+                    f"column {name!r} misses a number, and none was missing in the fit. Expected finite numbers. Drop or fill those rows."
+                )
         return np.asarray(self._transformer.transform(self._plain(X)), dtype=np.float64)
 
     def _plain(self, X: pd.DataFrame) -> pd.DataFrame:
         """Numbers as float64 with NaN, everything else as text."""
+        numbers = set(self.numbers)
         return pd.DataFrame(
             {
                 name: pd.to_numeric(X[name]).astype(np.float64)
-                if name in self.numbers
+                if name in numbers
                 else X[name].astype(object).map(str, na_action="ignore").where(X[name].notna(), _MISSING)
                 for name in X.columns
             }
+        )
+
+
+def _check_categories(column: pd.Series) -> None:
+    """Raise DataError for a column of names rather than categories, which would make a column of every value."""
+    count = column.nunique()
+    if count > max(_FEW_CATEGORIES, len(column) // 10):
+        raise DataError(
+            f"column {column.name!r} holds {count} different texts in {len(column)} rows. Expected categories, at most {max(_FEW_CATEGORIES, len(column) // 10)}. "
+            "Drop names, ids and dates, or merge rare categories."
         )
 
 
@@ -119,6 +174,10 @@ def _becomes_number(column: pd.Series) -> bool:
         return False
     parsed = pd.to_numeric(known, errors="coerce").notna()
     if parsed.all():
+        if not np.isfinite(pd.to_numeric(known).to_numpy(dtype=np.float64)).all():
+            raise DataError(
+                f"column {name!r} holds inf. Expected finite numbers or missing values. Drop or correct those rows."
+            )
         return True
     if parsed.mean() >= 0.5:
         row = known.index[~parsed][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.errors import DataError, DataNotFoundError, ResultsError, SpecError, nearest
-from memloc.results import SCHEMA_VERSION, conform, make_folder, read_json, read_table, write_json, write_table
+from memloc.results import (
+    SCHEMA_VERSION,
+    conform,
+    make_folder,
+    read_json,
+    read_table,
+    spec_hash,
+    write_json,
+    write_table,
+)
 from memloc.valuation._baseline import class_z_scores
 from memloc.valuation._estimator import TwoDOOB
-from memloc.valuation._tables import TableEncoder
+from memloc.valuation._tables import number_columns
 
 LEARNERS = ("tree", "logistic", "mlp")
-_FEW = 20  # numbers with more different values than this are a regression's target
+_FEW = 20  # more different whole numbers than this may be classes or amounts: the user says which
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,10 @@ class ValueSpec:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise SpecError(f"seed is {self.seed}. Expected 0 or more. Pass --seed 0.")
+        if self.workers == 0:
+            raise SpecError("workers is 0. Expected a number of threads, or -1 for all cores. Pass --workers 2.")
         for name, known in (("learner", LEARNERS), ("task", ("auto", "classification", "regression"))):
             if getattr(self, name) not in known:
                 raise SpecError(
@@ -64,7 +78,11 @@ class Valuation:
     def save(self, folder: str | Path) -> Path:
         """Write the tables and value.json (last) to a folder."""
         folder = make_folder(Path(folder))
-        metadata = {"memloc_schema_version": str(SCHEMA_VERSION), "memloc_seed": str(self.record["spec"]["seed"])}
+        metadata = {
+            "memloc_schema_version": str(SCHEMA_VERSION),
+            "memloc_spec": spec_hash(self.record["spec"]),
+            "memloc_seed": str(self.record["spec"]["seed"]),
+        }
         for name in ("cells", "rows"):
             write_table(folder / f"{name}.parquet", conform(name, getattr(self, name)), metadata)
         write_json(folder / "value.json", {"schema_version": SCHEMA_VERSION, **self.record})
@@ -144,7 +162,14 @@ def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
     values = pd.Series(y)
     if task != "auto":
         return task == "regression"
-    return bool(pd.api.types.is_float_dtype(values) and values.nunique() > _FEW)
+    number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    whole = number and bool((values % 1 == 0).all())
+    if whole and values.nunique() > _FEW and values.nunique() > len(values) / 5:
+        raise SpecError(
+            f"the target has {values.nunique()} different whole numbers in {len(values)} rows. Expected classes, or numbers to predict. Say which: "
+            "--task regression or --task classification"
+        )
+    return bool(number and not whole)
 
 
 def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | None = None) -> TwoDOOB:
@@ -186,6 +211,8 @@ def value_table(
     """
     import warnings
 
+    from sklearn.exceptions import ConvergenceWarning
+
     spec = spec or ValueSpec()
     frame = (
         X if isinstance(X, pd.DataFrame) else pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
@@ -194,12 +221,13 @@ def value_table(
     began = time.monotonic()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", category=ConvergenceWarning)  # of single weak learners
         fitted = make_valuer(spec, regression=regression, groups=groups).fit(frame, labels)
     record = {
         "spec": asdict(spec), "regression": regression, "columns": [str(name) for name in frame.columns], "learners": len(fitted.estimators_),
         "oob_score": fitted.oob_score_, "column_values": dict(zip(map(str, frame.columns), fitted.column_values_.tolist(), strict=True)),
-        "labels": [str(label) for label in labels], "warnings": [str(one.message) for one in said],
-        "timings": {"total_seconds": time.monotonic() - began}, **(extra or {}),
+        "labels": [str(label) for label in labels], "warnings": _once(said),
+        "groups": None if groups is None else np.asarray(groups).tolist(), "timings": {"total_seconds": time.monotonic() - began}, **(extra or {}),
     }  # fmt: skip
     rows = pd.DataFrame(
         {
@@ -210,18 +238,25 @@ def value_table(
         }
     )
     rows.loc[rows["n_draws"] == 0, "stderr"] = np.nan
-    cells = fitted.to_frame()
-    return Valuation(cells.assign(column=cells["column"].astype(str)), rows, record)
+    columns = np.tile(np.array(record["columns"], dtype=object), len(frame))
+    return Valuation(fitted.to_frame().assign(column=columns), rows, record)
+
+
+def _once(said: list[Any]) -> list[str]:
+    """Warnings as text, equal ones once with their number."""
+    counts = Counter(str(one.message) for one in said)
+    return [text if count == 1 else f"{text} ({count} times)" for text, count in counts.items()]
 
 
 def z_scores(X: pd.DataFrame, y: NDArray[Any], *, regression: bool) -> NDArray[np.float64]:
     """Class-conditional z-scores of a table; NaN for columns of categories and for missing cells."""
-    encoder = TableEncoder().fit(X)
+    known = set(number_columns(X))
+    if len(known) == X.shape[1] and not X.isna().any(axis=None):
+        return class_z_scores(X.astype(np.float64), None if regression else y)
     numbers = pd.DataFrame(
-        {name: pd.to_numeric(X[name]) if name in encoder.numbers else np.nan for name in X.columns}, dtype=np.float64
+        {name: pd.to_numeric(X[name]) if name in known else np.nan for name in X.columns}, dtype=np.float64
     )
-    scores = class_z_scores(numbers.fillna(numbers.mean()).fillna(0.0), None if regression else y)
-    return np.where(numbers.isna(), np.nan, scores)
+    return class_z_scores(numbers, None if regression else y)
 
 
 def _learner(name: str, regression: bool) -> Any:
