@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
@@ -21,7 +23,9 @@ from memloc.valuation._learners import Outcome, Task, run_learner
 from memloc.valuation._sums import CellSums
 from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, refuse_missing
 
-_BLOCK = 8  # learners that a worker fits before it reports
+_BLOCK = 8  # learners, at least, that are fitted before they are added up
+_BLOCKS = 4  # blocks of each thread: few, since threads that report often wait for each other
+_HELD = 1 << 20  # predictions of a block that are held at once
 _CHECK = 50  # learners between looks at the standard error, where `tol` is given
 _LARGEST = 2**31 - 1
 
@@ -177,6 +181,18 @@ class TwoDOOB(BaseEstimator):
         )  # fmt: skip
 
     @property
+    def cell_counts_(self) -> NDArray[np.int32]:
+        """Learners behind each cell, shape (row, column)."""
+        check_is_fitted(self)
+        return self._by_column(self._sums.cell_counts())
+
+    @property
+    def cell_stderr_(self) -> NDArray[np.float64]:
+        """Standard error of each cell's value, shape (row, column)."""
+        check_is_fitted(self)
+        return self._by_column(self._sums.cell_error())
+
+    @property
     def cell_contrast_(self) -> NDArray[np.float64]:
         """What its column adds to a row: cell value less row value, shape (row, column)."""
         check_is_fitted(self)
@@ -226,8 +242,14 @@ class TwoDOOB(BaseEstimator):
                 self.estimators_ += learners
 
     def _blocks(self, seeds: NDArray[np.int64]) -> Iterator[list[Outcome]]:
-        blocks = [seeds[start : start + _BLOCK] for start in range(0, len(seeds), _BLOCK)]
-        if self.n_jobs in (None, 1):
+        jobs = effective_n_jobs(self.n_jobs)
+        size = (
+            min(max(len(seeds) // (_BLOCKS * jobs), _BLOCK), max(_HELD // len(self._task.target), _BLOCK))
+            if jobs > 1
+            else _BLOCK
+        )
+        blocks = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        if jobs == 1:
             yield from (_run_block(self._task, block) for block in blocks)
             return
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
@@ -353,14 +375,15 @@ class TwoDOOB(BaseEstimator):
     def _summarize(self) -> None:
         """Turn the sums into the fitted attributes."""
         sums, group = self._sums, self._column_group
-        own = np.array_equal(group, np.arange(sums.utility.shape[1]))
-        columns: Any = slice(None) if own else group
-        self.cell_values_ = sums.cell_values()[:, columns]
-        self.cell_stderr_ = sums.cell_error()[:, columns]
-        self.cell_counts_ = sums.cell_counts()[:, columns]
+        self.cell_values_ = self._by_column(sums.cell_values())
         self.row_values_, self.row_stderr_, self.row_counts_ = sums.row_values(), sums.row_error(), sums.row_counts()
         self.column_values_ = sums.column_values()[group]
         self.oob_score_ = sums.score(self._task.target)
+
+    def _by_column(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """Figures of groups of columns as figures of columns."""
+        group = self._column_group
+        return cells if np.array_equal(group, np.arange(cells.shape[1])) else cells[:, group]
 
     def _votes(self, X: Any) -> NDArray[Any]:
         """Mean prediction, or the share of votes per class, over the learners: (row,) or (row, class)."""
@@ -385,6 +408,11 @@ class TwoDOOB(BaseEstimator):
 
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
+    if (
+        task.estimator is None
+    ):  # our own trees, on a table that was checked: scikit-learn's checks take a third of their fits
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            return [run_learner(task, int(seed)) for seed in seeds]
     return [run_learner(task, int(seed)) for seed in seeds]
 
 

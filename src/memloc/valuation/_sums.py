@@ -52,16 +52,17 @@ class CellSums:
         self.count += (used.T @ outside.astype(np.float32)).T
         if self.square is None and ((utility == 0) | (utility == 1)).all():
             self.utility += (used.T @ utility.astype(np.float32)).T
+            right = utility.sum(axis=0)
+            self.row += np.stack([right, outside.sum(axis=0), right], axis=1)
         else:
             if self.square is None:
                 self.square = self.utility.copy(order="F")
-            for of_rows, of_groups in zip(utility, used.astype(np.float64), strict=True):
+            for of_rows, seen_by, of_groups in zip(utility, outside, used.astype(np.float64), strict=True):
                 dger(1.0, of_rows, of_groups, a=self.utility, overwrite_a=1)
                 dger(1.0, of_rows**2, of_groups, a=self.square, overwrite_a=1)
-        everyone = np.arange(len(self.row))
+                self.row += np.stack([of_rows, seen_by, of_rows**2], axis=1)
         for outcome in outcomes:
-            self.row += np.stack([outcome.utility, outcome.out_of_bag, outcome.utility**2], axis=1)
-            rows = everyone[outcome.out_of_bag]
+            rows = np.flatnonzero(outcome.out_of_bag)
             if self.votes.shape[1] == 1:
                 self.votes[rows, 0] += outcome.predicted[rows]
             else:
