@@ -41,6 +41,7 @@ lint: env
 
 bench: env $(OPTIONAL)/.complete
 	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/valuation.py
 
 docs: env
 	$(BIN)/python scripts/make_docs.py

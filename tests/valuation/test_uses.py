@@ -1,0 +1,187 @@
+"""What is done with values: rows called wrong, repairs, baselines, pixel blocks; and what must not happen on the way."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.valuation.test_two_d_oob import table
+
+from memloc.errors import DataError, SpecError
+from memloc.valuation import (
+    TwoDOOB,
+    ValueSpec,
+    class_z_scores,
+    is_regression,
+    lowest_cells,
+    pixel_groups,
+    recommended_share,
+    repair,
+    repair_gain,
+    value_table,
+    z_scores,
+)
+from memloc.valuation._describe import surely_wrong
+
+
+def test_permuting_binary_rows_with_other_labels_changes_nothing(monkeypatch):
+    """Equal rows with different labels: ties in leaves must not follow the order of the rows."""
+    from memloc.valuation import _learners
+    from memloc.valuation._draws import draw
+
+    generator = np.random.default_rng(3)
+    X, y = generator.integers(0, 2, (60, 4)).astype(float), generator.integers(0, 2, 60)
+    one = TwoDOOB(60, random_state=0).fit(X, y)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(60)
+
+        def permuted(number, order=order, **sizes):
+            drawn = draw(number, **sizes)
+            return type(drawn)(drawn.counts[order], drawn.groups, drawn.seed)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(_learners, "draw", permuted)
+            two = TwoDOOB(60, random_state=0).fit(X[order], y[order])
+        assert np.array_equal(two.cell_values_, one.cell_values_[order], equal_nan=True)
+
+
+def test_an_interrupt_while_adding_leaves_whole_learners(monkeypatch):
+    from memloc.valuation._sums import CellSums
+
+    X, y = table()
+    real, calls = CellSums.add, []
+
+    def cut(self, outcomes):
+        calls.append(1)
+        if len(calls) == 2:
+            self.count += 1  # a part of the sums
+            raise KeyboardInterrupt
+        real(self, outcomes)
+
+    monkeypatch.setattr(CellSums, "add", cut)
+    halted = TwoDOOB(40, warm_start=True, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        halted.fit(X, y)
+    halted.fit(X, y)
+    assert np.array_equal(halted.cell_values_, TwoDOOB(40, random_state=0).fit(X, y).cell_values_, equal_nan=True)
+
+
+def test_one_wild_target_does_not_spoil_the_other_rows_errors():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(80, 5))
+    y = X[:, 0] + 0.3 * generator.normal(size=80)
+    y[0] = 100.0
+    fits = [TwoDOOB(100, utility="squared_error", random_state=seed).fit(X, y) for seed in range(15)]
+    actual = np.std([one.row_values_ for one in fits], axis=0, ddof=1)
+    stated = np.mean([one.row_stderr_ for one in fits], axis=0)
+    assert 0.6 < np.median(stated / actual) < 1.6
+    assert np.quantile(stated / actual, 0.95) < 3
+
+
+@pytest.mark.parametrize(
+    ("utility", "message"),
+    [(lambda true, guess: 0.5, r"shape \(\) for"), (lambda true, guess: np.full(len(true), -np.inf), "not finite")],
+)
+def test_a_utility_returns_one_finite_number_per_row(utility, message):
+    with pytest.raises(SpecError, match=message):
+        TwoDOOB(5, utility=utility, random_state=0).fit(*table())
+
+
+def test_distances_do_not_depend_on_workers():
+    X, y = table()
+    one, two = (TwoDOOB(30, distance_weight=0.5, n_jobs=jobs, random_state=0).fit(X, y) for jobs in (1, 2))
+    assert np.array_equal(one.cell_values_, two.cell_values_, equal_nan=True)
+
+
+def test_few_learners_call_no_row_wrong():
+    rows = pd.DataFrame({"value": [0.0, 0.0, 0.1, 0.6], "n_draws": [1, 30, 40, 40]})
+    assert surely_wrong(rows).tolist() == [False, True, True, False]
+    noise = np.random.default_rng(0)
+    X, y = noise.normal(size=(100, 4)), noise.integers(0, 2, 100)
+    assert surely_wrong(value_table(X, y, ValueSpec(learners=3)).rows).sum() == 0
+
+
+def test_flipped_labels_have_the_lowest_values():
+    from sklearn.datasets import load_wine
+    from sklearn.metrics import average_precision_score
+
+    X, y = load_wine(return_X_y=True)
+    flipped = np.zeros(len(y), dtype=bool)
+    flipped[np.random.default_rng(0).permutation(len(y))[:18]] = True
+    values = TwoDOOB(200, random_state=0).fit(X, np.where(flipped, (y + 1) % 3, y)).row_values_
+    assert average_precision_score(flipped, -values) > 0.9
+
+
+def test_holes_have_no_z_score_and_count_for_nothing():
+    X = pd.DataFrame({"a": [0.0, 2.0, np.nan, 10.0, 10.0], "kind": list("uvuvu")})
+    scores = z_scores(X, np.array([0, 0, 0, 1, 1]), regression=False)
+    assert scores[:2, 0].tolist() == [1.0, 1.0]
+    assert np.isnan(scores[2, 0])
+    assert np.isnan(scores[:, 1]).all()
+    assert class_z_scores([[1.0], [3.0]]).ravel().tolist() == [1.0, 1.0]
+
+
+def test_repairs_touch_the_named_cells_only():
+    X, _ = table()
+    frame = pd.DataFrame(X, columns=list("abcdef")).assign(kind=["x", "y", "x"] * 10)
+    cells = np.zeros(frame.shape, dtype=bool)
+    cells[2, 0] = cells[5, 6] = True
+    found = repair(frame, cells)
+    assert found.loc[2, "a"] == frame["a"].drop(2).median()
+    assert found.loc[5, "kind"] == "x"
+    same = found.eq(frame)
+    assert (~same).sum().sum() <= 2
+    modelled = repair(frame.drop(columns="kind"), cells[:, :6], "model")
+    assert modelled.loc[2, "a"] != frame.loc[2, "a"]
+    assert modelled.drop(2).equals(frame.drop(columns="kind").drop(2))
+    with pytest.raises(SpecError, match="no repair 'mode'"):
+        repair(frame, cells, "mode")
+
+
+def test_lowest_cells_leave_alone_what_has_no_value():
+    values = np.array([[0.1, np.nan], [0.3, 0.2]])
+    assert lowest_cells(values, 0.5).tolist() == [[True, False], [False, True]]
+    with pytest.raises(SpecError, match="share of cells to repair is 1.5"):
+        lowest_cells(values, 1.5)
+
+
+def test_a_repair_is_measured_on_rows_kept_out():
+    X, y = table(rows=100, classes=2)
+    gain = repair_gain(pd.DataFrame(X), y, TwoDOOB(30, random_state=0), share=0.05)
+    assert [len(part) for part in gain] == [5, 5, 5]
+    assert gain.before.mean() > 0.7
+    assert (np.abs(gain.after - gain.before) < 0.4).all()
+
+
+def test_pixel_blocks_and_the_share_that_finds_a_region():
+    groups = pixel_groups(3, 4, 6, block=2).reshape(3, 4, 6)
+    assert (groups[0] == groups[2]).all()
+    assert groups[0].tolist() == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2
+    assert recommended_share(256, 16) == pytest.approx(0.7 / 16)
+    assert recommended_share(4, 100) == 0.25  # at least one group
+    with pytest.raises(SpecError, match="block is 9"):
+        pixel_groups(1, 8, 8, block=9)
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "regression"),
+    [
+        ([0.5, 1.5, 2.5], "auto", True),
+        ([0, 1, 2], "auto", False),
+        (["a", "b"], "auto", False),
+        ([True, False], "auto", False),
+        ([0, 1], "regression", True),
+    ],
+)
+def test_what_a_target_is(target, task, regression):
+    assert is_regression(np.array(target), task) is regression
+
+
+def test_tables_that_changed_are_refused_by_name():
+    frame = pd.DataFrame({"size": np.arange(20.0), "colour": ["red", "blue"] * 10})
+    y = np.arange(20) % 2
+    fitted = TwoDOOB(10, random_state=0).fit(frame, y)
+    with pytest.raises(DataError, match="column 'size' misses a number"):
+        fitted.predict(frame.assign(size=np.nan))
+    with pytest.raises(ValueError, match="column"):
+        fitted.predict(frame.to_numpy())
+    with pytest.raises(DataError, match="column 0 holds numbers beyond"):
+        TwoDOOB(5).fit(np.array([[1e39], [1.0], [2.0]]), [0, 1, 0])
