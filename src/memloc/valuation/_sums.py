@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dger
 
 from memloc.valuation._learners import Outcome
 
@@ -17,7 +16,7 @@ _PRIOR = 4.0  # pseudo-observations of Agresti and Coull's interval
 
 @dataclass
 class CellSums:
-    """Sums over learners; cells are (row, group of columns), in Fortran order for rank-one updates in place.
+    """Sums over learners; cells are (row, group of columns), in Fortran order, so that a group's rows lie together.
 
     Attributes:
         utility, count, square: per cell, of the utility out of bag, of learners, and of the squared utility; `square` is None
@@ -57,10 +56,11 @@ class CellSums:
         else:
             if self.square is None:
                 self.square = self.utility.copy(order="F")
-            for of_rows, seen_by, of_groups in zip(utility, outside, used.astype(np.float64), strict=True):
-                dger(1.0, of_rows, of_groups, a=self.utility, overwrite_a=1)
-                dger(1.0, of_rows**2, of_groups, a=self.square, overwrite_a=1)
-                self.row += np.stack([of_rows, seen_by, of_rows**2], axis=1)
+            for outcome in outcomes:  # not by BLAS: a rank-one update in several threads takes a thousand times as long
+                squared = outcome.utility**2
+                self.utility.T[outcome.groups] += outcome.utility
+                self.square.T[outcome.groups] += squared
+                self.row += np.stack([outcome.utility, outcome.out_of_bag, squared], axis=1)
         for outcome in outcomes:
             rows = np.flatnonzero(outcome.out_of_bag)
             if self.votes.shape[1] == 1:
