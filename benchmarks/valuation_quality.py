@@ -1,12 +1,14 @@
-"""What 2D-OOB finds: python benchmarks/valuation_quality.py [CIFAR10_TRAIN_PARQUET]; writes valuation_quality.json and docs/valuation.md.
+"""What 2D-OOB finds: python benchmarks/valuation_quality.py [PART ...]; writes valuation_quality.json and docs/valuation.md.
 
-Every figure is a mean over SEEDS with the standard error of that mean. The backdoor needs CIFAR-10 as parquet
-(../shared/data/cifar10/train.parquet by default) and is left out where the file is absent.
+Parts: outliers baselines mislabels cleaning learners convergence backdoor; all by default, the others' figures are kept. Every figure
+is a mean over SEEDS with the standard error of that mean. The backdoor needs CIFAR-10 as parquet (CIFAR10, else
+../shared/data/cifar10/train.parquet) and is left out where the file is absent.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -24,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from memloc.encoders import versions
-from memloc.results import write_json
+from memloc.results import read_json, write_json
 from memloc.valuation import TwoDOOB, class_z_scores, lowest_cells, pixel_groups, recommended_share, repair
 
 SEEDS = (0, 1, 2)
@@ -108,6 +110,33 @@ def outliers() -> list[dict]:
 def figures(values) -> dict:
     values = np.array(values, dtype=float)
     return {"mean": values.mean(axis=0).tolist(), "se": (values.std(axis=0, ddof=1) / np.sqrt(len(values))).tolist()}
+
+
+def baselines() -> list[dict]:
+    """Outlier cells by other scores: Data-OOB (its row's value for every cell), 2D-KNN-Shapley with 50 orders of the columns, z-score."""
+    from knn_shapley_2d import two_d_knn_shapley
+
+    rows = []
+    for name in ("breast_cancer", "wine"):
+        X, y, _ = data(name)
+        for share in (0.01, 0.16):
+            found: dict[str, list] = {}
+            for seed in SEEDS:
+                changed, cells = with_outliers(X, y, share, seed, False)
+                fitted = valuer(False, seed).fit(changed, y)
+                shapley = two_d_knn_shapley(changed, y, permutations=50, generator=np.random.default_rng(seed))
+                scores = {
+                    "2D-OOB": -fitted.cell_values_, "2D-OOB less row": -fitted.cell_contrast_,
+                    "Data-OOB": -np.repeat(fitted.row_values_[:, None], X.shape[1], axis=1), "2D-KNN-Shapley": -shapley,
+                    "z-score": class_z_scores(changed, y),
+                }  # fmt: skip
+                for score, values in scores.items():
+                    found.setdefault(score, []).append(finding(values, cells))
+            rows += [
+                {"data": name, "share": share, "score": score, **figures(values)} for score, values in found.items()
+            ]
+            print(name, share, {score: figures(values)["mean"] for score, values in found.items()}, flush=True)
+    return rows
 
 
 def mislabels() -> list[dict]:
@@ -207,10 +236,13 @@ def convergence() -> list[dict]:
     return rows
 
 
-def backdoor(parquet: Path) -> list[dict]:
+def backdoor() -> list[dict]:
     """A 4x4 white trigger in 75 frogs that are labelled horse, among 1 000 frogs and horses at 16x16."""
     from PIL import Image
 
+    parquet = Path(os.environ.get("CIFAR10", HERE.parents[1] / "shared/data/cifar10/train.parquet"))
+    if not parquet.is_file():
+        return []
     table = pd.read_parquet(parquet)
     found: dict[str, list] = {}
     for seed in SEEDS:
@@ -247,97 +279,94 @@ def backdoor(parquet: Path) -> list[dict]:
 
 
 def page(found: dict) -> str:
-    """docs/valuation.md."""
+    """docs/valuation.md: the parts that were run."""
+    sections = [
+        "# What 2D-OOB finds\n",
+        (HERE / "valuation_text.md").read_text().strip() + "\n",
+        *(_SECTIONS[part](found[part]) for part in _SECTIONS if found.get(part)),
+    ]
+    return "\n".join(sections)
 
-    def cell(row: dict, place: int = 0) -> str:
-        mean, se = (row[key][place] if isinstance(row[key], list) else row[key] for key in ("mean", "se"))
-        return f"{mean:.2f} ± {se:.2f}"
 
-    text = ["# What 2D-OOB finds", "", (HERE / "valuation_text.md").read_text().strip(), ""]
-    text += [
-        "## Outlier cells",
-        "",
-        f"{LEARNERS} trees, r = .5 unless said; AUCPR / AUROC, mean ± standard error over seeds {SEEDS}.",
-        "",
+def section(title: str, text: str, header: list[str], lines: list[list[str]]) -> str:
+    table = [header, ["---"] * len(header), *lines]
+    return "\n".join([f"## {title}", "", text, "", *("| " + " | ".join(line) + " |" for line in table), ""])
+
+
+def cell(row: dict, place: int = 0, digits: int = 2) -> str:
+    mean, se = (row[key][place] if isinstance(row[key], list) else row[key] for key in ("mean", "se"))
+    return f"{mean:.{digits}f} ± {se:.{digits}f}"
+
+
+def by_score(title: str, text: str, rows: list[dict]) -> str:
+    """One line per data set and share, one column per score."""
+    scores = [score for score in dict.fromkeys(row["score"] for row in rows) if score != "curve"]
+    known = {(row["data"], row["share"], row["score"]): row for row in rows}
+    lines = []
+    for name, share in dict.fromkeys((row["data"], row["share"]) for row in rows):
+        part = [known.get((name, share, score)) for score in scores]
+        lines.append([name, f"{share:.0%}", *(f"{cell(row)} / {cell(row, 1)}" if row else "–" for row in part)])
+    return section(title, text, ["data", "outlier cells", *scores], lines)
+
+
+def outlier_section(rows: list[dict]) -> str:
+    curves = [
+        [row["data"], f"{row['share']:.0%}", *(cell(row, place) for place in range(len(INSPECTED)))]
+        for row in rows
+        if row["score"] == "curve"
     ]
-    scores = ["value", "value less row", "with distance, r = .25", "z-score"]
-    text += ["| data | outlier cells | " + " | ".join(scores) + " |", "|---" * (2 + len(scores)) + "|"]
-    by = {(row["data"], row["share"], row["score"]): row for row in found["outliers"]}
-    for name, share in dict.fromkeys((row["data"], row["share"]) for row in found["outliers"]):
-        cells = [f"{cell(row)} / {cell(row, 1)}" if (row := by.get((name, share, score))) else "–" for score in scores]
-        text.append(f"| {name} | {share:.0%} | " + " | ".join(cells) + " |")
-    text += ["", "Share of the outlier cells among the lowest-valued cells (detection rate):", ""]
-    text += [
-        "| data | outlier cells | " + " | ".join(f"{part:.0%} inspected" for part in INSPECTED) + " |",
-        "|---" * 6 + "|",
-    ]
-    for row in found["outliers"]:
-        if row["score"] == "curve":
-            text.append(
-                f"| {row['data']} | {row['share']:.0%} | "
-                + " | ".join(cell(row, place) for place in range(len(INSPECTED)))
-                + " |"
-            )
-    text += [
-        "",
-        "## Flipped labels",
-        "",
-        "10 % of the labels flipped; AUCPR / AUROC of low row values.",
-        "",
-        "| data | AUCPR | AUROC |",
-        "|---|---|---|",
-    ]
-    text += [f"| {row['data']} | {cell(row)} | {cell(row, 1)} |" for row in found["mislabels"]]
-    text += [
-        "",
-        "## Repairing and removing",
-        "",
-        "Score of a random forest (accuracy; R² for diabetes) on clean rows kept out.",
-        "",
-    ]
-    text += ["| data | what | 0 % | 10 % | 20 % | 30 % |", "|---|---|---|---|---|---|"]
-    for name, what in dict.fromkeys((row["data"], row["what"]) for row in found["cleaning"]):
-        part = [row for row in found["cleaning"] if (row["data"], row["what"]) == (name, what)]
-        text.append(f"| {name} | {what} | " + " | ".join(f"{row['mean']:.3f} ± {row['se']:.3f}" for row in part) + " |")
-    text += [
-        "",
-        "## Other weak learners",
-        "",
-        "16 % outlier cells, 200 learners.",
-        "",
-        "| data | learner | AUCPR | AUROC |",
-        "|---|---|---|---|",
-    ]
-    text += [f"| {row['data']} | {row['learner']} | {cell(row)} | {cell(row, 1)} |" for row in found["learners"]]
-    text += [
-        "",
-        "## Convergence",
-        "",
-        "Rank correlation of cell values between two seeds (breast_cancer, 16 % outlier cells).",
-        "",
-        "| learners | Spearman |",
-        "|---|---|",
-    ]
-    text += [f"| {row['learners']} | {row['spearman']:.2f} |" for row in found["convergence"]]
-    if found.get("backdoor"):
-        text += ["", "## Backdoor", "", (backdoor.__doc__ or "").strip(), ""]
-        text += [
-            "| fraction of columns | single cells AUCPR (base .06) | AUROC | mean map AUCPR | AUROC |",
-            "|---|---|---|---|---|",
+    header = ["data", "outlier cells", *(f"{part:.0%} inspected" for part in INSPECTED)]
+    return "\n".join(
+        [
+            by_score(
+                "Outlier cells",
+                f"{LEARNERS} trees, r = .5 unless said; AUCPR / AUROC, mean ± standard error over seeds {SEEDS}.",
+                rows,
+            ),
+            section("Detection rate", "Share of the outlier cells among the lowest-valued cells.", header, curves),
         ]
-        text += [
-            f"| {row['fraction']} | " + " | ".join(cell(row, place) for place in range(4)) + " |"
-            for row in found["backdoor"]
-        ]
-    return "\n".join(text) + "\n"
+    )
+
+
+def cleaning_section(rows: list[dict]) -> str:
+    lines = [
+        [name, what, *(cell(row, 0, 3) for row in rows if (row["data"], row["what"]) == (name, what))]
+        for name, what in dict.fromkeys((row["data"], row["what"]) for row in rows)
+    ]
+    text = "Score of a random forest (accuracy; R² for diabetes) on clean rows kept out: 16 % outlier cells repaired by medians, 10 % flipped labels removed."
+    return section("Repairing and removing", text, ["data", "what", "0 %", "10 %", "20 %", "30 %"], lines)
+
+
+_SECTIONS = {
+    "outliers": outlier_section,
+    "baselines": lambda rows: by_score("Against other scores", (baselines.__doc__ or "").strip() + " AUCPR / AUROC.", rows),
+    "mislabels": lambda rows: section(
+        "Flipped labels", "10 % of the labels flipped; low row values.", ["data", "AUCPR", "AUROC"], [[row["data"], cell(row), cell(row, 1)] for row in rows]
+    ),
+    "cleaning": cleaning_section,
+    "learners": lambda rows: section(
+        "Other weak learners", "16 % outlier cells, 200 learners.", ["data", "learner", "AUCPR", "AUROC"],
+        [[row["data"], row["learner"], cell(row), cell(row, 1)] for row in rows],
+    ),
+    "convergence": lambda rows: section(
+        "Convergence", "Rank correlation of cell values between two seeds (breast_cancer, 16 % outlier cells).", ["learners", "Spearman"],
+        [[str(row["learners"]), f"{row['spearman']:.2f}"] for row in rows],
+    ),
+    "backdoor": lambda rows: section(
+        "Backdoor", (backdoor.__doc__ or "").strip(), ["share of columns", "single cells AUCPR (base .06)", "AUROC", "mean map AUCPR", "AUROC"],
+        [[row["fraction"], *(cell(row, place) for place in range(4))] for row in rows],
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
-    """Run everything and write the page."""
-    parquet = Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parents[1] / "shared/data/cifar10/train.parquet")
-    found = {kind.__name__: kind() for kind in (outliers, mislabels, cleaning, learners, convergence)}
-    found["backdoor"] = backdoor(parquet) if parquet.is_file() else []
-    write_json(HERE / "valuation_quality.json", {**found, "versions": versions()})
+    """Run the parts that are named and write the page."""
+    path = HERE / "valuation_quality.json"
+    found = read_json(path) if path.is_file() else {}
+    for part in (outliers, baselines, mislabels, cleaning, learners, convergence, backdoor):
+        if part.__name__ in sys.argv[1:] or len(sys.argv) == 1:
+            found[part.__name__] = part()
+            write_json(path, {**found, "versions": versions()})
     (HERE.parent / "docs/valuation.md").write_text(page(found))
 
 

@@ -221,3 +221,13 @@ def test_narrow_screens_do_not_overflow(found, browser, tmp_path):
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert wide <= 390
+
+
+def test_an_encoder_against_itself_has_a_report_of_zeros(tmp_path):
+    from tests.conftest import tiny_net
+
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+    splits = ["candidate"] * 10 + ["independent"] * 10 + ["external"] * 10
+    found = audit(tiny_net(0), tiny_net(0), images=pixels, splits=splits, views=Views(n=4))
+    assert any("same weights" in text for text in found.warnings)
+    assert write_report(found, tmp_path / "r.html").stat().st_size > 10_000

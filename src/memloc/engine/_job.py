@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from memloc.data import Images, check_splits, duplicates_across
-from memloc.encoders import Encoder, Layer, same_architecture
+from memloc.encoders import Encoder, Layer, fingerprint, same_architecture
 from memloc.errors import DataError, EncoderError, SpecError
 from memloc.metrics import DISTANCES, Distance
 from memloc.views import Views
@@ -272,6 +272,12 @@ def _warnings(
         found.append(
             f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical copies, such as "
             f"{one} and {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train again."
+        )
+    prints = [fingerprint(encoder.module) for encoder in encoders]
+    if len(set(prints)) < len(prints):
+        found.append(
+            "Two of the encoders have the same weights, so every score between them is 0. Pass a reference that was trained without the "
+            "candidates."
         )
     policies = {encoder.augmentation for encoder in encoders}
     if None in policies:

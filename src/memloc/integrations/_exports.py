@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from memloc.errors import SpecError
+from memloc.errors import DataError, SpecError
 from memloc.results import Audit, make_folder, replacing, write_table
 
 
@@ -16,11 +16,19 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     The score is (1 - SSLMem') / 2: 0 for a point that f alone aligns, 1/2 for one that both align alike. A point is called an
     issue when its q-value against external points is at most `alpha`; without external points none is.
 
+    Raises:
+        DataError: an audit of one encoder, which scores no point.
+
     >>> import memloc
     >>> issues_table.__name__
     'issues_table'
     """
     table = audit.points[audit.points["split"] == "candidate"]
+    if table["sslmem"].isna().all():
+        raise DataError(
+            "the audit has no score per point, since it had one encoder and no reference. Expected an audit of f and g, or of an ensemble. "
+            "Audit again with --g ENCODER."
+        )
     q_value = table["q_value"] if "q_value" in table else pd.Series(float("nan"), index=table.index)
     return pd.DataFrame(
         {

@@ -178,6 +178,9 @@ def _scale(low: float, high: float) -> tuple[float, float, list[float]]:
 
     >>> _scale(0.0, 0.093)
     (0.0, 0.1, [0.0, 0.02, 0.04, 0.06, 0.08, 0.1])
+    >>> low, high, _ = _scale(0.0, 0.0)
+    >>> low < high
+    True
     """
     import math
 
@@ -186,4 +189,6 @@ def _scale(low: float, high: float) -> tuple[float, float, list[float]]:
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [round(number * step, 12) for number in range(first, last + 1)]
+    if len(ticks) == 1:  # every figure is the same round number
+        ticks.append(round(ticks[0] + step, 12))
     return ticks[0], ticks[-1], ticks

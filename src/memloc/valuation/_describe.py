@@ -119,8 +119,8 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
         first = f"Learners that did not see a row predict {oob:.1%} of the rows right by vote."
         if exact:  # a distance term makes other values
             first += (
-                f" {int(surely_wrong(rows).sum())} of {len(rows)} rows are predicted wrong more often than not (one in twenty of these by "
-                "chance, at most): check their labels first."
+                f" {int(surely_wrong(rows).sum())} of {len(rows)} rows are predicted wrong more often than right (at most 5 % of "
+                "those by chance): check their labels first."
             )
     second = (
         f"Columns help most from {columns[-1][0]} ({columns[-1][1]:.3f}) and least from {columns[0][0]} ({columns[0][1]:.3f}); the standard error "

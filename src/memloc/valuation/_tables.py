@@ -183,6 +183,6 @@ def _becomes_number(column: pd.Series) -> bool:
         row = known.index[~parsed][0]
         raise DataError(
             f"column {name!r} holds text among numbers, such as {known[row]!r} in row {row}. Expected numbers alone, or categories. Correct it, "
-            f"or say that it is a category: X[{name!r}] = X[{name!r}].astype('category')"
+            f"or say that it is a category (a dtype 'category', which parquet keeps)."
         )
     return False
