@@ -40,7 +40,7 @@ class DemoPlan:
 
 
 FULL = DemoPlan(candidates=26, planted=14, repeats=8, external=300, epochs=560, runs=1, views=32)
-QUICK = replace(FULL, epochs=60, views=16, external=150)
+QUICK = replace(FULL, epochs=40, views=16, external=100)
 
 
 def demo(
