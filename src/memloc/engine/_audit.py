@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.data import as_images
-from memloc.encoders import Encoder, fingerprint, load_encoder, pick_device, versions
+from memloc.encoders import Encoder, load_encoder, pick_device, versions
 from memloc.engine._finalize import finalize
 from memloc.engine._job import Job, Options, plan_job
 from memloc.engine._shard import ShardState, audit_shard
@@ -208,7 +208,7 @@ def job_spec(job: Job) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION, "mode": job.mode, "f_count": job.f_count, "paired": job.paired, "described": job.images.described(), "views": asdict(job.views), "options": asdict(job.options),
         "device": job.device.type, "layers": [[layer.name, layer.read_at] for layer in job.layers],
-        "encoders": [fingerprint(encoder.module) for encoder in job.encoders],
+        "encoders": list(job.prints),
         "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
         "images": job.images.fingerprint(), "points": len(job.images),
         "splits": {str(name): int(count) for name, count in zip(*np.unique(job.split.astype(str), return_counts=True), strict=True)},

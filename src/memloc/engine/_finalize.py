@@ -40,6 +40,7 @@ from memloc.metrics import (
     sslmem_range,
     standard_error,
 )
+from memloc.stats import UnitState
 
 REPEATS = 1_000  # bootstrap samples
 _TOP = 50  # points in the top and least columns (LocMem Table 1), at most a quarter of the candidates
@@ -384,7 +385,7 @@ def _units(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _rest(job: Job, state, blocks: Sequence[Path], group: str, units: slice) -> Tensor:  # type: ignore[no-untyped-def]
+def _rest(job: Job, state: UnitState, blocks: Sequence[Path], group: str, units: slice) -> Tensor:
     if job.options.rest == "mean":
         return mean_of_rest(state.mu_max, state.total, state.points)
     parts = [np.load(path, mmap_mode="r") for path in blocks if path.name.endswith(f"{group}.npy")]

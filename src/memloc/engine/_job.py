@@ -70,6 +70,7 @@ class Job:
         f_count: how many of the encoders, from the first, are f's.
         paired: whether the first of f's and of g's runs were trained together, and so on.
         groups: points that enter UnitMem, bool (point,) by name: trained, and equally many trained and external ones.
+        prints: fingerprints of the encoders' weights.
         found: warnings from planning.
     """
 
@@ -84,6 +85,7 @@ class Job:
     f_count: int
     paired: bool
     groups: dict[str, Tensor]
+    prints: tuple[str, ...]
     found: tuple[str, ...] = ()
 
     @property
@@ -162,7 +164,8 @@ def plan_job(
             f"there is {int((split == 'candidate').sum())} candidate. Expected at least two points that f was trained on and g was not. "
             "Pass more images, or other splits."
         )
-    found = _warnings(everyone, images, split, seen, mode, views)
+    prints = tuple(fingerprint(encoder.module) for encoder in everyone)
+    found = _warnings(everyone, prints, images, split, seen, mode, views)
     kept = _scored(images, split, options.seed)
     rows = torch.from_numpy(kept)
     images, split, seen = images.take(rows), split[kept], seen[:, rows]
@@ -173,7 +176,7 @@ def plan_job(
         )
     return Job(
         tuple(everyone), images, split, seen, mode, views, options, device, len(f), paired and len(f) == len(g),
-        _groups(seen[0], split, options.seed), tuple(found),
+        _groups(seen[0], split, options.seed), prints, tuple(found),
     )  # fmt: skip
 
 
@@ -262,7 +265,13 @@ def _check_input(encoder: Encoder, images: Images) -> None:
 
 
 def _warnings(
-    encoders: Sequence[Encoder], images: Images, split: np.ndarray, seen: Tensor, mode: Mode, views: Views
+    encoders: Sequence[Encoder],
+    prints: Sequence[str],
+    images: Images,
+    split: np.ndarray,
+    seen: Tensor,
+    mode: Mode,
+    views: Views,
 ) -> list[str]:
     found = []
     columns = ["".join(map(str, column)) for column in seen.int().T.tolist()]
@@ -273,7 +282,6 @@ def _warnings(
             f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical copies, such as "
             f"{one} and {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train again."
         )
-    prints = [fingerprint(encoder.module) for encoder in encoders]
     if len(set(prints)) < len(prints):
         found.append(
             "Two of the encoders have the same weights, so every score between them is 0. Pass a reference that was trained without the "

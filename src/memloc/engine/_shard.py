@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from memloc.encoders import Encoder, Layer, check_finite_reading, folded, tapped
 from memloc.engine._job import Job
 from memloc.metrics import half_distances, pair_distances, sslmem, sslmem_pairwise, view_distances
 from memloc.stats import ClassState, PointState, UnitState
+
+_State = TypeVar("_State", UnitState, ClassState)
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,12 @@ class ShardState:
         )
 
 
-def _merged(one, two):  # type: ignore[no-untyped-def]
-    if not one or not two:
-        return one or two or {}
-    return {
-        name: one[name].merge(two[name]) if name in one and name in two else one.get(name, two.get(name))
-        for name in {**one, **two}
-    }
+def _merged(one: dict[str, _State] | None, two: dict[str, _State] | None) -> dict[str, _State]:
+    """Layer by layer; a layer that one of them lacks comes from the other."""
+    found = dict(one or {})
+    for name, state in (two or {}).items():
+        found[name] = found[name].merge(state) if name in found else state
+    return found
 
 
 def audit_shard(job: Job, shard: slice) -> ShardState:
@@ -107,8 +110,10 @@ class _Reader:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *failure) -> None:  # type: ignore[no-untyped-def]
-        self._stack.__exit__(*failure)
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, problem, trace)
 
     def read(self, inputs: Tensor, points: int) -> None:
         """Run one forward pass over prepared views of so many points."""
@@ -214,11 +219,15 @@ def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, p
     return 4 * (influence.sum(dim=2) / (views - 1)).var(dim=1) / views
 
 
-def _unit_states(job: Job, means: dict[str, Tensor], rows: slice):  # type: ignore[no-untyped-def]
+def _unit_states(
+    job: Job, means: dict[str, Tensor], rows: slice
+) -> tuple[dict[str, dict[str, UnitState]], dict[str, dict[str, ClassState]], dict[str, Tensor]]:
     """UnitMem and ClassMem states of the first encoder's units, and activations where medians are asked for."""
     points = job.images.ids[rows]
     means = {name: mean.cpu() for name, mean in means.items()}
-    units, classes, activations = {}, {}, {}
+    units: dict[str, dict[str, UnitState]] = {}
+    classes: dict[str, dict[str, ClassState]] = {}
+    activations: dict[str, Tensor] = {}
     for group, member in job.groups.items():
         chosen = member[rows]
         if not chosen.any():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from memloc.report._charts import layer_chart, scatter, unit_chart
+from memloc.report._page import page
 from memloc.report._summary import summarize
 from memloc.results import Audit, make_folder, replacing
 
@@ -48,17 +48,8 @@ def write_report(audit: Audit | str | Path, path: str | Path | None = None) -> P
 
 def render(summary: dict[str, Any]) -> str:
     """The report's HTML, from what `summarize` found."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("memloc", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = _figure
     layers = summary["layers"]
     charts = {
         name: Markup(layer_chart(layers, series, f"{series[0][1]} by depth, values in the table below"))
@@ -71,13 +62,6 @@ def render(summary: dict[str, Any]) -> str:
     shown = {key: summary[key] for key in ("layers", "points", "layer_points", "point_units", "band", "has_reference")}
     shown["units"] = {layer: found["top"] for layer, found in summary["units"].items()}
     data = json.dumps(shown, separators=(",", ":")).replace("<", "\\u003c")
-    resource = files("memloc.report")
-    return environment.get_template("report.html").render(
-        **summary, charts=charts, scatters=scatters, data=Markup(data),
-        css=Markup(resource.joinpath("report.css").read_text("utf-8")), script=Markup(resource.joinpath("report.js").read_text("utf-8")),
-        record_json=json.dumps(summary["record"], indent=1),
+    return page(
+        "report.html", "report.js", **summary, charts=charts, scatters=scatters, data=Markup(data), record_json=json.dumps(summary["record"], indent=1)
     )  # fmt: skip
-
-
-def _figure(value: object, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from memloc.errors import DataNotFoundError, ResultsError
-from memloc.results._files import make_folder, read_json, read_table, write_json, write_table
-from memloc.results._schema import SCHEMA_VERSION, conform
+from memloc.results._files import make_folder, read_table, write_json, write_table
+from memloc.results._schema import SCHEMA_VERSION, conform, read_record
 
 _NAMES = ("points", "point_layers", "layers", "units", "thumbnails")
 
@@ -61,14 +60,5 @@ class Audit:
             DataNotFoundError: no such folder, or none that an audit finished. ResultsError: another schema version.
         """
         folder = Path(folder)
-        if not (folder / "audit.json").is_file():
-            raise DataNotFoundError(
-                f"{str(folder)!r} holds no finished audit. Expected a folder with audit.json. Make one with: memloc audit RUN --out {folder}"
-            )
-        record = read_json(folder / "audit.json")
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise ResultsError(
-                f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version {SCHEMA_VERSION}. "
-                "Run the audit again with this memloc, into another folder."
-            )
+        record = read_record(folder, "audit.json", "finished audit", f"memloc audit RUN --out {folder}")
         return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in _NAMES}, record=record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path):  # type: ignore[no-untyped-def]
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place when the block ends well, and is removed when it does not.
 
     Raises:

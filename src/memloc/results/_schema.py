@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from memloc.errors import ResultsError
+from memloc.errors import DataNotFoundError, ResultsError
+from memloc.results._files import read_json
 
 SCHEMA_VERSION = 1
 
@@ -192,3 +195,24 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
                     "Write it again with: memloc audit"
                 )
     return table[[column.name for column in columns if column.name in table]]
+
+
+def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, Any]:
+    """The record of a finished results folder, written last.
+
+    Args:
+        name: of the file. what: the folder should hold. command: that makes it.
+    Raises:
+        DataNotFoundError: no such file. ResultsError: it is of another schema version.
+    """
+    if not (folder / name).is_file():
+        raise DataNotFoundError(
+            f"{str(folder)!r} holds no {what}. Expected a folder with {name}. Make one with: {command}"
+        )
+    record = read_json(folder / name)
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ResultsError(
+            f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version {SCHEMA_VERSION}. "
+            "Run the command again with this memloc, into another folder."
+        )
+    return record
