@@ -57,6 +57,44 @@ def test_a_table_is_valued(place):
     assert "learners: 300 there, 200 now" in other.stderr
 
 
+@pytest.mark.parametrize("tol", [None, "0.2"])
+def test_an_interrupted_command_goes_on_where_it_stopped(place, monkeypatch, tol):
+    from memloc.valuation import _estimator
+
+    monkeypatch.chdir(place)
+    flags = ["value", "wine.csv", "--target", "kind", "--learners", "300", *(["--tol", tol] if tol else [])]
+    real, fitted = _estimator._run_block, []
+
+    def interrupted(task, seeds):
+        if len(fitted) >= 70 and not (place / f"stopped{tol}/.sums.npz").exists():
+            raise KeyboardInterrupt
+        fitted.extend(seeds.tolist())
+        return real(task, seeds)
+
+    assert main([*flags, "--out", f"straight{tol}"]) == 0
+    learners = json.loads((place / f"straight{tol}/value.json").read_text())["learners"]
+    monkeypatch.setattr(_estimator, "_run_block", interrupted)
+    assert main([*flags, "--out", f"stopped{tol}"]) == 130
+    assert sorted(path.name for path in (place / f"stopped{tol}").iterdir()) == [".sums.npz", "spec.json"]
+    assert main([*flags, "--out", f"stopped{tol}"]) == 0
+    assert len(fitted) == len(set(fitted)) == learners  # each learner once
+    assert (place / f"stopped{tol}/report.html").is_file()
+    assert not (place / f"stopped{tol}/.sums.npz").exists()
+    one, two = (pd.read_parquet(place / f"{name}{tol}/cells.parquet") for name in ("straight", "stopped"))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+@pytest.mark.parametrize(("suffix", "between"), [("tsv", "\t"), ("csv", ";"), ("txt", ",")])
+def test_a_table_may_be_separated_by_commas_semicolons_or_tabs(place, suffix, between):
+    from memloc.valuation import open_table
+
+    table = pd.read_csv(place / "wine.csv")
+    path = place / f"separated.{suffix}"
+    table.to_csv(path, sep=between, index=False, encoding="utf-8-sig")
+    X, y = open_table(path, "kind")
+    pd.testing.assert_frame_equal(X.assign(kind=y), table)
+
+
 def test_workers_change_nothing(place):
     for workers in (1, 2):
         flags = ["--target", "kind", "--learners", "40", "--workers", workers]
@@ -69,7 +107,9 @@ def test_a_repaired_table_is_written_with_what_it_gains(place):
     flags = ["--target", "kind", "--learners", "60", "--repair", "median", "--repair-share", "0.1"]
     done = run(place, "value", "wine.csv", *flags, "--out", "repaired", "--json")
     assert done.returncode == 0, done.stderr
-    gain = json.loads(done.stdout)["repair"]
+    result = json.loads(done.stdout)
+    assert result["repaired"] == "repaired/repaired.parquet"
+    gain = result["repair"]
     assert all(len(gain[name]) == 5 for name in ("before", "after", "random"))
     before, after = pd.read_csv(place / "wine.csv"), pd.read_parquet(place / "repaired/repaired.parquet")
     assert list(after) == list(before)
@@ -147,6 +187,8 @@ def test_dry_run_states_the_cost(place):
         (["images.npz", "--limit", "1"], "--limit is 1"),
         (["wine.csv", "--target", "kind", "--seed", "-1"], "seed is -1"),
         (["wine.csv", "--target", "kind", "--workers", "0"], "workers is 0"),
+        (["wine.csv", "--target", "kind", "--learners", "0"], "learners is 0. Expected at least 1. Pass --learners 1000"),
+        (["wine.csv", "--target", "kind", "--tol", "0"], "tol is 0.0. Expected a number above 0. Pass --tol 0.02"),
         (["wine.csv", "--target", "kind", "--task", "regression"], "the target holds text, such as 'barbera'"),
         (["wine.csv", "--target", "proline"], "the target has 121 different whole numbers in 178 rows"),
         (["wine.csv", "--target", "kind", "--distance-weight", "nan"], "distance_weight is nan"),
@@ -207,6 +249,11 @@ def test_the_report_in_a_browser(place, browser):
     assert not panel.is_displayed()
     browser.find_element("css selector", "[data-tab=contrast]").click()
     assert panel.is_displayed()
+    browser.find_element("css selector", "[data-tab=all]").click()
+    assert not panel.is_displayed()
+    every = browser.find_element("css selector", "[data-panel=all]")
+    assert every.is_displayed()
+    assert len(every.find_elements("css selector", "rect")) == 60 * 14  # 178 rows in 60 groups
     theme = browser.execute_script("return document.documentElement.dataset.theme")
     browser.find_element("id", "theme").click()
     assert browser.execute_script("return document.documentElement.dataset.theme") != theme

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def value(
     table: Annotated[
-        str, typer.Argument(help="A .csv or .parquet table, or labelled images: a folder, IDX, .npz, sample:train.")
+        str, typer.Argument(help="A .csv, .tsv or .parquet table, or labelled images: a folder, IDX, .npz, sample:train.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the tables and the report.")],
     target: Annotated[str | None, typer.Option(help="The column to predict; images bring their labels.")] = None,
@@ -53,9 +53,10 @@ def value(
     """Value every cell and row of a labelled table (2D-OOB): which help a model and which hurt it."""
     from memloc.report import write_value_report
     from memloc.results import claim_folder
-    from memloc.valuation import Valuation, ValueSpec, check_table, is_regression, table_fingerprint
+    from memloc.valuation import TEXT_TABLES, Valuation, ValueSpec, check_table, is_regression, table_fingerprint
 
-    is_table = Path(table).suffix.lower() == ".csv" or (Path(table).suffix.lower() == ".parquet" and target is not None)
+    suffix = Path(table).suffix.lower()
+    is_table = suffix in TEXT_TABLES or (suffix == ".parquet" and target is not None)
     X, y, groups, extra = (
         _table(
             table,
@@ -70,10 +71,8 @@ def value(
         if is_table
         else _images(table, target, block, limit, size, max_bad, seed)
     )
-    share = _share(max_features, region, block, groups, X.shape[1])
+    share = _share(max_features, region, block, groups)
     spec = ValueSpec(learners, share, learner, task, distance_weight, tol, seed, workers)
-    if limit is not None and limit < 2:
-        raise SpecError(f"--limit is {limit}. Expected at least 2 images. Pass --limit 1000.")
     check_table(X, y, spec, groups=groups)
     if repair is not None:
         _check_repair(repair, repair_share, is_table, X, None if is_regression(y, task) else y)
@@ -81,27 +80,26 @@ def value(
         found = _cost(X, y, spec, groups, repair)
         common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return
-    wanted = {**asdict(spec), "block": block, "repair": repair, "repair_share": repair_share if repair else None}
+    settings = {key: value for key, value in asdict(spec).items() if key != "workers"}
+    extra |= {"data": table, "target": target, "fingerprint": table_fingerprint(X, y)}
     identity = {
-        **{key: value for key, value in wanted.items() if key != "workers"},
-        "fingerprint": table_fingerprint(X, y),
-    }
+        **settings, "block": block, "repair": repair, "repair_share": repair_share if repair else None, "fingerprint": extra["fingerprint"]
+    }  # fmt: skip
     claim_folder(out, identity, overwrite=overwrite)
     if (out / "value.json").is_file():
         result = Valuation.load(out)
     else:
-        result = _value(
-            X, y, spec, groups, extra | {"data": table, "target": target}, repair, repair_share, out, as_json
-        )
+        result = _value(X, y, spec, groups, extra, repair, repair_share, out, as_json)
     path = write_value_report(out)
     found = {
         "out": str(out), "report": str(path), "oob_score": result.record["oob_score"], "learners": result.record["learners"],
         "worst_rows": result.record["worst_rows"][:10], "worst_cells": result.record["worst_cells"][:10],
-        "repair": result.record.get("repair"), "warnings": result.record["warnings"],
+        "repair": result.record.get("repair"), "repaired": str(out / "repaired.parquet") if repair else None, "warnings": result.record["warnings"],
     }  # fmt: skip
     for warning in [] if as_json else result.record["warnings"]:
         common.say(f"warning: {warning}")
-    common.emit(as_json, found, "\n".join([*result.record["answer"], f"report: {path}"]))
+    lines = [*result.record["answer"], *([f"repaired table: {found['repaired']}"] if repair else []), f"report: {path}"]
+    common.emit(as_json, found, "\n".join(lines))
 
 
 def _value(
@@ -123,9 +121,7 @@ def _value(
     )
 
     say = common.progress(as_json)
-    say("fitting learners", 0, 1)
-    result = value_table(X, y, spec, groups=groups, extra=extra)
-    say("fitting learners", 1, 1)
+    result = value_table(X, y, spec, groups=groups, extra=extra, work=out / ".sums.npz", report=say)
     regression = result.record["regression"]
     scores = z_scores(X, y, regression=regression)
     if repairing is not None:
@@ -133,10 +129,8 @@ def _value(
         grid = result.cells["value"].to_numpy().reshape(X.shape)
         repaired = repair(X, lowest_cells(grid, share), how)
         write_table(out / "repaired.parquet", repaired.assign(**{extra["target"]: np.asarray(y)}))
-        say("measuring what the repair gains", 0, 1)
         valuer = make_valuer(spec, regression=is_regression(y, spec.task))
-        gain = repair_gain(X, np.asarray(y), valuer, share=share, how=how)
-        say("measuring what the repair gains", 1, 1)
+        gain = repair_gain(X, np.asarray(y), valuer, share=share, how=how, report=say)
         folds = {name: values.tolist() for name, values in gain._asdict().items()}
         result.record["repair"] = {"how": how, "share": share, **folds}
     result = describe(result, X, scores)
@@ -175,13 +169,15 @@ def _images(
         raise SpecError(
             "--target is given for images. Expected none: images bring their labels. Leave --target out, or pass a .csv or .parquet table."
         )
+    if limit is not None and limit < 2:
+        raise SpecError(f"--limit is {limit}. Expected at least 2 images. Pass --limit 1000.")
     images = open_images(where, size=size, max_bad=max_bad)
     if images.labels is None:
         raise DataError(
             f"{where!r} has no labels. Expected a label per image, such as folders of classes. Pass labelled images."
         )
     known = torch.nonzero(images.labels >= 0).flatten()
-    if limit is not None and limit > 0:
+    if limit is not None:
         chosen = np.random.default_rng([seed, 7]).permutation(len(known))[:limit]
         known = known[torch.from_numpy(np.sort(chosen))]
     images = images.take(known)
@@ -203,7 +199,7 @@ def _images(
     )
 
 
-def _share(given: str | None, region: int | None, block: int, groups: Any, columns: int) -> float | int | str:
+def _share(given: str | None, region: int | None, block: int, groups: Any) -> float | int | str:
     """The columns of each learner, from --max-features or the size of the region sought."""
     if region is not None:
         if given is not None:
@@ -255,5 +251,5 @@ def _cost(X: pd.DataFrame, y: Any, spec: ValueSpec, groups: Any, repairing: str 
     expected = seconds[1] + each * spec.learners * (1 if repairing is None else 1 + FOLDS * (1 - 1 / FOLDS))
     return {
         "rows": X.shape[0], "columns": X.shape[1], "learners": spec.learners, "max_features": spec.max_features,
-        "seconds": round(expected, 1), "memory_mb": round(X.size * 8 * 8 / 2**20, 1),
+        "seconds": round(expected, 1), "memory_mb": float(f"{X.size * 8 * 8 / 2**20:.2g}"),
     }  # fmt: skip

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memloc.report._charts import box_chart
-from memloc.results import TABLES, conform, make_folder, read_json, read_table, replacing
+from memloc.report._page import page
+from memloc.results import TABLES, conform, make_folder, read_record, read_table, replacing
 
 _ROWS, _COLUMNS = 60, 60  # of the heat map
 _MAP_SHARE = 0.05  # lowest-valued rows of a class that a map is the mean of
@@ -40,7 +40,7 @@ def write_value_report(folder: str | Path, path: str | Path | None = None) -> Pa
 def summarize_values(folder: str | Path) -> dict[str, Any]:
     """What the report shows, as plain numbers, text and lists; NaN is None."""
     folder = Path(folder)
-    record = read_json(folder / "value.json")
+    record = read_record(folder, "value.json", "values", f"memloc value TABLE --target COLUMN --out {folder}")
     cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
     columns: list[str] = record["columns"]
     grid = cells["value"].to_numpy(dtype=np.float64).reshape(len(rows), len(columns))
@@ -54,6 +54,7 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         "title": f"What helps and hurts in {Path(str(record.get('data') or 'the table')).name}",
         "answer": record["answer"], "warnings": record["warnings"], "record": record, "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
         "heat": _heat(record, grid, shown, picked, "value"),
+        "all_rows": _all_rows(record, grid, of_rows, picked),
         "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
         "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "least_added": record["least_added"], "by_column": [record["by_column"][number] for number in picked],
         "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("image_shape") else [],
@@ -71,20 +72,26 @@ def _heat(
     }  # fmt: skip
 
 
+def _all_rows(
+    record: dict[str, Any], grid: NDArray[np.float64], of_rows: NDArray[np.float64], columns: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Every row in the order of its value, in at most as many groups as the heat map has lines; a group's cells are averaged."""
+    order = np.argsort(np.where(np.isnan(of_rows), np.inf, of_rows), kind="stable")
+    parts = np.array_split(order, min(_ROWS, len(order)))
+    means = np.stack([_mean(grid[part][:, columns]) for part in parts])
+    ends = np.cumsum([len(part) for part in parts])
+    return {
+        "what": "mean value", "rows": [f"{end - len(part) + 1} to {end}" for part, end in zip(parts, ends.tolist(), strict=True)],
+        "columns": [record["columns"][number] for number in columns], "labels": ["" for _ in parts],
+        "values": [[_number(value) for value in line] for line in means], "middle": _number(float(np.nanmedian(grid))),
+    }  # fmt: skip
+
+
 def render_values(summary: dict[str, Any]) -> str:
     """The report's HTML, from what `summarize_values` found."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("memloc", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
-    resource = files("memloc.report")
+    record = summary["record"]
     kept = (
         "spec",
         "regression",
@@ -98,12 +105,12 @@ def render_values(summary: dict[str, Any]) -> str:
         "block",
         "repair",
     )
-    return environment.get_template("value.html").render(
-        **{key: value for key, value in summary.items() if key != "record"}, heat_map=Markup(heat_map(summary["heat"])), contrast_map=Markup(heat_map(summary["contrast"])),
+    return page(
+        "value.html", "value.js", **{key: value for key, value in summary.items() if key != "record"},
+        heat_map=Markup(heat_map(summary["heat"])), all_rows_map=Markup(heat_map(summary["all_rows"])), contrast_map=Markup(heat_map(summary["contrast"])),
         columns_chart=Markup(box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")),
         map_images=[(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in summary["maps"]],
-        css=Markup(resource.joinpath("report.css").read_text("utf-8")), script=Markup(resource.joinpath("value.js").read_text("utf-8")),
-        record_json=json.dumps({key: summary["record"].get(key) for key in kept}, indent=1),
+        record_json=json.dumps({key: record.get(key) for key in kept}, indent=1),
     )  # fmt: skip
 
 
@@ -124,7 +131,7 @@ def heat_map(heat: dict[str, Any]) -> str:
         )
     for line, (row, text, values) in enumerate(zip(heat["rows"], heat["labels"], heat["values"], strict=True)):
         parts.append(
-            f'<text class="tick" x="{left - 6}" y="{top + side * line + 12}" text-anchor="end">{row} · {escape(_short(text, 10))}</text>'
+            f'<text class="tick" x="{left - 6}" y="{top + side * line + 12}" text-anchor="end">{row}{" · " if text else ""}{escape(_short(text, 10))}</text>'
         )
         for place, value in enumerate(values):
             tip = escape(f"row {row}, {heat['columns'][place]}: " + ("no learner" if value is None else f"{value:.3f}"))

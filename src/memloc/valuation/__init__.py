@@ -17,6 +17,7 @@ from memloc.valuation._repair import repair as repair
 from memloc.valuation._repair import repair_gain as repair_gain
 from memloc.valuation._tables import TableEncoder as TableEncoder
 from memloc.valuation._value import LEARNERS as LEARNERS
+from memloc.valuation._value import TEXT_TABLES as TEXT_TABLES
 from memloc.valuation._value import Valuation as Valuation
 from memloc.valuation._value import ValueSpec as ValueSpec
 from memloc.valuation._value import check_table as check_table

@@ -14,17 +14,6 @@ from memloc.valuation._value import Valuation
 
 _WORST = 100  # cells and rows listed
 _FALSE = 0.05  # share of false discoveries among the rows that are called wrong
-_T95 = {
-    2: 12.706,
-    3: 4.303,
-    4: 3.182,
-    5: 2.776,
-    6: 2.571,
-    7: 2.447,
-    8: 2.365,
-    9: 2.306,
-    10: 2.262,
-}  # two-sided 95 %, by number of folds
 
 
 def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> Valuation:
@@ -143,5 +132,7 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
 
 def _difference(folds: NDArray[np.float64]) -> str:
     """Mean difference over folds with its 95 % interval (Student's t)."""
-    reach = _T95[len(folds)] * folds.std(ddof=1) / np.sqrt(len(folds))
+    from scipy.stats import t
+
+    reach = t.ppf(0.975, len(folds) - 1) * folds.std(ddof=1) / np.sqrt(len(folds))
     return f"{folds.mean():+.3f} (95 % interval {folds.mean() - reach:+.3f} to {folds.mean() + reach:+.3f})"

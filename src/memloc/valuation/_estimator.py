@@ -26,7 +26,7 @@ from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, 
 _BLOCK = 8  # learners, at least, that are fitted before they are added up
 _BLOCKS = 4  # blocks of each thread: few, since threads that report often wait for each other
 _HELD = 1 << 20  # predictions of a block that are held at once
-_CHECK = 50  # learners between looks at the standard error, where `tol` is given
+LEARNERS_OF_A_STEP = 50  # learners between looks at the standard error, where `tol` is given
 _LARGEST = 2**31 - 1
 
 
@@ -70,6 +70,7 @@ class TwoDOOB(BaseEstimator):
 
     _task: Task
     _sums: CellSums
+    _before: tuple[CellSums, int] | None = None  # sums and number of learners that a first fit goes on from
 
     def __init__(
         self,
@@ -136,8 +137,9 @@ class TwoDOOB(BaseEstimator):
         self._task, self._column_group = task, column_group
         if not again:
             self._entropy = int(check_random_state(self.random_state).randint(_LARGEST))
-            self._sums = CellSums.empty(len(target), len(of_group), 0 if classes is None else len(classes))
-            self.estimators_: list[Any] = []
+            empty = CellSums.empty(len(target), len(of_group), 0 if classes is None else len(classes))
+            self._sums, done = self._before or (empty, 0)
+            self.estimators_: list[Any] = [None] * done
         if len(self.estimators_) > self.n_estimators:
             raise SpecError(
                 f"n_estimators is {self.n_estimators} and the last fit has {len(self.estimators_)} learners. Expected as many or more with "
@@ -220,13 +222,13 @@ class TwoDOOB(BaseEstimator):
     def _grow(self) -> None:
         """Fit learners until there are enough, or the row values are sure enough."""
         seeds = learner_seeds(self._entropy, self.n_estimators)
-        step = self.n_estimators if self.tol is None else _CHECK
+        step = self.n_estimators if self.tol is None else LEARNERS_OF_A_STEP
         while len(self.estimators_) < self.n_estimators:
             done = len(self.estimators_)
             if (
                 self.tol is not None
-                and done >= _CHECK
-                and done % _CHECK == 0
+                and done >= LEARNERS_OF_A_STEP
+                and done % LEARNERS_OF_A_STEP == 0
                 and self._sums.row_error().max() < self.tol
             ):
                 break
@@ -235,8 +237,10 @@ class TwoDOOB(BaseEstimator):
                 try:
                     self._sums.add(outcomes)
                     learners = [outcome.learner for outcome in outcomes]
-                except BaseException:  # an interrupt half-way: the sums go back to whole learners
-                    if before is not None:
+                except BaseException:  # an interrupt half-way: only sums of whole learners are kept
+                    if before is None:
+                        self.estimators_.clear()
+                    else:
                         self._sums = before
                     raise
                 self.estimators_ += learners
@@ -323,7 +327,7 @@ class TwoDOOB(BaseEstimator):
                 "or a regressor."
             )
         if not np.isfinite(self.distance_weight):
-            raise SpecError(f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0.")
+            raise SpecError(f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0 (--distance-weight 0).")
         if self.tol is not None and not self.tol > 0:
             raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass tol=0.02, or None.")
         if self.n_jobs == 0:
@@ -335,7 +339,7 @@ class TwoDOOB(BaseEstimator):
         if self.distance_weight and self._regresses():
             raise SpecError(
                 f"distance_weight is {self.distance_weight} for a regression. Expected 0: distances are to the mean of a row's class. Pass "
-                "distance_weight=0."
+                "distance_weight=0 (--distance-weight 0)."
             )
 
     def _grouping(self, columns: int) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
@@ -360,16 +364,16 @@ class TwoDOOB(BaseEstimator):
         if isinstance(share, str):
             if share != "sqrt":
                 raise SpecError(
-                    f"max_features is {share!r}. Expected a share, a number or 'sqrt'. Pass max_features=0.5."
+                    f"max_features is {share!r}. Expected a share, a number or 'sqrt'. Pass max_features=0.5 (--max-features 0.5)."
                 )
         elif isinstance(share, (int, np.integer)) and not isinstance(share, bool):
             if not 1 <= share <= groups:
                 raise SpecError(
-                    f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass max_features={groups} or fewer."
+                    f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass max_features={groups} (--max-features {groups}) or fewer."
                 )
         elif not isinstance(share, (float, np.floating)) or not 0 < share <= 1:
             raise SpecError(
-                f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass max_features=0.5."
+                f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass max_features=0.5 (--max-features 0.5)."
             )
 
     def _summarize(self) -> None:
@@ -408,9 +412,8 @@ class TwoDOOB(BaseEstimator):
 
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
-    if (
-        task.estimator is None
-    ):  # our own trees, on a table that was checked: scikit-learn's checks take a third of their fits
+    # Our own trees are given a table that was checked: scikit-learn's checks take a third of their fits.
+    if task.estimator is None:
         with config_context(assume_finite=True, skip_parameter_validation=True):
             return [run_learner(task, int(seed)) for seed in seeds]
     return [run_learner(task, int(seed)) for seed in seeds]

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.errors import SpecError
+from memloc.progress import Report, silent
+from memloc.progress import Report, silent
 from memloc.valuation._estimator import TwoDOOB
 
 How = Literal["median", "model"]
@@ -104,6 +106,7 @@ def repair_gain(
     how: How = "median",
     folds: int = FOLDS,
     seed: int = 0,
+    report: Report = silent,
 ) -> Gain:
     """What repairing the lowest cells gains on rows that neither the values nor the forest have seen.
 
@@ -119,6 +122,7 @@ def repair_gain(
     splitter = (KFold if regression else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     scores: list[list[float]] = [[], [], []]
     for number, (train, test) in enumerate(splitter.split(X, y)):
+        report("measuring what the repair gains", number, folds)
         part = X.iloc[train].reset_index(drop=True)
         values = clone(valuer).fit(part, y[train]).cell_values_
         lowest = lowest_cells(values, share)
@@ -127,6 +131,7 @@ def repair_gain(
             table = repair(part, cells, how) if cells.any() else part
             encoded, held = _encoded(table, X.iloc[test])
             found.append(float(kind(200, random_state=seed).fit(encoded, y[train]).score(held, y[test])))
+    report("measuring what the repair gains", folds, folds)
     return Gain(*(np.array(found) for found in scores))
 
 

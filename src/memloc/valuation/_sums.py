@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memloc.results import replacing
 from memloc.valuation._learners import Outcome
 
 Numbers = NDArray[np.float64]
@@ -74,6 +76,22 @@ class CellSums:
         return CellSums(
             self.utility.copy(order="F"), self.count.copy(order="F"), square, self.row.copy(), self.votes.copy()
         )
+
+    def save(self, path: Path, learners: int) -> None:
+        """Write the sums of so many learners, whole or not at all."""
+        square = {} if self.square is None else {"square": self.square}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file, learners=learners, utility=self.utility, count=self.count, row=self.row, votes=self.votes, **square
+            )
+
+    @staticmethod
+    def load(path: Path) -> tuple[CellSums, int]:
+        """What `save` wrote: the sums, and of how many learners."""
+        with np.load(path, allow_pickle=False) as file:
+            square = file["square"] if "square" in file else None
+            sums = CellSums(file["utility"], file["count"], square, file["row"], file["votes"])
+            return sums, int(file["learners"])
 
     def cell_values(self) -> Numbers:
         """Mean utility per cell, NaN where no learner covered it."""

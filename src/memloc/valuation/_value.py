@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.errors import DataError, DataNotFoundError, ResultsError, SpecError, nearest
+from memloc.errors import DataError, DataNotFoundError, SpecError, nearest
+from memloc.progress import Report, silent
 from memloc.results import (
     SCHEMA_VERSION,
     conform,
     make_folder,
-    read_json,
+    read_record,
     read_table,
     spec_hash,
     write_json,
     write_table,
 )
 from memloc.valuation._baseline import class_z_scores
-from memloc.valuation._estimator import TwoDOOB
+from memloc.valuation._estimator import LEARNERS_OF_A_STEP, TwoDOOB
+from memloc.valuation._sums import CellSums
 from memloc.valuation._tables import number_columns
 
 LEARNERS = ("tree", "logistic", "mlp")
+TEXT_TABLES = (".csv", ".tsv", ".txt")
+_STEP, _SAVE_EVERY = 3.0, 60.0  # seconds between reports of progress, and between files of what is done
 _FEW = 20  # more different whole numbers than this may be classes or amounts: the user says which
 
 
@@ -53,6 +56,10 @@ class ValueSpec:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise SpecError(f"seed is {self.seed}. Expected 0 or more. Pass --seed 0.")
+        if self.learners < 1:
+            raise SpecError(f"learners is {self.learners}. Expected at least 1. Pass --learners 1000.")
+        if self.tol is not None and not self.tol > 0:
+            raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass --tol 0.02.")
         if self.workers == 0:
             raise SpecError("workers is 0. Expected a number of threads, or -1 for all cores. Pass --workers 2.")
         for name, known in (("learner", LEARNERS), ("task", ("auto", "classification", "regression"))):
@@ -96,22 +103,13 @@ class Valuation:
             DataNotFoundError: nothing finished there. ResultsError: another schema version.
         """
         folder = Path(folder)
-        if not (folder / "value.json").is_file():
-            raise DataNotFoundError(
-                f"{str(folder)!r} holds no values. Expected a folder with value.json. Make one with: memloc value TABLE --target COLUMN --out {folder}"
-            )
-        record = read_json(folder / "value.json")
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise ResultsError(
-                f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version {SCHEMA_VERSION}. "
-                "Value the table again with this memloc, into another folder."
-            )
+        record = read_record(folder, "value.json", "values", f"memloc value TABLE --target COLUMN --out {folder}")
         cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
         return Valuation(cells, rows, record)
 
 
 def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
-    """A table of columns and its target from a CSV or parquet file.
+    """A table of columns and its target from a parquet file, or from text separated by commas, semicolons or tabs.
 
     Raises:
         DataNotFoundError: no such file. DataError: no table, no such column, a missing target.
@@ -121,17 +119,21 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
         raise DataNotFoundError(
             f"there is no file {str(path)!r}. Expected a table as .csv or .parquet. Check the path."
         )
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise DataError(f"{str(path)!r} is no table that memloc reads. Expected .csv or .parquet. Convert it first.")
+    if path.suffix.lower() not in (*TEXT_TABLES, ".parquet"):
+        raise DataError(
+            f"{str(path)!r} is no table that memloc reads. Expected .csv, .tsv, .txt or .parquet. Convert it first."
+        )
     try:
-        if path.suffix.lower() == ".csv":
-            with path.open() as file:  # pandas would rename the second of two equal names
-                names = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0]
+        if path.suffix.lower() in TEXT_TABLES:
+            with path.open(encoding="utf-8-sig") as file:
+                header = file.readline()
+            between = max((",", ";", "\t"), key=header.count)  # the comma where none occurs
+            names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0]
             if names.duplicated().any():
                 raise DataError(
                     f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename or drop one."
                 )
-            table = pd.read_csv(path)
+            table = pd.read_csv(path, sep=between)  # which would rename the second of two equal names
         else:
             table = pd.read_parquet(path)
     except (ValueError, OSError) as problem:
@@ -197,12 +199,15 @@ def value_table(
     *,
     groups: NDArray[Any] | None = None,
     extra: dict[str, Any] | None = None,
+    work: Path | None = None,
+    report: Report = silent,
 ) -> Valuation:
     """Value every cell and row of a table.
 
     Args:
         X: table. y: what it is to predict. groups: a group per column, drawn together.
-        extra: what the record holds besides.
+        extra: what the record holds besides. work: file for the sums of an interrupted run, which the next run goes on from.
+        report: called with progress.
 
     >>> X = pd.DataFrame({"a": [0.0, 0.1, 0.9, 1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0] * 5})
     >>> found = value_table(X, [0, 0, 1, 1] * 5, ValueSpec(learners=20))
@@ -222,7 +227,7 @@ def value_table(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", category=ConvergenceWarning)  # of single weak learners
-        fitted = make_valuer(spec, regression=regression, groups=groups).fit(frame, labels)
+        fitted = _fit_in_steps(make_valuer(spec, regression=regression, groups=groups), frame, labels, work, report)
     record = {
         "spec": asdict(spec), "regression": regression, "columns": [str(name) for name in frame.columns], "learners": len(fitted.estimators_),
         "oob_score": fitted.oob_score_, "column_values": dict(zip(map(str, frame.columns), fitted.column_values_.tolist(), strict=True)),
@@ -242,10 +247,41 @@ def value_table(
     return Valuation(fitted.to_frame().assign(column=columns), rows, record)
 
 
+def _fit_in_steps(valuer: TwoDOOB, X: pd.DataFrame, y: NDArray[Any], work: Path | None, report: Report) -> TwoDOOB:
+    """Fit some learners at a time, say so, and keep the sums of those done when interrupted; the values are those of one fit."""
+    wanted, done = valuer.n_estimators, 0
+    if work is not None and work.is_file():
+        valuer._before = CellSums.load(work)
+        done = valuer._before[1]
+    step, saved = LEARNERS_OF_A_STEP, time.monotonic()
+    report("fitting learners", done, wanted)
+    try:
+        while True:
+            began = time.monotonic()
+            aim = min((done // LEARNERS_OF_A_STEP) * LEARNERS_OF_A_STEP + step, wanted)
+            valuer.set_params(n_estimators=max(aim, done), warm_start=True).fit(X, y)
+            done = len(valuer.estimators_)
+            now = time.monotonic()
+            if done == wanted or done < aim:
+                break
+            report("fitting learners", done, wanted)
+            if work is not None and now - saved > _SAVE_EVERY:
+                valuer._sums.save(work, done)
+                saved = now
+            step = LEARNERS_OF_A_STEP * max(round(step / LEARNERS_OF_A_STEP * _STEP / max(now - began, 1e-3)), 1)
+    except BaseException:
+        if work is not None and getattr(valuer, "estimators_", None):
+            valuer._sums.save(work, len(valuer.estimators_))
+        raise
+    report("fitting learners", wanted, wanted)
+    if work is not None:
+        work.unlink(missing_ok=True)
+    return valuer
+
+
 def _once(said: list[Any]) -> list[str]:
-    """Warnings as text, equal ones once with their number."""
-    counts = Counter(str(one.message) for one in said)
-    return [text if count == 1 else f"{text} ({count} times)" for text, count in counts.items()]
+    """Warnings as text, each once."""
+    return list(dict.fromkeys(str(one.message) for one in said))
 
 
 def z_scores(X: pd.DataFrame, y: NDArray[Any], *, regression: bool) -> NDArray[np.float64]:
