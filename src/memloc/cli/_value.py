@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def value(
     table: Annotated[
-        str, typer.Argument(help="A .csv, .tsv or .parquet table, or labelled images: a folder, IDX, .npz, sample:train.")
+        str,
+        typer.Argument(help="A .csv, .tsv or .parquet table, or labelled images: a folder, IDX, .npz, sample:train."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the tables and the report.")],
     target: Annotated[str | None, typer.Option(help="The column to predict; images bring their labels.")] = None,

@@ -327,7 +327,9 @@ class TwoDOOB(BaseEstimator):
                 "or a regressor."
             )
         if not np.isfinite(self.distance_weight):
-            raise SpecError(f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0 (--distance-weight 0).")
+            raise SpecError(
+                f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0 (--distance-weight 0)."
+            )
         if self.tol is not None and not self.tol > 0:
             raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass tol=0.02, or None.")
         if self.n_jobs == 0:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from memloc.errors import SpecError
 from memloc.progress import Report, silent
-from memloc.progress import Report, silent
 from memloc.valuation._estimator import TwoDOOB
 
 How = Literal["median", "model"]

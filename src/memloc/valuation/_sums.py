@@ -79,19 +79,18 @@ class CellSums:
 
     def save(self, path: Path, learners: int) -> None:
         """Write the sums of so many learners, whole or not at all."""
-        square = {} if self.square is None else {"square": self.square}
+        square = np.empty(0) if self.square is None else self.square
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(
-                file, learners=learners, utility=self.utility, count=self.count, row=self.row, votes=self.votes, **square
-            )
+                file, learners=learners, utility=self.utility, count=self.count, square=square, row=self.row, votes=self.votes
+            )  # fmt: skip
 
     @staticmethod
     def load(path: Path) -> tuple[CellSums, int]:
         """What `save` wrote: the sums, and of how many learners."""
         with np.load(path, allow_pickle=False) as file:
-            square = file["square"] if "square" in file else None
-            sums = CellSums(file["utility"], file["count"], square, file["row"], file["votes"])
-            return sums, int(file["learners"])
+            utility, count, square, row, votes = (file[name] for name in ("utility", "count", "square", "row", "votes"))
+            return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
 
     def cell_values(self) -> Numbers:
         """Mean utility per cell, NaN where no learner covered it."""
