@@ -15,12 +15,12 @@ env: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml
 	@if [ -d $(VENV) ] && [ ! -f $(STAMP) ]; then echo "$(VENV) is half-made: making it again"; rm -rf $(VENV); fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,hf,dp,lightning]'
 	@touch $(STAMP)
 
 $(OPTIONAL)/.complete: $(STAMP)
 	@rm -rf $(OPTIONAL)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OPTIONAL) torchvision==0.28.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OPTIONAL) torchvision==0.28.0 timm==1.0.31 lightly==1.6.0 lightly_utils==0.0.2 aenum==3.1.17
 	@touch $@
 
 demo: env

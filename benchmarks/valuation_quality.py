@@ -170,6 +170,8 @@ def cleaning() -> list[dict]:
         found: dict[tuple[str, float], list] = {}
         for seed in SEEDS:
             train, test, y_train, y_test = train_test_split(X, y, test_size=0.4, random_state=seed)
+            varies = train.std(axis=0) > 0
+            train, test = train[:, varies], test[:, varies]
 
             def score(table, target, seed=seed, kind=kind, test=test, y_test=y_test):
                 return kind(200, random_state=seed, n_jobs=2).fit(table, target).score(test, y_test)

@@ -148,4 +148,5 @@ def test_a_residual_block_is_read_where_its_tensors_go():
         "0",
         "convolution (branch)",
     )
-    assert rows["3"].predecessor == "2.conv2"
+    assert (rows["2"].kind, rows["2"].predecessor, rows["2"].read_at) == ("residual", "2.conv2", "2")
+    assert rows["3"].predecessor == "2"

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size
+from memloc.cli._flags import ENCODERS, Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
 from memloc.errors import SpecError
 
 if TYPE_CHECKING:
     from memloc.data import Images
+    from memloc.encoders import Encoder
     from memloc.results import Audit
 
-Encoders = Annotated[
-    list[str] | None, typer.Option(help="resnet9, file.py:factory or a .safetensors file; repeat for more runs.")
-]
+Encoders = Annotated[list[str] | None, typer.Option(help=f"{ENCODERS.removesuffix('.')}; repeat for more runs.")]
 
 
 _GATES = (("layermem_calibrated", "calibrated_low"), ("layermem_own", "own_low"), ("alignment_gap", "gap_low"))
@@ -32,9 +31,14 @@ def audit(
     f: Encoders = None,
     g: Encoders = None,
     f_weights: Annotated[
-        str | None, typer.Option(help="Checkpoint of --f: .safetensors, or PyTorch with tensors alone.")
+        str | None, typer.Option(help="Checkpoint of --f: .safetensors, or PyTorch with tensors alone; or random.")
     ] = None,
     g_weights: Annotated[str | None, typer.Option(help="Checkpoint of --g.")] = None,
+    state_key: StateKey = None,
+    strip_prefix: StripPrefix = None,
+    earlier: Annotated[
+        bool, typer.Option("--earlier", help="--g is an earlier checkpoint of --f, which has seen the candidates too.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="Candidates: images that f was trained on and g was not.")] = None,
     independent: Annotated[str | None, typer.Option(help="Images that g was trained on and f was not.")] = None,
     shared: Annotated[str | None, typer.Option(help="Images that both were trained on.")] = None,
@@ -44,12 +48,30 @@ def audit(
     policy: Annotated[
         str | None, typer.Option(help="Views: weak, normal, strong, independent or mask; as in training by default.")
     ] = None,
-    views: Annotated[str, typer.Option(help="Views per point, or auto.")] = "16",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="memloc, paper or published-code: sets what is not given of views, sampling, pairs, rest, scale."
+        ),
+    ] = "memloc",
+    views: Annotated[str | None, typer.Option(help="Views per point, or auto; 16 by default.")] = None,
     views_seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
-    sampling: Annotated[str, typer.Option(help="sobol or independent.")] = "sobol",
+    sampling: Annotated[str | None, typer.Option(help="sobol (by default) or independent.")] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="views (by default): of views with each other; original: of the image itself with each view."
+        ),
+    ] = None,
     patch: Annotated[int | None, typer.Option(help="Side of the patches that the mask policy hides.")] = None,
     distance: Annotated[str, typer.Option(help="l2, l1, cosine or angular.")] = "l2",
-    rest: Annotated[str, typer.Option(help="mean or median of the other points in UnitMem.")] = "mean",
+    rest: Annotated[
+        str | None, typer.Option(help="mean (by default) or median of the other points in UnitMem.")
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="ratio (SSLMem', by default) or range (raw scores over their range) in the layers' tables."),
+    ] = None,
     signed: Annotated[str, typer.Option(help="rectify or raw activations in UnitMem.")] = "rectify",
     mean: Annotated[str | None, typer.Option(help="Per channel, such as 0.485,0.456,0.406.")] = None,
     std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
@@ -72,9 +94,26 @@ def audit(
     config: Config = None,
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
+    from memloc.engine import plan_cost, prepare, protocol_settings, run_job
+    from memloc.views import Views
+
+    if pairs not in (None, "views", "original"):
+        raise SpecError(f"pairs is {pairs!r}. Expected views or original. Pass --pairs views.")
+    number: Any = views if views in (None, "auto") or not str(views).lstrip("-").isdigit() else int(str(views))
+    wanted = protocol_settings(
+        protocol,
+        {
+            "views": number,
+            "sampling": sampling,
+            "original": None if pairs is None else pairs == "original",
+            "rest": rest,
+            "scale": scale,
+        },
+    )
     settings: dict[str, Any] = {
         "distance": distance,
-        "rest": rest,
+        "rest": wanted["rest"],
+        "scale": wanted["scale"],
         "signed": signed,
         "batch_size": batch_size,
         "shard_size": shard_size,
@@ -87,7 +126,7 @@ def audit(
     if run is not None:
         given = {
             "--f": f, "--g": g, "--data": data, "--independent": independent, "--shared": shared, "--size": size, "--mean": mean, "--std": std,
-            "--f-weights": f_weights, "--g-weights": g_weights,
+            "--f-weights": f_weights, "--g-weights": g_weights, "--state-key": state_key, "--strip-prefix": strip_prefix, "--earlier": earlier or None,
         }  # fmt: skip
         clash = [flag for flag, value in given.items() if value is not None]
         if clash:
@@ -102,19 +141,17 @@ def audit(
             )
         parts = {"candidate": data, "independent": independent, "shared": shared, "external": external}
         arguments, trained_with, extra = _from_flags(
-            f, g, f_weights, g_weights, parts, size, max_bad, _numbers(mean), _numbers(std), settings["layers"]
-        )
-    from memloc.engine import plan_cost, prepare, run_job
-    from memloc.views import Views
-
-    number: Any = "auto" if views == "auto" else int(views) if views.lstrip("-").isdigit() else views
+            f, g, f_weights, g_weights, parts, size, max_bad, settings["layers"],
+            {"mean": _numbers(mean), "std": _numbers(std), "state_key": state_key, "strip_prefix": strip_prefix},
+        )  # fmt: skip
+        arguments["earlier"] = earlier
     recipe = Views(
-        policy or trained_with or "normal",
-        n=number,
+        policy or trained_with or wanted["policy"],
+        n=wanted["views"],
         seed=views_seed,
-        sampling=cast(Any, sampling),
-        size=None,
+        sampling=cast(Any, wanted["sampling"]),
         patch=patch,
+        original=wanted["original"],
     )
     job = prepare(**arguments, views=recipe, **settings)
     comparable = {"pair": ("independent", "external"), "alone": ("external",), "ensemble": ("candidate",)}[job.mode]
@@ -127,9 +164,8 @@ def audit(
         cost = plan_cost(job)
         common.emit(as_json, cost, "\n".join(f"{key}: {value}" for key, value in cost.items()))
         return 0
-    for warning in job.found:
-        if not as_json:
-            common.say(f"warning: {warning}")
+    for text in [] if as_json else [*_input_of(job.encoders[0]), *(f"warning: {warning}" for warning in job.found)]:
+        common.say(text)
     result = run_job(job, out=out, progress=common.progress(as_json), overwrite=overwrite, extra=extra)
     return _finish(result, out, as_json, fail_above)
 
@@ -218,13 +254,34 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
     return arguments, record["augmentation"], extra
 
 
+def _input_of(encoder: Encoder) -> list[str]:
+    """How views reach an encoder, for a person to check."""
+    given = encoder.preprocess
+    steps = [f"size {encoder.size}"] if encoder.size else []
+    steps += (
+        [
+            f"mean {', '.join(f'{value:.4g}' for value in given.mean)}",
+            f"std {', '.join(f'{value:.4g}' for value in given.std)}",
+        ]
+        if given.mean
+        else ["no normalization"]
+    )
+    return [f"{encoder.name}: {'; '.join(steps)}", *([f"{encoder.name}: {encoder.note}"] if encoder.note else [])]
+
+
 def _from_flags(
     f: list[str], g: list[str] | None, f_weights: str | None, g_weights: str | None, parts: dict[str, str | None], size: int | None, max_bad: int,
-    mean: list[float] | None, std: list[float] | None, layers: Any,
+    layers: Any, loading: dict[str, Any],
 ) -> tuple[dict[str, Any], str | None, dict[str, Any]]:  # fmt: skip
     from memloc.data import concatenate, open_images
     from memloc.encoders import load_encoder
 
+    first = (
+        load_encoder(f[0], weights=f_weights, layers=layers, **loading)
+        if f[0].partition(":")[0] in ("timm", "torchvision", "hf")
+        else None
+    )
+    size = size if size is not None or first is None else first.size
     images: Images | None = None
     splits: list[str] = []
     for split, where in parts.items():
@@ -240,8 +297,10 @@ def _from_flags(
             raise SpecError(
                 f"--{side}-weights is given for {len(names)} encoders. Expected one --{side}. Name checkpoints that memloc wrote instead."
             )
+        known = {f[0]: first} if side == "f" and first is not None else {}
         loaded[side] = [
-            load_encoder(name, weights=weights, layers=layers, mean=mean, std=std, shape=shape) for name in names
+            known.get(name) or load_encoder(name, weights=weights, layers=layers, shape=shape, **loading)
+            for name in names
         ]
     trained_with = loaded["f"][0].augmentation
     return {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits}, trained_with, {}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import Json
+from memloc.cli._flags import ENCODERS, Json, StateKey, StripPrefix
 from memloc.errors import SpecError
+
+if TYPE_CHECKING:
+    from memloc.encoders import Encoder
 
 
 def layers(
-    encoder: Annotated[str, typer.Argument(help="resnet9, file.py:factory or a .safetensors file.")],
-    weights: Annotated[str | None, typer.Option(help="Checkpoint.")] = None,
+    encoder: Annotated[str, typer.Argument(help=ENCODERS)],
+    weights: Annotated[str | None, typer.Option(help="Checkpoint, or random.")] = None,
+    state_key: StateKey = None,
+    strip_prefix: StripPrefix = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the images.")] = None,
     channels: Annotated[int, typer.Option(help="Channels of the images, 1 or 3.")] = 3,
     fine: Annotated[bool, typer.Option("--fine", help="Also before batch-norm, batch-norm and pooling.")] = False,
@@ -24,7 +29,9 @@ def layers(
     from memloc.encoders import load_encoder
 
     shape = None if size is None else (channels, size, size)
-    loaded = load_encoder(encoder, weights=weights, layers="fine" if fine else "auto", shape=shape)
+    loaded = load_encoder(
+        encoder, weights=weights, layers="fine" if fine else "auto", shape=shape, state_key=state_key, strip_prefix=strip_prefix
+    )  # fmt: skip
     rows = [
         {
             "layer": row.name,
@@ -41,7 +48,19 @@ def layers(
         f"{row.name:{width}}{row.read_at or '(returned)':{width + 6}}{row.kind:20}{row.units:>6}  {row.predecessor or '–'}"
         for row in loaded.layers
     ]
-    common.emit(as_json, {"encoder": loaded.name, "layers": rows}, "\n".join(lines))
+    found = {"encoder": loaded.name, **described(loaded), "layers": rows}
+    lines += ["", *(f"{key}: {value}" for key, value in described(loaded).items() if value)]
+    common.emit(as_json, found, "\n".join(lines).rstrip())
+
+
+def described(encoder: Encoder) -> dict[str, Any]:
+    """What an encoder does with its input, and where its weights were found."""
+    return {
+        "size": encoder.size,
+        "mean": list(encoder.preprocess.mean),
+        "std": list(encoder.preprocess.std),
+        "weights": encoder.note,
+    }
 
 
 def doctor(as_json: Json = False) -> int:

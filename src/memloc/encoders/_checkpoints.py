@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from memloc.errors import CheckpointError, DataNotFoundError, NonFiniteError, nearest
 from memloc.results import replacing
 
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.int64)),
+    np.float64(0).__reduce__()[0],
+]
+"""What the checkpoints of DINO, MAE and others hold beside tensors: settings and numbers, which run no code."""
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a checkpoint: its tensors by name, and the text metadata of a safetensors file.
 
-    PyTorch files are read with `weights_only=True`; a dictionary of weights under "state_dict" or "model" is found.
+def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read a checkpoint: its tensors by name, in dictionaries as they were saved, and the text metadata of a safetensors file.
+
+    PyTorch files are read with `weights_only=True`. `pick_weights` finds the encoder in what is returned.
 
     Raises:
         DataNotFoundError: no such file. CheckpointError: unreadable, or a file that would run code when loaded.
@@ -38,7 +50,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"{path} is no complete safetensors file ({problem}). Expected one. Save it again."
             ) from problem
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
             f"{path} holds Python objects that would run code when loaded, so it was not opened. Expected tensors alone. "
@@ -48,18 +61,17 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path} is no complete PyTorch checkpoint ({problem}). Expected one. Save it again."
         ) from problem
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
+    if not isinstance(content, Mapping) or not content or not _has_tensors(content):
         raise CheckpointError(
             f"{path} holds no dictionary of tensors. Expected the state_dict of an encoder. Save model.state_dict() alone."
         )
     return dict(content), {}
+
+
+def _has_tensors(content: Mapping[str, Any]) -> bool:
+    return any(
+        isinstance(value, Tensor) or (isinstance(value, Mapping) and _has_tensors(value)) for value in content.values()
+    )
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str) -> None:
@@ -69,7 +81,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str)
         CheckpointError: keys that are missing or unexpected, or shapes that differ, with the nearest names.
     """
     own = module.state_dict()
-    missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    missing = sorted(key for key in set(own) - set(weights) if not key.endswith("num_batches_tracked"))
+    unexpected = sorted(set(weights) - set(own))
     if missing or unexpected:
         example = missing[0] if missing else unexpected[0]
         others = unexpected if missing else list(own)
@@ -78,14 +91,14 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str)
             f"{example!r}. {nearest(example, others) if others else ''} Expected the keys of its state_dict. "
             "Pass the checkpoint of this architecture."
         )
-    shapes = [key for key in own if own[key].shape != weights[key].shape]
+    shapes = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     if shapes:
         key = shapes[0]
         raise CheckpointError(
             f"{name} does not fit the encoder: {key!r} has shape {tuple(weights[key].shape)} and {len(shapes) - 1} more differ. "
             f"Expected {tuple(own[key].shape)}. Pass the checkpoint of this architecture."
         )
-    module.load_state_dict(dict(weights))
+    module.load_state_dict({key: weights.get(key, own[key]) for key in own})
 
 
 def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> None:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
 from memloc.encoders._layers import Layer, find_layers
+from memloc.encoders._layouts import pick_weights
+from memloc.encoders._resnet import ResNet
 from memloc.encoders._resnet9 import ResNet9
+from memloc.encoders.from_transformers import VITS, build_vit
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, SpecError, nearest
 
-BUILT_IN: Mapping[str, Callable[[], nn.Module]] = {"resnet9": ResNet9}
+_RESNETS: Mapping[str, Callable[[], nn.Module]] = {
+    "resnet9": ResNet9,
+    "resnet18": lambda: ResNet((2, 2, 2, 2)),
+    "resnet34": lambda: ResNet((3, 4, 6, 3)),
+    "resnet50": lambda: ResNet((3, 4, 6, 3), bottleneck=True),
+}
+BUILT_IN = (*_RESNETS, *VITS)
+RANDOM = "random"
+_ADAPTERS = {
+    "timm": "memloc.encoders.from_timm",
+    "torchvision": "memloc.encoders.from_torchvision",
+    "hf": "memloc.encoders.from_transformers",
+}
 _TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))
 
 
@@ -53,6 +72,8 @@ class Encoder:
         name: what messages and tables call it.
         channels: input channels of the first convolution; gray images are repeated to fit.
         augmentation: view policy it was trained with, where that is known.
+        size: height and width that it takes, where it takes one alone.
+        note: where its weights were found in their checkpoint.
     """
 
     module: nn.Module
@@ -61,6 +82,8 @@ class Encoder:
     name: str
     channels: int | None = None
     augmentation: str | None = None
+    size: int | None = None
+    note: str = ""
 
     def prepare(self, views: Tensor) -> Tensor:
         """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on CPU."""
@@ -82,16 +105,21 @@ def load_encoder(
     layers: str | Sequence[str] = "auto",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    state_key: str | None = None,
+    strip_prefix: str | None = None,
     shape: tuple[int, int, int] | None = None,
 ) -> Encoder:
     """Load an encoder and find its layers; wrong names, shapes and checkpoints fail here.
 
     Args:
-        encoder: "resnet9", "file.py:factory" (a function without arguments that returns a module), the .safetensors file of
-            an encoder that memloc trained, an nn.Module, or an Encoder.
-        weights: a .safetensors file or a PyTorch file that holds tensors alone.
+        encoder: a built-in name ("resnet9", "resnet18", "resnet34", "resnet50", "vit-tiny", "vit-base"), "timm:NAME", "torchvision:NAME"
+            or "hf:NAME" (with ",key=value" for options of their constructors), "file.py:factory" (a function without arguments that
+            returns a module), the .safetensors file of an encoder that memloc trained, an nn.Module, or an Encoder.
+        weights: a .safetensors file or a PyTorch file that holds tensors alone, or "random". By default those that another library has
+            for the name, and random ones for built-in encoders.
         layers: "auto", "fine", or names and globs (see `memloc layers`).
-        mean, std: per channel; those stored with the weights by default, else none.
+        mean, std: per channel; those stored with the weights or known to the library by default, else none.
+        state_key: which nested dictionary of the checkpoint. strip_prefix: what its names begin with; both are found by default.
         shape: (channel, height, width) of the images, to find the layers with; common shapes are tried by default.
     Raises:
         EncoderError, CheckpointError, LayerNotFoundError, NonFiniteError, DataNotFoundError.
@@ -107,16 +135,35 @@ def load_encoder(
             else encoder.layers
         )
         return replace(encoder, layers=found)
-    module, name, metadata = _build(encoder)
-    if weights is not None:
-        tensors, metadata = read_weights(weights)
-        load_weights(module, tensors, name=str(weights))
+    built, name, metadata = _build(encoder, pretrained=weights is None, shape=shape)
+    note = ""
+    if weights is not None and str(weights) != RANDOM:
+        content, metadata = read_weights(weights)
+        picked = pick_weights(
+            content, built.module.state_dict(), name=str(weights), state_key=state_key, strip_prefix=strip_prefix
+        )
+        load_weights(built.module, picked.weights, name=str(weights))
+        note = picked.note
+    elif state_key is not None or strip_prefix is not None:
+        raise SpecError(
+            "state_key and strip_prefix are given without weights. Expected a checkpoint. Pass --f-weights FILE."
+        )
+    module = built.module
     check_finite(module, name=name)
-    preprocess = _preprocess(mean, std, metadata)
+    preprocess = _preprocess(mean, std, metadata, built)
     first = next((part for part in module.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
     channels = first.in_channels if first is not None else None
+    if shape is None and built.size is not None:
+        shape = (channels or 3, built.size, built.size)
     return Encoder(
-        module, _find(module, layers, channels, shape), preprocess, name, channels, metadata.get("augmentation")
+        module,
+        _find(module, layers, channels, shape),
+        preprocess,
+        name,
+        channels,
+        metadata.get("augmentation"),
+        built.size,
+        note,
     )
 
 
@@ -135,33 +182,88 @@ def same_architecture(first: Encoder, second: Encoder) -> None:
         )
 
 
-def _build(encoder: str | Path | nn.Module) -> tuple[nn.Module, str, dict[str, str]]:
+def _build(
+    encoder: str | Path | nn.Module, *, pretrained: bool, shape: tuple[int, int, int] | None
+) -> tuple[Built, str, dict[str, str]]:
+    """The module with its preprocessing, its name, and the text stored with its weights."""
     if isinstance(encoder, nn.Module):
-        return encoder, type(encoder).__name__, {}
+        return Built(_bare(encoder)), type(encoder).__name__, {}
     text = str(encoder)
     if text in BUILT_IN:
-        return BUILT_IN[text](), text, {}
+        return Built(_built_in(text, shape)), text, {}
     if text.endswith(".safetensors"):
-        tensors, metadata = read_weights(text)
-        if metadata.get("encoder") is None:
-            raise CheckpointError(
-                f"{text} does not say which architecture it holds. Expected a file that memloc wrote. "
-                "Name the architecture and pass the file as weights, for instance: --f resnet9 --f-weights FILE"
-            )
-        if metadata["encoder"] not in BUILT_IN:
-            raise CheckpointError(
-                f"{text} names the architecture {metadata['encoder']!r}, which is not built in; loading it could run code. Expected "
-                f"one of {', '.join(BUILT_IN)}. Name the architecture yourself: --f {metadata['encoder']} --f-weights {text}"
-            )
-        module, _, _ = _build(metadata["encoder"])
-        load_weights(module, tensors, name=text)
-        return module, Path(text).stem, metadata
+        return _trained(text)
     if ".py:" in text:
-        return _from_file(text), text, {}
+        return Built(_bare(_from_file(text))), text, {}
+    library, _, name = text.partition(":")
+    if library in _ADAPTERS and name:
+        return _adapted(library, name, pretrained), text, {}
     raise EncoderError(
-        f"there is no encoder {text!r}. {nearest(text, BUILT_IN)} Expected a built-in name, file.py:factory or a .safetensors file that "
-        "memloc wrote. Pass one of these, or an nn.Module from Python."
+        f"there is no encoder {text!r}. {nearest(text, BUILT_IN)} Expected a built-in name, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory "
+        "or a .safetensors file that memloc wrote. Pass one of these, or an nn.Module from Python."
     )
+
+
+def _built_in(name: str, shape: tuple[int, int, int] | None) -> nn.Module:
+    """A built-in net; ViTs are made for the size of the images."""
+    if name not in VITS:
+        return _RESNETS[name]()
+    size = 32 if shape is None else shape[1]
+    return build_vit(name, size=size)
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel and torch.compile, whose parameters are the same."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def _adapted(library: str, text: str, pretrained: bool) -> Built:
+    """An encoder of another library: NAME, or NAME,key=value for options of its constructor."""
+    name, *pairs = text.split(",")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise EncoderError(
+                f"{pair!r} in {library}:{text} is no option. Expected key=value. Pass for instance {library}:{name},img_size=32."
+            )
+        options[key] = _value(value)
+    return importlib.import_module(_ADAPTERS[library]).build(name, options, pretrained=pretrained)
+
+
+def _value(text: str) -> Any:
+    """A Python literal where it is one, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _trained(path: str) -> tuple[Built, str, dict[str, str]]:
+    """An encoder that memloc trained: its file names a built-in architecture."""
+    tensors, metadata = read_weights(path)
+    if metadata.get("encoder") is None:
+        raise CheckpointError(
+            f"{path} does not say which architecture it holds. Expected a file that memloc wrote. "
+            "Name the architecture and pass the file as weights, for instance: --f resnet9 --f-weights FILE"
+        )
+    name = metadata["encoder"]
+    library = name.partition(":")[0]
+    if name not in BUILT_IN and library not in ("timm", "torchvision", "hf"):
+        raise CheckpointError(
+            f"{path} names the architecture {name!r}, which is not built in; loading it could run code. Expected "
+            f"one of {', '.join(BUILT_IN)}. Name the architecture yourself: --f {name} --f-weights {path}"
+        )
+    channels, height, width = (int(part) for part in metadata.get("shape", "3 32 32").split())
+    built, _, _ = _build(name, pretrained=False, shape=(channels, height, width))
+    load_weights(built.module, tensors, name=path)
+    return replace(built, size=height if name in VITS else built.size), Path(path).stem, metadata
 
 
 def _from_file(text: str) -> nn.Module:
@@ -189,11 +291,15 @@ def _from_file(text: str) -> nn.Module:
     return module
 
 
-def _preprocess(mean: Sequence[float] | None, std: Sequence[float] | None, metadata: Mapping[str, str]) -> Preprocess:
+def _preprocess(
+    mean: Sequence[float] | None, std: Sequence[float] | None, metadata: Mapping[str, str], built: Built
+) -> Preprocess:
     if (mean is None) != (std is None):
         raise SpecError("only one of mean and std is given. Expected both or neither. Pass --mean and --std together.")
     if mean is None and "mean" in metadata:
         mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
+    if mean is None and built.mean:
+        mean, std = built.mean, built.std
     if mean is None or std is None:
         return Preprocess()
     if len(mean) != len(std) or not all(value > 0 for value in std):

@@ -31,6 +31,16 @@ _NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid)
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+_IMAGES = 2  # in the trial pass
+INPUT = " (input)"  # ends the address of a module that is read at its input
+_TOKEN_BLOCKS = (  # attention, second norm and fully-connected part of a transformer's block, by its attributes
+    ("attn", "norm2", "mlp"),  # timm; the repositories of DINO, DINOv2 and MAE
+    ("attention", "layernorm_after", "mlp"),  # transformers: ViT, ViTMAE, DeiT
+    ("attention", "norm2", "mlp"),  # transformers: Dinov2
+    ("self_attn", "layer_norm2", "mlp"),  # transformers: CLIP, SigLIP
+    ("self_attention", "ln_2", "mlp"),  # torchvision
+    ("attn", "ln_2", "mlp"),  # open_clip
+)
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,15 @@ class Layer:
 
     Attributes:
         name: what tables call it.
-        read_at: the module whose output is read, "" for the encoder itself; `name#1` is a module's second call.
+        read_at: the module whose output is read, "" for the encoder itself; `name#1` is a module's second call, `name (input)`
+            what it is given.
         order: place in the forward pass.
-        kind: convolution, residual, linear, batch-norm, activation, pooling, module or output.
+        kind: convolution, residual, patch embedding, attention, fully-connected, linear, norm, pooling, module or output.
         predecessor: the layer that Δ subtracts; None for the first.
         units: number of units: channels, or neurons averaged over tokens.
         signed: whether activations may be negative, so that UnitMem rectifies them.
         main: whether it is part of the main chain, so that other layers may follow it.
+        last: whether units are the last axis of an output with four axes, as in Swin, rather than the second, as of convolutions.
     """
 
     name: str
@@ -56,6 +68,7 @@ class Layer:
     units: int
     signed: bool = True
     main: bool = True
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,18 @@ class _Call:
 
     address: str
     module: nn.Module
-    shape: tuple[int, ...]
-    took: Tensor | None = None  # the very tensor it was called with, to see what follows what
-    gave: Tensor | None = None
+    gave: Tensor
+    gave_version: int  # how often the tensor had been changed in place by then
+    took: Tensor | None  # the very tensor it was called with, to see what follows what
+    took_version: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.gave.shape)
+
+    def feeds(self, other: _Call) -> bool:
+        """Whether the other call takes just what this one gave."""
+        return other.took is self.gave and other.took_version == self.gave_version
 
 
 def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[int, int, int]) -> tuple[Layer, ...]:
@@ -98,32 +120,43 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
 
 
 def _trace(module: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
+    """Every call of a module that gives a tensor, in the order in which they end."""
     calls: list[_Call] = []
     counts: dict[str, int] = {}
+    began: dict[str, list[tuple[Tensor | None, int]]] = {}
     handles = []
 
-    def record(name: str) -> Any:
-        def hook(called: nn.Module, inputs: object, output: object) -> None:
+    def before(name: str) -> Any:
+        def hook(_called: nn.Module, inputs: object, named: dict[str, object]) -> None:
+            tensor = as_tensor(inputs if inputs else named)
+            began.setdefault(name, []).append((tensor, -1 if tensor is None else tensor._version))
+
+        return hook
+
+    def after(name: str) -> Any:
+        def hook(called: nn.Module, _inputs: object, output: object) -> None:
             tensor = as_tensor(output)
             number = counts[name] = counts.get(name, -1) + 1
+            took = began[name].pop()
             if tensor is not None:
                 address = f"{name}#{number}" if number else name
-                calls.append(_Call(address, called, tuple(tensor.shape), as_tensor(inputs), tensor))
+                calls.append(_Call(address, called, tensor, tensor._version, *took))
 
         return hook
 
     training = {name: part.training for name, part in module.named_modules()}
     parameter = next(module.parameters(), None)
-    blank = torch.zeros(2, *shape) if parameter is None else parameter.new_zeros(2, *shape)
+    blank = torch.zeros(_IMAGES, *shape) if parameter is None else parameter.new_zeros(_IMAGES, *shape)
     try:
         for name, part in module.named_modules():
-            handles.append(part.register_forward_hook(record(name)))
+            handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
+            handles.append(part.register_forward_hook(after(name)))
         module.eval()
-        with torch.inference_mode():
+        with torch.no_grad():  # not in inference mode, which does not count changes in place
             module(blank)
-    except (RuntimeError, TypeError, ValueError, IndexError) as problem:
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as problem:
         raise EncoderError(
-            f"the encoder's forward pass fails on a batch of shape (2, {', '.join(map(str, shape))}): {problem}. "
+            f"the encoder's forward pass fails on a batch of shape ({_IMAGES}, {', '.join(map(str, shape))}): {problem}. "
             "Expected a module that takes (point, channel, height, width) alone. Pass --size, or wrap it in a module that does."
         ) from problem
     finally:
@@ -147,53 +180,188 @@ def as_tensor(output: object) -> Tensor | None:
 
 
 def _chain(module: nn.Module, calls: list[_Call]) -> list[Layer]:
-    """Main chain in call order, each weighted layer read after the norm and activation that take its very output."""
-    leaves = [call for call in calls if not list(call.module.children()) and call.address]
-    builtin = isinstance(module, ResNet9)
-    layers: list[Layer] = []
-    previous: str | None = None
-    before: list[tuple[Tensor | None, str | None]] = []  # inputs of weighted layers so far, and what came before each
-    for place, call in enumerate(leaves):
-        if isinstance(call.module, _WEIGHTED) and len(call.shape) in (2, 3, 4):
-            end = place
-            extras = []
+    """Every layer that has a place in the published tables, in call order, each with the layer that Δ subtracts."""
+    return _Chain(module, calls).layers
+
+
+class _Chain:
+    """Walks the calls of a trial pass once; `previous` is the main layer reached so far."""
+
+    def __init__(self, module: nn.Module, calls: list[_Call]) -> None:
+        self.layers: list[Layer] = []
+        self._builtin = isinstance(module, ResNet9)
+        self._previous: str | None = None
+        self._took: list[tuple[Tensor | None, str | None]] = []  # inputs of weighted layers, and what came before each
+        self._calls = calls
+        self._blocks = {call.address: _token_block(call, calls) for call in calls if call.address}
+        inside = tuple(f"{address}." for address, block in self._blocks.items() if block)
+        self._leaves = _leaves(calls)
+        walked = [call for call in self._leaves if not call.address.startswith(inside)] if inside else self._leaves
+        place = {call.address: number for number, call in enumerate(walked)}
+        done = -1
+        for call in calls:
+            if self._blocks.get(call.address):
+                self._add_token_block(call)
+            elif call.address in place and place[call.address] > done:
+                done = self._add_leaf(walked, place[call.address])
+            elif call.address and not (inside and call.address.startswith(inside)) and self._is_sum(call):
+                self._add(call.address, call, "residual")
+        root = next(call for call in reversed(calls) if call.address == "")
+        self.layers.append(
+            Layer(
+                OUTPUT, "", 0, OUTPUT, self._previous, _units(root), not self._builtin, main=False, last=_is_last(root)
+            )
+        )
+
+    def _add(self, name: str, call: _Call, kind: str, read_at: str | None = None, after: str | None = None) -> None:
+        """A main layer."""
+        self.layers.append(
+            Layer(
+                name,
+                read_at or call.address,
+                0,
+                kind,
+                after or self._previous,
+                _units(call),
+                not isinstance(call.module, _NON_NEGATIVE) and not (self._builtin and kind == "residual"),
+                last=_is_last(call),
+            )
+        )
+        self._previous = name
+
+    def _hang(self, name: str, call: _Call, kind: str, on: str | None, *, signed: bool = True) -> None:
+        """A layer that nothing follows."""
+        self.layers.append(
+            Layer(name, call.address, 0, kind, on, _units(call), signed, main=False, last=_is_last(call))
+        )
+
+    def _add_leaf(self, leaves: list[_Call], place: int) -> int:
+        """A convolution, linear layer, sum, norm or pooling; returns the place of the last leaf that its reading includes."""
+        call = leaves[place]
+        if isinstance(call.module, _WEIGHTED) and len(call.shape) in (2, 3, 4) and len(call.gave) == _IMAGES:
+            end, extras = place, []
             for kinds in (_NORMS, _ACTIVATIONS):
                 if (
                     end + 1 < len(leaves)
                     and isinstance(leaves[end + 1].module, kinds)
-                    and leaves[end + 1].took is leaves[end].gave
+                    and leaves[end].feeds(leaves[end + 1])
                 ):
                     extras.append(leaves[end])
                     end += 1
-            kind = "linear" if isinstance(call.module, nn.Linear) else "convolution"
-            read = leaves[end]
-            name = call.address.removesuffix(".conv") if builtin else call.address
-            signed = not isinstance(read.module, _NON_NEGATIVE)
-            branch = next((pair for pair in before if pair[0] is call.took), None)
+            read, kind = leaves[end], "linear" if isinstance(call.module, nn.Linear) else "convolution"
+            if kind == "convolution" and not self.layers and any(self._blocks.values()):
+                kind = "patch embedding"
+            name = call.address.removesuffix(".conv") if self._builtin else call.address
+            branch = next((pair for pair in self._took if pair[0] is call.took), None)
             if branch is None:
-                layers.append(Layer(name, read.address, 0, kind, previous, _units(call), signed))
-                before.append((call.took, previous))
-                previous = name
+                self._took.append((call.took, self._previous))
+                self._add(name, read, kind)
             else:  # a shortcut: it takes what an earlier layer took, and nothing on the main chain follows it
-                layers.append(
-                    Layer(name, read.address, 0, f"{kind}{BRANCH}", branch[1], _units(call), signed, main=False)
-                )
+                self._hang(name, read, f"{kind}{BRANCH}", branch[1], signed=not isinstance(read.module, _NON_NEGATIVE))
             for extra in extras:
                 extra_kind = "batch-norm" if isinstance(extra.module, _NORMS) else "before batch-norm"
-                extra_name = (
-                    extra.address if builtin or extra_kind == "batch-norm" else f"{extra.address} (before batch-norm)"
-                )
-                layers.append(Layer(extra_name, extra.address, 0, extra_kind, name, _units(extra), True, main=False))
-        elif isinstance(call.module, Sum):
-            layers.append(Layer(call.address, call.address, 0, "residual", previous, _units(call), not builtin))
-            previous = call.address
-        elif isinstance(call.module, _POOLS) and previous is not None:
-            layers.append(
-                Layer(call.address, call.address, 0, "pooling", previous, _units(call), not builtin, main=False)
+                plain = self._builtin or extra_kind == "batch-norm"
+                self._hang(extra.address if plain else f"{extra.address} (before batch-norm)", extra, extra_kind, name)
+            return end
+        if isinstance(call.module, Sum):
+            self._add(call.address, call, "residual")
+        elif isinstance(call.module, _POOLS) and self._previous is not None:
+            self._hang(call.address, call, "pooling", self._previous, signed=not self._builtin)
+        elif isinstance(call.module, nn.LayerNorm) and self._previous is not None:
+            self._hang(call.address, call, "norm", self._previous)
+        return place
+
+    def _add_token_block(self, block: _Call) -> None:
+        """The four rows of a transformer's block, and what hangs on them (REFERENCE A3, LocMem Table 10)."""
+        found = self._blocks[block.address]
+        assert found is not None, "only blocks are added"
+        attention, middle, connected = found
+        before = self._previous
+        if len(attention.gave) == len(
+            block.gave
+        ):  # Swin's attention runs over windows, so its rows are no longer images
+            self._add(attention.address, attention, "attention")
+        inner = [call for call in self._leaves if call.address.startswith(f"{block.address}.")]
+        halves = [inner[: _place(inner, attention.gave)], inner[_place(inner, attention.gave) :]]
+        for call in halves[0] if self._previous == attention.address else []:
+            self._hang_inner(call, attention)
+        residual = f"{block.address} after attention"
+        self._previous = before
+        self._add(residual, middle, "residual", read_at=f"{middle.address}{INPUT}")
+        self._add(connected.address, connected, "fully-connected")
+        for call in halves[1]:
+            self._hang_inner(call, connected)
+        self._add(block.address, block, "residual", after=before)
+
+    def _hang_inner(self, call: _Call, on: _Call) -> None:
+        if call.gave is on.gave or len(call.shape) not in (2, 3, 4) or len(call.gave) != _IMAGES:
+            return
+        if isinstance(call.module, (*_WEIGHTED, *_ACTIVATIONS, nn.LayerNorm)):
+            kind = (
+                "linear"
+                if isinstance(call.module, _WEIGHTED)
+                else "norm"
+                if isinstance(call.module, nn.LayerNorm)
+                else "activation"
             )
-    root = next(call for call in reversed(calls) if call.address == "")
-    layers.append(Layer(OUTPUT, "", 0, OUTPUT, previous, _units(root), not builtin, main=False))
-    return layers
+            self._hang(call.address, call, kind, on.address, signed=not isinstance(call.module, _NON_NEGATIVE))
+
+    def _is_sum(self, call: _Call) -> bool:
+        """Whether a module ends in a sum of its own: what it gives comes from no module in it, or from an activation of such a tensor."""
+        if isinstance(call.module, (nn.Sequential, nn.ModuleList)) or not list(call.module.children()):
+            return False
+        inside = [other for other in self._calls if other.address.startswith(f"{call.address.partition('#')[0]}.")]
+        weighted = [other for other in inside if isinstance(other.module, _WEIGHTED)]
+        if len(weighted) < 2 or not any(other.shape == call.shape for other in inside):
+            return False
+        giver = next((other for other in reversed(inside) if _gave(other, call)), None)
+        if giver is None:
+            return True
+        return isinstance(giver.module, _ACTIVATIONS) and not any(other.feeds(giver) for other in inside)
+
+
+def _gave(inner: _Call, outer: _Call) -> bool:
+    return inner.gave is outer.gave and inner.gave_version == outer.gave_version
+
+
+def _place(calls: list[_Call], tensor: Tensor) -> int:
+    """How many calls there are up to the one that gave a tensor; all before a block's norm where none did."""
+    for number, call in enumerate(calls):
+        if call.gave is tensor:
+            return number + 1
+    return len(calls) // 2
+
+
+def _leaves(calls: list[_Call]) -> list[_Call]:
+    """Calls of modules without parts; norms that bring their own activation count as one."""
+    whole = tuple(
+        f"{call.address.partition('#')[0]}."
+        for call in calls
+        if isinstance(call.module, _NORMS) and list(call.module.children())
+    )
+    return [
+        call
+        for call in calls
+        if call.address
+        and not (whole and call.address.startswith(whole))
+        and (not list(call.module.children()) or isinstance(call.module, (*_NORMS, *_WEIGHTED)))
+        and not isinstance(call.module, (nn.Identity, nn.Dropout))
+    ]
+
+
+def _token_block(call: _Call, calls: list[_Call]) -> tuple[_Call, _Call, _Call] | None:
+    """Attention, the module whose input is the residual stream after it, and the fully-connected part; None if it is no such block."""
+    for names in _TOKEN_BLOCKS:
+        if all(isinstance(getattr(call.module, name, None), nn.Module) for name in names):
+            places = {other.address: number for number, other in enumerate(calls)}
+            parts = [f"{call.address}.{name}" for name in names]
+            if not all(part in places for part in parts):
+                return None
+            attention, norm, connected = (calls[places[part]] for part in parts)
+            before = places[parts[0]] < places[parts[1]] < places[parts[2]]
+            # Where the norm comes after the fully-connected part (Swin V2), that part takes the residual stream itself.
+            return attention, norm if before else connected, connected
+    return None
 
 
 def _named(module: nn.Module, calls: list[_Call], wanted: list[str]) -> list[Layer]:
@@ -219,16 +387,16 @@ def _named(module: nn.Module, calls: list[_Call], wanted: list[str]) -> list[Lay
         picked.update(matches)
     place = {call.address: number for number, call in enumerate(calls)}
     found, previous = [], None
-    for name in sorted(
-        picked,
-        key=lambda name: place[
-            chain[name].read_at if name in chain and name not in by_address else name if name != OUTPUT else ""
-        ],
-    ):
+
+    def where(name: str) -> tuple[int, bool]:
+        at = "" if name == OUTPUT else name if name in by_address else chain[name].read_at
+        return place[at.removesuffix(INPUT)], not at.endswith(INPUT)
+
+    for name in sorted(picked, key=where):
         if name in by_address:  # a module that the user names is read at its own output
             call = by_address[name]
             kind = chain[name].kind if name in chain else "module"
-            layer = Layer(name, name, 0, kind, previous, _units(call), True)
+            layer = Layer(name, name, 0, kind, previous, _units(call), True, last=_is_last(call))
         else:
             layer = replace(chain[name], predecessor=previous)
         found.append(layer)
@@ -236,5 +404,22 @@ def _named(module: nn.Module, calls: list[_Call], wanted: list[str]) -> list[Lay
     return found
 
 
+def _is_last(call: _Call) -> bool:
+    """Whether units are the last axis of four: outputs of linear layers and norms over the last axis, or of a module whose own are."""
+    if len(call.shape) != 4:
+        return False
+    parts = [
+        part for part in call.module.modules() if isinstance(part, (nn.Linear, nn.LayerNorm, nn.modules.conv._ConvNd))
+    ]
+    if not parts or isinstance(call.module, (nn.modules.conv._ConvNd, *_NORMS)):
+        return False
+    final = parts[-1]
+    return isinstance(final, (nn.Linear, nn.LayerNorm)) and _width(final) == call.shape[3]
+
+
+def _width(part: nn.Module) -> int:
+    return int(part.out_features if isinstance(part, nn.Linear) else part.normalized_shape[-1])  # type: ignore[index]
+
+
 def _units(call: _Call) -> int:
-    return call.shape[1] if len(call.shape) in (2, 4) else call.shape[-1]
+    return call.shape[1] if len(call.shape) == 2 or (len(call.shape) == 4 and not _is_last(call)) else call.shape[-1]

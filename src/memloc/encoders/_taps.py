@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders._layers import Layer, as_tensor
+from memloc.encoders._layers import INPUT, Layer, as_tensor
 from memloc.errors import EncoderError, LayerNotFoundError, NonFiniteError
 
 Reduce = Callable[[Layer, Tensor], None]
@@ -29,7 +29,7 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
     training = {name: part.training for name, part in parts.items()}
     by_module: dict[str, list[tuple[int | None, Layer]]] = {}
     for layer in layers:
-        name, _, call = layer.read_at.partition("#")
+        name, _, call = layer.read_at.removesuffix(INPUT).partition("#")
         if name not in parts:
             raise LayerNotFoundError(
                 f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc layers"
@@ -44,6 +44,8 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
                 return  # another encoder shares this module and is being read
             number = calls[name] = calls.get(name, -1) + 1
             for wanted, layer in by_module[name]:
+                if layer.read_at.endswith(INPUT):
+                    continue
                 if wanted is None and number > 0:
                     raise EncoderError(
                         f"layer {layer.name!r} is called more than once in a forward pass. Expected one call. Address one of "
@@ -55,6 +57,15 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
                         raise EncoderError(
                             f"layer {layer.name!r} returns no tensor. Expected one. Tap a module inside it."
                         )
+                    reduce(layer, tensor)
+
+        return hook
+
+    def before_of(name: str) -> Any:
+        def hook(_module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+            for wanted, layer in by_module[name] if reading else []:
+                tensor = as_tensor(inputs if inputs else named)
+                if layer.read_at.endswith(INPUT) and tensor is not None and (wanted or 0) == calls.get(name, -1) + 1:
                     reduce(layer, tensor)
 
         return hook
@@ -76,6 +87,7 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
                     )
 
     handles = [parts[name].register_forward_hook(hook_of(name)) for name in by_module]
+    handles += [parts[name].register_forward_pre_hook(before_of(name), with_kwargs=True) for name in by_module]
     try:
         module.eval()
         yield forward
@@ -86,13 +98,16 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
             part.training = training[name]
 
 
-def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True) -> Tensor:
-    """Mean activation of each unit over the views of each point, rectified before any mean: (point, unit), float64-safe.
+def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True, skip: int = 0) -> Tensor:
+    """Mean activation of each unit over the views of each point but the first `skip`, rectified before any mean: (point, unit), float64-safe.
 
-    Outputs are read as (view, unit), (view, token, unit) or (view, channel, height, width) by their number of axes.
+    Outputs are read as (view, unit), (view, token, unit) or (view, channel, height, width) by their number of axes; with the units
+    last of four axes where the layer says so.
     """
     active = output.clamp_min(0) if layer.signed and rectify else output
-    if output.ndim == 4:
+    if output.ndim == 4 and layer.last:
+        active = active.flatten(1, 2).mean(dim=1, dtype=_wide(output))
+    elif output.ndim == 4:
         if output.is_contiguous(memory_format=torch.channels_last) and not output.is_contiguous():
             active = active.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1, dtype=_wide(output))
         else:
@@ -104,7 +119,7 @@ def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True
             f"layer {layer.name!r} has an output of shape {tuple(output.shape)}. Expected (point, unit), (point, token, unit) or "
             "(point, channel, height, width). Name another layer with --layers."
         )
-    return active.unflatten(0, (-1, views)).mean(dim=1, dtype=_wide(output))
+    return active.unflatten(0, (-1, views))[:, skip:].mean(dim=1, dtype=_wide(output))
 
 
 def check_finite_reading(layer: Layer, reading: Tensor, encoder: str) -> None:

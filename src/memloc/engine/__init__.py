@@ -8,5 +8,7 @@ from memloc.engine._audit import prepare as prepare
 from memloc.engine._audit import run_job as run_job
 from memloc.engine._job import Job as Job
 from memloc.engine._job import Options as Options
+from memloc.engine._protocols import PROTOCOLS as PROTOCOLS
+from memloc.engine._protocols import protocol_settings as protocol_settings
 from memloc.engine._shard import ShardState as ShardState
 from memloc.engine._shard import audit_shard as audit_shard

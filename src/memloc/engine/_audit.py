@@ -22,6 +22,7 @@ from memloc.data import as_images
 from memloc.encoders import Encoder, load_encoder, pick_device, versions
 from memloc.engine._finalize import finalize
 from memloc.engine._job import Job, Options, plan_job
+from memloc.engine._protocols import protocol_settings
 from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._thumbnails import thumbnails
 from memloc.errors import MemlocWarning, SpecError, nearest
@@ -48,11 +49,13 @@ def audit(
     membership: Tensor | np.ndarray | None = None,
     layers: str | Sequence[str] = "auto",
     views: Views | None = None,
+    protocol: str = "memloc",
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "float32",
     seed: int = 0,
     paired: bool = False,
+    earlier: bool = False,
     out: str | Path | None = None,
     progress: Report = silent,
     overwrite: bool = False,
@@ -69,14 +72,16 @@ def audit(
         encoders, membership: instead of f and g, any number of encoders and which was trained on which point, bool
             (encoder, point).
         layers: "auto" (main chain), "fine", or names and globs.
-        views: the recipe for views, Views() by default; `Views(n="auto")` chooses their number by a pilot.
+        protocol: "memloc", "paper" (their text) or "published-code": sets what is not given of views, rest and scale.
+        views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their number by a pilot.
         batch_size: points per batch; chosen by image size by default.
         dtype: "float32", "float64", or "bfloat16" (autocast).
         seed: of bootstrap and sampling only.
         paired: whether f[0] and g[0] were trained in a pair, and so on, as `train_pair(runs=...)` does; they are then resampled together.
+        earlier: g is an earlier checkpoint of f's training rather than a reference that never saw the candidates.
         out: folder for the tables and audit.json, which an interrupted audit resumes from.
         progress: called with what is going on, points done and points in all.
-        options: distance, rest, signed, shard_size, thumbnails; see Options.
+        options: distance, rest, signed, scale, shard_size, thumbnails; see Options.
     Returns:
         Audit with .points, .layers, .units and .point_layers.
     Raises:
@@ -89,9 +94,13 @@ def audit(
     >>> found.layers[["layer", "layermem_calibrated"]].shape
     (11, 2)
     """
+    wanted = protocol_settings(protocol, {key: options.get(key) for key in ("rest", "scale")})
+    options |= {key: wanted[key] for key in ("rest", "scale")}
+    if views is None:
+        views = Views(wanted["policy"], n=wanted["views"], sampling=wanted["sampling"], original=wanted["original"])
     job = prepare(
         f, g, images=images, points=points, splits=splits, labels=labels, encoders=encoders, membership=membership, layers=layers,
-        views=views or Views(), batch_size=batch_size, device=device, dtype=dtype, seed=seed, paired=paired, **options,
+        views=views, batch_size=batch_size, device=device, dtype=dtype, seed=seed, paired=paired, earlier=earlier, **options,
     )  # fmt: skip
     for text in job.found:
         warnings.warn(text, MemlocWarning, stacklevel=2)
@@ -101,7 +110,7 @@ def audit(
 def prepare(
     f: Any = None, g: Any = None, *, images: object, points: Any = None, splits: Sequence[str] | None = None, labels: Any = None,
     encoders: Any = None, membership: Any = None, layers: str | Sequence[str] = "auto", views: Views, batch_size: int | None = None,
-    device: str = "auto", dtype: str = "float32", seed: int = 0, paired: bool = False, **options: Any,
+    device: str = "auto", dtype: str = "float32", seed: int = 0, paired: bool = False, earlier: bool = False, **options: Any,
 ) -> Job:  # fmt: skip
     """Everything that is checked before an audit starts; arguments as in `audit`."""
     unknown = set(options) - set(Options.__dataclass_fields__)
@@ -124,7 +133,7 @@ def prepare(
     wanted = torch.float64 if dtype == "float64" else torch.float32
     loaded = [[_of_dtype(encoder, wanted) for encoder in side] for side in loaded]
     target = pick_device(device)
-    views_count = max(AUTO_COUNTS) if views.n == "auto" else views.n
+    views_count = max(AUTO_COUNTS) if views.n == "auto" else views.count
     budget = _VIEW_PIXELS * (8 if target.type == "cuda" else 1)
     batch = max(1, min(256, budget // (views_count * shape[1] * shape[2]))) if batch_size is None else batch_size
     chosen = Options(batch_size=batch, dtype=dtype, seed=seed, **options)  # type: ignore[arg-type]
@@ -134,7 +143,15 @@ def prepare(
             "views are 'auto' for one encoder without a reference. Expected a number, since points then have no score to be reliable. Pass --views 16."
         )
     return plan_job(
-        *loaded, paired=paired, images=known, splits=splits, membership=seen, views=views, options=chosen, device=target
+        *loaded,
+        paired=paired,
+        earlier=earlier,
+        images=known,
+        splits=splits,
+        membership=seen,
+        views=views,
+        options=chosen,
+        device=target,
     )
 
 
@@ -206,7 +223,7 @@ def fold(states: list[ShardState]) -> ShardState:
 def job_spec(job: Job) -> dict[str, Any]:
     """What decides the figures of a job, as text and numbers; the same spec gives the same tables."""
     return {
-        "schema": SCHEMA_VERSION, "mode": job.mode, "f_count": job.f_count, "paired": job.paired, "described": job.images.described(), "views": asdict(job.views), "options": asdict(job.options),
+        "schema": SCHEMA_VERSION, "mode": job.mode, "f_count": job.f_count, "paired": job.paired, "earlier": job.earlier, "described": job.images.described(), "views": asdict(job.views), "options": asdict(job.options),
         "device": job.device.type, "layers": [[layer.name, layer.read_at] for layer in job.layers],
         "encoders": list(job.prints),
         "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
@@ -218,8 +235,8 @@ def job_spec(job: Job) -> dict[str, Any]:
 
 def plan_cost(job: Job) -> dict[str, Any]:
     """What an audit will take: points, views, forward passes, and expected seconds and memory from one timed batch."""
-    views = max(AUTO_COUNTS) if job.views.n == "auto" else int(job.views.n)
-    trial = replace(job, views=replace(job.views, n=views))
+    views = max(AUTO_COUNTS) if job.views.n == "auto" else job.views.count
+    trial = job if job.views.n != "auto" else replace(job, views=replace(job.views, n=views))
     rows = slice(0, min(job.options.batch_size, len(job.images)))
     with _on_device(trial):
         audit_shard(trial, rows)
@@ -309,9 +326,10 @@ def _with_repeats(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None)
 
 
 def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict[str, Any]:
-    views = len(job.images) * int(job.views.n) * len(job.encoders)
+    views = len(job.images) * job.views.count * len(job.encoders)
     return {
-        "schema_version": SCHEMA_VERSION, "spec": spec, "spec_hash": spec_hash(spec), "seed": job.options.seed, "mode": job.mode, "encoder": job.encoders[0].name,
+        "schema_version": SCHEMA_VERSION, "spec": spec, "spec_hash": spec_hash(spec), "seed": job.options.seed, "mode": job.mode, "encoder": job.encoders[0].name, "reference": "earlier checkpoint" if job.earlier else None,
+        "weights": [encoder.note for encoder in job.encoders],
         "views": asdict(job.views), "class_names": list(job.images.class_names), "versions": versions(), "warnings": list(job.found),
         "skipped": [list(pair) for pair in job.images.skipped],
         "fingerprints": {"encoders": spec["encoders"], "images": spec["images"]},

@@ -78,10 +78,20 @@ class _Scores:
             )
         self.pairwise = columns["pairwise"]
         self.align_f, self.align_g = (self.mean(self.align, side) for side in (job.target, job.reference))
-        self.score = sslmem(self.align_f, self.align_g)
+        self.ratio = sslmem(self.align_f, self.align_g)
+        raw = self.align_g - self.align_f
+        low, high = (
+            torch.nan_to_num(raw, nan=fill).aminmax(dim=0)[side] for side, fill in ((0, torch.inf), (1, -torch.inf))
+        )
+        spread = torch.where(high > low, high - low, 1.0) if job.options.scale == "range" else None
+        self.spread = spread  # of the raw scores, per layer; None for SSLMem'
+        self.score = score_of(self.align_f, self.align_g, spread=spread)
+        half = columns["half"]
         self.half = torch.stack(
             [
-                sslmem(*(self.mean(columns["half"][..., number], side) for side in (job.target, job.reference)))
+                score_of(
+                    self.mean(half[..., number], job.target), self.mean(half[..., number], job.reference), spread=spread
+                )
                 for number in (0, 1)
             ],
             dim=2,
@@ -95,9 +105,14 @@ class _Scores:
         return torch.einsum("ple,pe->pl", align, weight) / weight.sum(dim=1)[:, None]
 
 
+def score_of(align_f: Tensor, align_g: Tensor, *, spread: Tensor | None) -> Tensor:
+    """SSLMem', or the raw difference over the range of the points scored, where that is given."""
+    return sslmem(align_f, align_g) if spread is None else sslmem(align_f, align_g, normalize=False) / spread
+
+
 def _points(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame) -> pd.DataFrame:
     last = len(job.layers) - 1  # the encoder's returned output
-    score, candidate = scores.score[:, last], torch.from_numpy(job.split == "candidate")
+    score, candidate = scores.ratio[:, last], torch.from_numpy(job.split == "candidate")
     raw = scores.align_g[:, last] - scores.align_f[:, last]
     error = (state.points.columns["variance"] + _run_variance(job, scores.align[:, last])).sqrt()
     table = pd.DataFrame({"point": job.images.ids.numpy(), "name": list(job.images.names), "split": job.split})
@@ -164,7 +179,8 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, b
     for number, layer in enumerate(job.layers):
         score, align = scores.score[:, number], scores.align[:, number].T
         effects[layer.name] = _effect(job, align)
-        means[layer.name] = _score_draws(job, align, candidate)
+        spread = None if scores.spread is None else scores.spread[number]
+        means[layer.name] = _score_draws(job, align, candidate, spread)
         low, high = percentile_interval(means[layer.name])
         before = layer.predecessor if layer.predecessor in effects else None
         runs = (
@@ -189,7 +205,7 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, b
             member = torch.from_numpy(job.split == split)
             if member.any():
                 row[f"layermem_{split}"] = _mean(score[member])
-                draws = _score_draws(job, align, member)
+                draws = _score_draws(job, align, member, spread)
                 row[f"{split}_se"] = standard_error(draws)
                 row[f"{split}_low"], row[f"{split}_high"] = percentile_interval(draws)
         effect = effects[layer.name]
@@ -199,7 +215,7 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, b
             "calibrated_low": effect.low,
             "calibrated_high": effect.high,
         }
-        row |= _own(job, score, align, candidate, external, means[layer.name])
+        row |= _own(job, score, align, candidate, external, means[layer.name], spread)
         row |= _deltas(rows, before, row, means, effects, layer)
         row |= _separation(job, score, align, candidate, external)
         row |= _extremes(scores.half[candidate, number])
@@ -217,23 +233,24 @@ def _effect(job: Job, align: Tensor) -> Effect:
     return membership_effect(align, job.membership, paired=job.paired, repeats=REPEATS, seed=job.options.seed)
 
 
-def _score_draws(job: Job, align: Tensor, member: Tensor, *, apart: int = 0) -> Tensor:
-    """Bootstrap means of SSLMem' over some points, and over runs where there are three or more a side: (repeat,).
+def _score_draws(job: Job, align: Tensor, member: Tensor, spread: Tensor | None, *, apart: int = 0) -> Tensor:
+    """Bootstrap means of the score over some points, and over runs where there are three or more a side: (repeat,).
 
     Layers draw the same samples, and so do groups of points with equal numbers unless they are set `apart`.
     """
     seed = job.options.seed
     target, reference = job.target[:, member].double(), job.reference[:, member].double()
     varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
-    runs = None if job.mode == "alone" else run_weights(job.membership[:, varying], REPEATS, seed, paired=job.paired)
+    sides_of_runs = job.membership[:, varying] if varying.any() else job.target
+    runs = None if job.mode == "alone" else run_weights(sides_of_runs, REPEATS, seed, paired=job.paired)
     align = align[:, member]
     if runs is None or not member.any():
         means = [(align * side).sum(dim=0) / side.sum(dim=0) for side in (target, reference)]
-        return mean_draws(sslmem(*means), repeats=REPEATS, seed=seed + apart)
+        return mean_draws(score_of(means[0], means[1], spread=spread), repeats=REPEATS, seed=seed + apart)
     draws = []
     for row, run in enumerate(runs):
         sides = [run[:, None] * side for side in (target, reference)]
-        score = sslmem(*((align * side).sum(dim=0) / side.sum(dim=0) for side in sides))
+        score = score_of(*[(align * side).sum(dim=0) / side.sum(dim=0) for side in sides], spread=spread)
         known = torch.stack([score.nan_to_num(), (~score.isnan()).double()], dim=1)
         sums, _ = bootstrap_sums(known, repeats=REPEATS, seed=seed + apart, only=row)
         draws.append(sums[0, 0] / sums[0, 1])
@@ -262,12 +279,12 @@ def _deltas(
 
 
 def _own(
-    job: Job, score: Tensor, align: Tensor, candidate: Tensor, external: Tensor, draws: Tensor
+    job: Job, score: Tensor, align: Tensor, candidate: Tensor, external: Tensor, draws: Tensor, spread: Tensor | None
 ) -> dict[str, float]:
     """f's own memorization: candidates less points that neither encoder saw."""
     if not external.any() or score[external].isnan().all():
         return {}
-    draws = draws - _score_draws(job, align, external, apart=1)  # other points, drawn on their own
+    draws = draws - _score_draws(job, align, external, spread, apart=1)  # other points, drawn on their own
     low, high = percentile_interval(draws)
     own = _mean(score[candidate]) - _mean(score[external])
     return {"layermem_own": own, "own_se": standard_error(draws), "own_low": low, "own_high": high}

@@ -30,12 +30,14 @@ class Options:
     Attributes:
         distance: between representations. rest: "mean" or "median" in UnitMem. signed: "rectify" or "raw" activations.
         dtype: "float32", "float64" or "bfloat16" (autocast). batch_size: points per batch. shard_size: points per shard.
+        scale: "ratio" (SSLMem') or "range" (raw scores over their range, as the published code) in the layers' tables.
         seed: of bootstrap and sampling. thumbnails: whether pictures are kept for the report.
     """
 
     distance: Distance = "l2"
     rest: Literal["mean", "median"] = "mean"
     signed: Literal["rectify", "raw"] = "rectify"
+    scale: Literal["ratio", "range"] = "ratio"
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     batch_size: int = 32
     shard_size: int = 1024
@@ -44,7 +46,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("distance", DISTANCES), ("rest", ("mean", "median")), ("signed", ("rectify", "raw")), ("dtype", ("float32", "float64", "bfloat16")),
+            ("distance", DISTANCES), ("rest", ("mean", "median")), ("signed", ("rectify", "raw")), ("scale", ("ratio", "range")), ("dtype", ("float32", "float64", "bfloat16")),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise SpecError(
@@ -71,6 +73,7 @@ class Job:
         paired: whether the first of f's and of g's runs were trained together, and so on.
         groups: points that enter UnitMem, bool (point,) by name: trained, and equally many trained and external ones.
         prints: fingerprints of the encoders' weights.
+        earlier: whether g is an earlier checkpoint of f's training.
         found: warnings from planning.
     """
 
@@ -86,6 +89,7 @@ class Job:
     paired: bool
     groups: dict[str, Tensor]
     prints: tuple[str, ...]
+    earlier: bool = False
     found: tuple[str, ...] = ()
 
     @property
@@ -143,6 +147,7 @@ def plan_job(
     options: Options,
     device: torch.device,
     paired: bool = False,
+    earlier: bool = False,
 ) -> Job:
     """Check everything that can be wrong before work starts, and choose the points to score.
 
@@ -155,6 +160,7 @@ def plan_job(
     for other in everyone[1:]:
         same_architecture(everyone[0], other)
     mode: Mode = "ensemble" if encoders else "pair" if g else "alone"
+    _check_earlier(earlier, mode, splits)
     seen, split = _membership(mode, len(f), len(g), images, splits, membership, len(everyone))
     views.view_size(*images.pixels.shape[2:])
     for encoder in everyone:
@@ -164,8 +170,15 @@ def plan_job(
             f"there is {int((split == 'candidate').sum())} candidate. Expected at least two points that f was trained on and g was not. "
             "Pass more images, or other splits."
         )
+    if earlier:  # both were trained on the same points
+        seen[len(f) :] = seen[0]
     prints = tuple(fingerprint(encoder.module) for encoder in everyone)
     found = _warnings(everyone, prints, images, split, seen, mode, views)
+    if earlier:
+        found.append(
+            "g is an earlier checkpoint of f, so it has seen the candidates too. Scores say what f's further training changed, not what it "
+            "memorized in all, and there is no calibrated LayerMem: compare candidates with external points."
+        )
     kept = _scored(images, split, options.seed)
     rows = torch.from_numpy(kept)
     images, split, seen = images.take(rows), split[kept], seen[:, rows]
@@ -176,8 +189,20 @@ def plan_job(
         )
     return Job(
         tuple(everyone), images, split, seen, mode, views, options, device, len(f), paired and len(f) == len(g),
-        _groups(seen[0], split, options.seed), prints, tuple(found),
+        _groups(seen[0], split, options.seed), prints, earlier, tuple(found),
     )  # fmt: skip
+
+
+def _check_earlier(earlier: bool, mode: Mode, splits: Sequence[str] | None) -> None:
+    if earlier and mode != "pair":
+        raise SpecError(
+            "earlier is set without g. Expected the earlier checkpoint. Pass g=ENCODER (--g), or leave earlier out."
+        )
+    if earlier and splits is not None and "independent" in set(splits):
+        raise SpecError(
+            "there are independent points and g is an earlier checkpoint of f. Expected none: it was trained on f's points. Pass them as external "
+            "(--external) if f has not seen them."
+        )
 
 
 def _membership(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from memloc.encoders import Encoder, Layer, check_finite_reading, folded, tapped, unit_means
 from memloc.engine._job import Job
+from memloc.errors import EncoderError
 from memloc.metrics import half_distances, pair_distances, sslmem, sslmem_pairwise, view_distances
 from memloc.stats import ClassState, PointState, UnitState
 
@@ -124,14 +125,19 @@ class _Reader:
             self._forward(inputs)
 
     def _reduce(self, layer: Layer, output: Tensor) -> None:
-        views = output.shape[0] // self._points
+        views = self._job.views.count
+        if len(output) != self._points * views:
+            raise EncoderError(
+                f"layer {layer.name!r} of {self._encoder.name} gives {len(output)} rows for {self._points * views} views. Expected one per view; "
+                "windows and crops that stand in place of images cannot be told apart. Leave the layer out with --layers."
+            )
         with torch.autocast(self._job.device.type, enabled=False):
             distances = view_distances(output.unflatten(0, (self._points, views)), distance=self._job.options.distance)
             check_finite_reading(layer, distances, self._encoder.name)
             self.distances[layer.name] = distances
             if self._units:
                 rectify = self._job.options.signed == "rectify"
-                means = unit_means(layer, output, views, rectify=rectify)
+                means = unit_means(layer, output, views, rectify=rectify, skip=int(self._job.views.original))
                 check_finite_reading(layer, means, self._encoder.name)
                 self.means[layer.name] = means
 
@@ -169,7 +175,10 @@ def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
     for layer in job.layers:
         distances = [reader.distances[layer.name].double().cpu() for reader in readers]
         whole = torch.stack([pair_distances(each, job.views.pairs) for each in distances])  # (encoder, point, pair)
-        half = [torch.stack(pair) for pair in zip(*(half_distances(each) for each in distances), strict=True)]
+        half = [
+            torch.stack(pair)
+            for pair in zip(*(half_distances(each, job.views.pairs) for each in distances), strict=True)
+        ]
         align.append(whole.mean(dim=2).T)
         halves.append(torch.stack([each.mean(dim=2).T for each in half], dim=2))  # NaN below four views
         pairwise.append(torch.stack([_pairwise(each, target, reference) for each in (whole, *half)], dim=1))
@@ -203,6 +212,12 @@ def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, p
     """
     stacked = torch.stack(distances)  # (encoder, point, view, view)
     f, g = (_side(stacked.flatten(2), side).unflatten(1, stacked.shape[2:]) for side in (target, reference))
+    if pairs == "original":
+        f, g = f[:, 0, 1:], g[:, 0, 1:]
+        mean_f, mean_g = f.mean(dim=1), g.mean(dim=1)
+        whole = torch.where(mean_f + mean_g == 0, 1.0, mean_f + mean_g)[:, None]
+        influence = (g - f - sslmem(mean_f, mean_g)[:, None] * (g + f)) / whole
+        return influence.var(dim=1) / f.shape[1]
     if pairs == "cross":
         f, g = f[:, 0::2, 1::2], g[:, 0::2, 1::2]
         size = float(f.shape[1] * f.shape[2])

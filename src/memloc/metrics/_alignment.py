@@ -12,7 +12,7 @@ from torch import Tensor
 from memloc.errors import ShapeError, SpecError
 
 Distance = Literal["l2", "l1", "cosine", "angular"]
-Pairs = Literal["all", "cross"]
+Pairs = Literal["all", "cross", "original"]
 DISTANCES: tuple[Distance, ...] = ("l2", "l1", "cosine", "angular")
 
 _CLOSE = 2e-3  # squared distances below it are taken again from centred views: the Gram matrix rounds at about 3e-7
@@ -61,7 +61,8 @@ def view_distances(
 
 
 def pair_distances(distances: Float[Tensor, "point view view"], pairs: Pairs = "all") -> Float[Tensor, "point pair"]:
-    """The distances that estimate an alignment: of all V(V-1)/2 pairs, or of pairs across the even and the odd views.
+    """The distances that estimate an alignment: of all V(V-1)/2 pairs, of pairs across the even and the odd views, or of the first
+    view, which is the image itself, with every other.
 
     >>> pair_distances(torch.arange(16.0).view(1, 4, 4), "cross")     # views 0, 2 against 1, 3
     tensor([[ 1.,  3.,  9., 11.]])
@@ -74,13 +75,20 @@ def pair_distances(distances: Float[Tensor, "point view view"], pairs: Pairs = "
     if pairs == "all":
         row, column = torch.triu_indices(views, views, 1, device=distances.device)
         return distances[:, row, column]
-    raise SpecError(f"there are no pairs {pairs!r}. Expected 'all' or 'cross'. Pass pairs='all'.")
+    if pairs == "original":
+        return distances[:, 0, 1:]
+    raise SpecError(f"there are no pairs {pairs!r}. Expected 'all', 'cross' or 'original'. Pass pairs='all'.")
 
 
 def half_distances(
-    distances: Float[Tensor, "point view view"],
+    distances: Float[Tensor, "point view view"], pairs: Pairs = "all"
 ) -> tuple[Float[Tensor, "point pair"], Float[Tensor, "point pair"]]:
-    """All pairs within the even views, and all within the odd ones: two scores of one point from other views."""
+    """All pairs within the even views, and all within the odd ones: two scores of one point from other views.
+
+    With pairs "original", the image against every second view, and against the others.
+    """
+    if pairs == "original":
+        return distances[:, 0, 1::2], distances[:, 0, 2::2]
     return pair_distances(distances[:, 0::2, 0::2], "all"), pair_distances(distances[:, 1::2, 1::2], "all")
 
 
@@ -99,7 +107,7 @@ def pairwise_alignment(
     Args:
         representations: of V views per point, shape (point, view, feature...).
         distance, normalize: as in `view_distances`.
-        pairs: "all" or "cross" (even views against odd ones).
+        pairs: "all", "cross" (even views against odd ones) or "original" (the first view, the image itself, against the others).
     Returns:
         Alignment, shape (point,), in units of the distance.
     Source: SSLMem Eq. 1, REFERENCE A2.

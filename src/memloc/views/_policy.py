@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,8 @@ POLICIES = {  # LocMem App. B, REFERENCE A6
     "independent": Policy(blur=0.8, invert=0.2, vertical_flip=1.0),
     "mask": Policy(crop_scale=None, mask=0.75),
 }
+for _name in ("normal", "strong"):  # the papers' list flips every image, their code half of them
+    POLICIES[f"{_name}-paper"] = replace(POLICIES[_name], flip=1.0)
 
 
 def policy_named(name: str | Policy) -> Policy:
@@ -63,7 +65,7 @@ def policy_named(name: str | Policy) -> Policy:
     >>> policy_named("weka")
     Traceback (most recent call last):
     memloc.errors.SpecError: there is no view policy 'weka'. Nearest: 'weak'. Pass one of weak, normal, strong, \
-independent, mask, or a memloc.views.Policy.
+independent, mask, normal-paper, strong-paper, or a memloc.views.Policy.
     """
     if isinstance(name, Policy):
         return name

@@ -27,6 +27,7 @@ class Views:
         size: height and width of a view in pixels; None keeps the images' own.
         sampling: "sobol" (two scrambled Sobol nets per point, the even and the odd views) or "independent".
         patch: side of the patches that the "mask" policy hides, in pixels; None keeps the policy's own.
+        original: put the image itself, resized to a view, before its n views; alignments are then of it with each of them.
     Source: REFERENCE A2, A6, A10.
 
     >>> images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
@@ -41,6 +42,7 @@ class Views:
     size: int | None = None
     sampling: Sampling = "sobol"
     patch: int | None = None
+    original: bool = False
 
     def __post_init__(self) -> None:
         policy_named(self.policy)
@@ -57,9 +59,18 @@ class Views:
             raise SpecError(f"size is {self.size} pixels. Expected at least 1. Pass size=32.")
 
     @property
-    def pairs(self) -> Literal["cross", "all"]:
-        """Which pairs of views estimate an alignment: across the two nets, or all of them."""
+    def pairs(self) -> Literal["cross", "all", "original"]:
+        """Which pairs of views estimate an alignment: across the two nets, all of them, or those with the image itself."""
+        if self.original:
+            return "original"
         return "cross" if self.sampling == "sobol" else "all"
+
+    @property
+    def count(self) -> int:
+        """Images that an encoder reads per point: n, and one for the image itself."""
+        if self.n == "auto":
+            raise SpecError("n is 'auto', which only an audit can resolve. Expected a number here. Pass n=16.")
+        return self.n + self.original
 
     def draw(self, images: Tensor, points: Tensor, *, first: int = 0) -> Tensor:
         """Draw n views of every image.
@@ -69,7 +80,8 @@ class Views:
             points: int64 ids, shape (point,); a view depends on its point's id, not on its place in the batch.
             first: number of the first view; `draw(..., first=4)` continues after four views.
         Returns:
-            float32 in [0, 1], shape (point, view, channel, height, width), on the images' device.
+            float32 in [0, 1], shape (point, view, channel, height, width), on the images' device; n views, after the image itself where
+            `original` is set.
         Raises:
             ShapeError: images of another shape or type, or ids that do not match.
             DataError: images smaller than the view.
@@ -95,7 +107,13 @@ class Views:
         point, view = points.repeat_interleave(self.n), number.repeat(len(points))
         chosen = parameters(policy, drawn.flatten(0, 1), (height, width), size, seed=self.seed, point=point, view=view)
         source = torch.arange(len(points), device=images.device).repeat_interleave(self.n)
-        return apply_views(images, source, chosen, policy, size).unflatten(0, (len(points), self.n))
+        views = apply_views(images, source, chosen, policy, size).unflatten(0, (len(points), self.n))
+        if not self.original:
+            return views
+        whole = images.float() / 255
+        if size != (height, width):
+            whole = torch.nn.functional.interpolate(whole, size, mode="bilinear", antialias=True)
+        return torch.cat([whole[:, None], views], dim=1)
 
     @property
     def resolved(self) -> Policy:

@@ -1,0 +1,216 @@
+"""Find an encoder's weights in the checkpoints that others write: nested dictionaries, prefixes, and heads beside the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from memloc.errors import CheckpointError, nearest
+
+_HEADS = (  # parts that training adds to an encoder and an audit does not read
+    "fc.", "head.", "heads.", "classifier.", "linear.", "projector.", "projection_head.", "predictor.", "prototypes.", "decoder", "mask_token",
+    "pooler.", "queue", "last_layer.", "dino_head.", "ibot_head.", "contrastive_head.", "mlp_head.", "lm_head.", "embeddings.mask_token", "fc_norm.",
+    "norm_pix", "head_dist.",
+)  # fmt: skip
+_SECOND = ("student", "momentum", "encoder_k", "target", "ema", "_k.")  # copies that are not the published encoder
+_CHILDREN = {
+    "0": "conv1",
+    "1": "bn1",
+    "4": "layer1",
+    "5": "layer2",
+    "6": "layer3",
+    "7": "layer4",
+}  # of a ResNet, by number
+_SIGNS = (  # what a layout is called, and what gives it away: a nested key, and a part of the prefix
+    ("DINO", "teacher", "backbone."),
+    ("MoCo", "state_dict", "encoder_q."),
+    ("MoCo v3", "state_dict", "base_encoder."),
+    ("solo-learn or lightly", "state_dict", "backbone."),
+    ("solo-learn", "state_dict", "encoder."),
+    ("lightly", "", "backbone."),
+    ("DINO", "teacher", ""),
+    ("MAE", "model", ""),
+)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """An encoder's weights from a checkpoint.
+
+    Attributes:
+        weights: by the encoder's own names. note: where they were found, in words; "" for a plain state_dict.
+    """
+
+    weights: dict[str, Tensor]
+    note: str
+
+
+def pick_weights(
+    content: Mapping[str, Any],
+    own: Mapping[str, Tensor],
+    *,
+    name: str,
+    state_key: str | None = None,
+    strip_prefix: str | None = None,
+) -> Picked:
+    """The weights in a checkpoint that have an encoder's own names, once a prefix is taken away.
+
+    Checkpoints of DINO, DINOv2, MAE, MoCo, SimCLR, lightly and solo-learn are recognized by trying: every nested dictionary and
+    every prefix under which all of the encoder's names are found. Of two such copies the one that the method publishes is
+    taken (DINO's teacher, MoCo's query encoder, the online rather than the momentum network).
+
+    Args:
+        content: what `read_weights` read. own: the encoder's state_dict. name: of the checkpoint, for messages.
+        state_key: the nested dictionary to use, such as "teacher" or "model.ema". strip_prefix: the prefix to take away.
+    Raises:
+        CheckpointError: names that are missing or unexpected, with the nearest ones; no such key or prefix; two copies that fit.
+
+    >>> from torch import ones
+    >>> pick_weights({"state_dict": {"module.encoder_q.w": ones(1), "module.queue": ones(1)}}, {"w": ones(1)}, name="moco.pth").note
+    "MoCo layout: 'state_dict' without the prefix 'module.encoder_q.'"
+    """
+    options = list(_options(content, own, name, state_key, strip_prefix))
+    whole = [option for option in options if not option.missing]
+    first = [option for option in whole if not any(sign in option.where for sign in _SECOND)] or whole
+    found = {option.where: option for option in first if not option.unexpected} or {
+        option.where: option for option in first
+    }
+    if not found:
+        best = max(options, key=lambda option: len(option.weights), default=None)
+        raise _misfit(name, best, own, content)
+    if len(found) > 1 and not _same(list(found.values())):
+        listed = ", ".join(repr(where) for where in found)
+        raise CheckpointError(
+            f"{name} holds {len(found)} copies that fit the encoder, under {listed}. Expected one. Say which with --state-key or --strip-prefix."
+        )
+    chosen = next(iter(found.values()))
+    if chosen.unexpected:
+        raise _misfit(name, chosen, own, content)
+    return Picked(chosen.weights, chosen.note)
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One way to read a checkpoint."""
+
+    key: str
+    prefix: str
+    weights: dict[str, Tensor]
+    missing: list[str]
+    unexpected: list[str]
+    left_out: int
+    renamed: bool
+
+    @property
+    def where(self) -> str:
+        return f"{self.key}/{self.prefix}" if self.key else self.prefix
+
+    @property
+    def note(self) -> str:
+        if not self.key and not self.prefix and not self.renamed and not self.left_out:
+            return ""
+        layout = next((name for name, key, part in _SIGNS if key == self.key and part in self.prefix), None)
+        parts = [repr(self.key)] if self.key else []
+        if self.prefix:
+            parts.append(f"without the prefix {self.prefix!r}")
+        if self.renamed:
+            parts.append("numbered children as a ResNet's")
+        if self.left_out and not self.prefix:
+            parts.append(f"{self.left_out} entries of heads left out")
+        return (f"{layout} layout: " if layout else "") + " ".join(parts)
+
+
+def _options(
+    content: Mapping[str, Any], own: Mapping[str, Tensor], name: str, state_key: str | None, strip_prefix: str | None
+) -> Iterator[_Option]:
+    states = dict(_states(content))
+    if state_key is not None:
+        if state_key not in states:
+            raise CheckpointError(
+                f"{name} has no weights under {state_key!r}. {nearest(state_key, [key for key in states if key])} Expected the key of a dictionary of "
+                "tensors. Pass another --state-key, or none."
+            )
+        states = {state_key: states[state_key]}
+    for key, state in states.items():
+        for renamed, names in ((False, {each: each for each in state}), (True, _as_resnet(state, own))):
+            if not names:
+                continue
+            prefixes = {strip_prefix} if strip_prefix is not None else _prefixes(names.values(), own)
+            for prefix in sorted(prefixes, key=len):
+                under = {new.removeprefix(prefix): old for old, new in names.items() if new.startswith(prefix)}
+                if strip_prefix is not None and not under:
+                    continue
+                weights = {each: state[under[each]] for each in own if each in under}
+                missing = [each for each in own if each not in under and not each.endswith("num_batches_tracked")]
+                extra = [each for each in under if each not in own]
+                unexpected = [each for each in extra if not each.startswith(_HEADS)]
+                yield _Option(key, prefix, weights, missing, unexpected, len(extra) - len(unexpected), renamed)
+    if strip_prefix is not None and not any(
+        each.startswith(strip_prefix) for state in states.values() for each in state
+    ):
+        raise CheckpointError(
+            f"{name} has no weights that begin with {strip_prefix!r}. {nearest(strip_prefix, sorted({each.split('.')[0] + '.' for state in states.values() for each in state}))} "
+            "Expected a prefix of its names. Pass another --strip-prefix, or none."
+        )
+
+
+def _states(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every dictionary of tensors in a checkpoint, by its path of keys."""
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield path, tensors
+    for key, value in content.items():
+        if isinstance(value, Mapping) and str(key) not in ("optimizer", "optimizer_states", "scheduler"):
+            yield from _states(value, f"{path}.{key}" if path else str(key))
+
+
+def _prefixes(names: Any, own: Mapping[str, Tensor]) -> set[str]:
+    """Prefixes under which one of the encoder's names stands; the empty one too."""
+    anchors = [each for each in own if each.endswith("weight")][:1] + list(own)[-1:]
+    return {""} | {each[: -len(anchor)] for each in names for anchor in anchors if each.endswith(anchor)}
+
+
+def _as_resnet(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of a ResNet's children by number, as in nn.Sequential(*resnet.children()), as the ResNet's own; {} for other encoders."""
+    if not any(each.startswith("layer4.") for each in own):
+        return {}
+    renamed = {}
+    for name in state:
+        parts = name.split(".")
+        place = next((place for place, part in enumerate(parts) if part.isdigit()), None)
+        if place is not None and parts[place] in _CHILDREN and "layer" not in name:
+            parts[place] = _CHILDREN[parts[place]]
+            renamed[".".join(parts)] = name
+    return {old: new for new, old in renamed.items()}
+
+
+def _same(options: list[_Option]) -> bool:
+    """Whether copies under several keys are one and the same tensors."""
+    return all(
+        option.weights.keys() == options[0].weights.keys()
+        and all(option.weights[name].data_ptr() == options[0].weights[name].data_ptr() for name in option.weights)
+        for option in options
+    )
+
+
+def _misfit(
+    name: str, option: _Option | None, own: Mapping[str, Tensor], content: Mapping[str, Any]
+) -> CheckpointError:
+    if option is None or not option.weights:
+        held = [each for _, state in _states(content) for each in state]
+        example = next(iter(own), "")
+        return CheckpointError(
+            f"{name} does not fit the encoder: none of its {len(held)} keys is one of the encoder's {len(own)}. {nearest(example, held)} "
+            f"Expected {example!r} and so on, after a prefix. Pass the checkpoint of this architecture, or --state-key and --strip-prefix."
+        )
+    example = option.missing[0] if option.missing else option.unexpected[0]
+    others = option.unexpected if option.missing else list(own)
+    where = f" under {option.where!r}" if option.where else ""
+    return CheckpointError(
+        f"{name} does not fit the encoder: {len(option.missing)} keys are missing and {len(option.unexpected)} unexpected{where}, such as "
+        f"{example!r}. {nearest(example, others) if others else ''} Expected the keys of its state_dict. "
+        "Pass the checkpoint of this architecture, or --state-key and --strip-prefix."
+    )

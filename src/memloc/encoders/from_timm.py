@@ -1,0 +1,52 @@
+"""Encoders of timm, without their classification head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memloc.encoders._built import Built
+from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, nearest
+
+
+def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
+    """A timm model that returns features.
+
+    Args:
+        name: as in timm.list_models(). options: of timm.create_model, such as img_size. pretrained: with timm's weights.
+    """
+    try:
+        import timm
+    except ImportError as problem:
+        raise MissingExtraError(
+            "timm is not installed. Expected it for timm: encoders. Install it with: pip install 'memloc[timm]'"
+        ) from problem
+    except RuntimeError as problem:  # a torchvision of another build than torch
+        raise MissingExtraError(
+            f"timm cannot be imported ({str(problem).splitlines()[0]}). Expected a torchvision that matches torch. See: memloc doctor"
+        ) from problem
+    if name.split(".")[0] not in timm.list_models():
+        raise EncoderError(
+            f"timm has no model {name!r}. {nearest(name, timm.list_models())} Expected one of timm.list_models(). Pass timm:NAME."
+        )
+    try:
+        module = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
+    except TypeError as problem:
+        raise EncoderError(
+            f"timm:{name} takes no such option ({problem}). Expected options of timm.create_model. Correct it."
+        ) from problem
+    except (OSError, RuntimeError) as problem:
+        if not pretrained:
+            raise
+        raise DataNotFoundError(
+            f"the weights of timm:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights in timm's cache. "
+            "Pass --f-weights FILE, or --f-weights random."
+        ) from problem
+    data = timm.data.resolve_data_config({}, model=module)
+    height = data["input_size"][1]
+    fixed = bool(getattr(getattr(module, "patch_embed", None), "img_size", None))
+    return Built(
+        module,
+        tuple(data["mean"]),
+        tuple(data["std"]),
+        options.get("img_size", height) if fixed or pretrained else None,
+    )

@@ -1,0 +1,116 @@
+"""Encoders of the transformers library: the built-in ViTs, and any vision model of the hub, a folder, or a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from memloc.encoders._built import Built
+from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError
+
+VITS = {  # patch, width, blocks, heads: LocMem App. B and Dosovitskiy et al., ICLR 2021
+    "vit-tiny": (4, 192, 12, 3),
+    "vit-base": (16, 768, 12, 12),
+}
+
+
+def build_vit(name: str, *, size: int = 32, channels: int = 3) -> nn.Module:
+    """A Vision Transformer with random weights; its output is every token, CLS first, after the last norm.
+
+    Args:
+        name: "vit-tiny" (patches of 4 pixels) or "vit-base" (of 16, or of 4 for images below 64). size: height and width.
+
+    >>> from memloc.encoders._layers import as_tensor
+    >>> import torch
+    >>> as_tensor(build_vit("vit-tiny", size=8).eval()(torch.zeros(1, 3, 8, 8))).shape
+    torch.Size([1, 5, 192])
+    """
+    library = _library()
+    patch, width, blocks, heads = VITS[name]
+    patch = min(patch, 4) if size < 64 else patch
+    if size % patch:
+        raise EncoderError(
+            f"images of {size} pixels cannot be cut into patches of {patch}. Expected a multiple of {patch}. Pass --size {size // patch * patch}."
+        )
+    config = library.ViTConfig(
+        image_size=size, patch_size=patch, num_channels=channels, hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads,
+        intermediate_size=4 * width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return library.ViTModel(config, add_pooling_layer=False)
+
+
+def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
+    """A vision model by its name on the hub, its folder, or (with random weights) its type.
+
+    Args:
+        name: such as "facebook/dinov2-base", a folder that `save_pretrained` wrote, or a type such as "dinov2".
+        options: of the configuration, such as hidden_size. pretrained: load the weights that belong to the name.
+    """
+    library = _library()
+    is_type = name in library.CONFIG_MAPPING and not Path(name).is_dir()
+    if is_type:
+        if pretrained:
+            raise EncoderError(
+                f"'hf:{name}' is a type of model, without weights. Expected a name on the hub or a folder. Pass --f-weights random, a file, or hf:OWNER/NAME."
+            )
+        config = library.AutoConfig.for_model(name, **options)
+    else:
+        config = _opened(library.AutoConfig, name, options)
+    config = getattr(config, "vision_config", config)
+    kind = _class_of(library, config)
+    extra = (
+        {"add_pooling_layer": False} if kind.__name__ in ("ViTModel", "ViTMAEModel", "DeiTModel", "BeitModel") else {}
+    )
+    module = _opened(kind, name, {"config": config, **extra}) if pretrained else kind(config, **extra)
+    size = getattr(config, "image_size", None)
+    mean, std, size = ((), (), size) if is_type else _processing(library, name, size)
+    return Built(module, mean=mean, std=std, size=size if isinstance(size, int) else None)
+
+
+def _class_of(library: Any, config: Any) -> Any:
+    """The class that encodes images: MAE's encoder without its random masking, the vision half of CLIP and SigLIP."""
+    kinds = {"vit_mae": "ViTModel", "clip_vision_model": "CLIPVisionModel", "siglip_vision_model": "SiglipVisionModel"}
+    if config.model_type in kinds:
+        return getattr(library, kinds[config.model_type])
+    try:
+        return library.MODEL_MAPPING[type(config)]
+    except KeyError as problem:
+        raise EncoderError(
+            f"transformers has no encoder for the type {config.model_type!r}. Expected a vision model. Pass another hf: name."
+        ) from problem
+
+
+def _opened(kind: Any, name: str, options: dict[str, Any]) -> Any:
+    try:
+        return kind.from_pretrained(name, **options)
+    except (OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise DataNotFoundError(
+            f"'hf:{name}' cannot be opened ({reason}). Expected a folder with config.json and weights, or a name on the hub and a network. "
+            "Check the name, or pass a type with random weights, such as hf:dinov2 with --f-weights random."
+        ) from problem
+
+
+def _processing(library: Any, name: str, size: Any) -> tuple[tuple[float, ...], tuple[float, ...], Any]:
+    """Mean, standard deviation and size of the model's image processor; no normalization where it has none."""
+    try:
+        found = library.AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError, ImportError):
+        return (), (), size
+    wanted = getattr(found, "crop_size", None) or getattr(found, "size", None) or {}
+    height = wanted.get("height") or wanted.get("shortest_edge") or size
+    if not getattr(found, "do_normalize", True):
+        return (), (), height
+    return tuple(found.image_mean), tuple(found.image_std), height
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError as problem:
+        raise MissingExtraError(
+            "transformers is not installed. Expected it for ViTs and hf: encoders. Install it with: pip install 'memloc[hf]'"
+        ) from problem
+    return transformers

@@ -1,0 +1,241 @@
+"""The chains of families: our ResNets and ViTs, transformers, timm and torchvision."""
+
+import pytest
+import torch
+from torch import nn
+
+from memloc.encoders import as_tensor, load_encoder, tapped, unit_means
+from memloc.errors import DataNotFoundError, EncoderError
+
+DINOV2 = "hf:dinov2,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,image_size=28,patch_size=7"
+TIMM = "timm:vit_tiny_patch16_224,img_size=32,patch_size=8,depth=2"
+
+
+def rows_of(name, **settings):
+    return {row.name: row for row in load_encoder(name, weights="random", **settings).layers}
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "sums"), [("resnet18", 17 + 3, 8), ("resnet34", 33 + 3, 16), ("resnet50", 49 + 4, 16)]
+)
+def test_resnets_have_every_convolution_and_residual_sum(name, convolutions, sums):
+    rows = load_encoder(name).layers
+    assert sum(row.kind.startswith("convolution") for row in rows) == convolutions
+    assert sum(row.kind == "residual" for row in rows) == sums
+    chain = [row for row in rows if row.main]
+    assert [row.predecessor for row in chain] == [None, *[row.name for row in chain[:-1]]]
+    first = {row.name: row for row in rows}
+    assert (
+        first["layer2.0.downsample.0"].predecessor
+        == "layer1." + {"resnet18": "1", "resnet34": "2", "resnet50": "2"}[name] + ".sum"
+    )
+
+
+def test_resnet18_has_torchvisions_names_and_function(torchvision):
+    ours, theirs = load_encoder("resnet18").module.eval(), torchvision.models.resnet18()
+    theirs.conv1, theirs.maxpool, theirs.fc = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity(), nn.Identity()
+    assert {n: v.shape for n, v in ours.state_dict().items()} == {n: v.shape for n, v in theirs.state_dict().items()}
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(ours(images), theirs.eval()(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit-tiny", DINOV2])
+def test_vits_have_the_four_rows_of_every_block(name):
+    check_vit(load_encoder(name, weights="random"))
+
+
+@pytest.mark.vision
+def test_timm_vits_have_the_four_rows_of_every_block(torchvision):
+    check_vit(load_encoder(TIMM, weights="random"))
+
+
+@pytest.mark.vision
+def test_torchvision_vits_have_the_four_rows_of_every_block(torchvision):
+    check_vit(
+        load_encoder(
+            "torchvision:vit_b_32,image_size=64", weights="random"
+        )
+    )
+
+
+def check_vit(encoder):
+    rows = [row for row in encoder.layers if row.kind not in ("output", "linear")]
+    assert rows[0].kind == "patch embedding"
+    before = rows[0].name
+    blocks = [rows[start : start + 4] for start in range(1, len(rows), 4)]
+    assert len(rows) > 8
+    for attention, middle, connected, after in blocks:
+        assert [row.kind for row in (attention, middle, connected, after)] == [
+            "attention",
+            "residual",
+            "fully-connected",
+            "residual",
+        ]
+        assert attention.predecessor == middle.predecessor == after.predecessor == before  # REFERENCE A3
+        assert connected.predecessor == middle.name
+        assert len({row.units for row in (attention, middle, connected, after)}) == 1
+        before = after.name
+    size = encoder.size or 32
+    found = {}
+    with tapped(encoder.module, encoder.layers, lambda layer, out: found.__setitem__(layer.name, out.clone())) as run:
+        run(torch.rand(2, 3, size, size))
+    start = None
+    for attention, middle, connected, after in blocks:
+        if start is not None and "layer_scale" not in str(
+            encoder.module
+        ):  # Dinov2 scales both parts before it adds them
+            assert torch.allclose(found[middle.name], start + found[attention.name], atol=1e-5)
+            assert torch.allclose(found[after.name], found[middle.name] + found[connected.name], atol=1e-5)
+        start = found[after.name]
+
+
+def test_delta_of_a_vit_by_hand():
+    from memloc import Views, audit
+
+    images = torch.randint(0, 256, (12, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    f, g = (load_encoder(DINOV2, weights="random") for _ in range(2))
+    found = audit(
+        f, g, images=images, splits=["candidate"] * 6 + ["independent"] * 6, views=Views(n=4)
+    ).layers.set_index("layer")
+    mem = found["layermem"]
+    block, before = "encoder.layer.1", "encoder.layer.0"
+    assert found["delta"][f"{block}.attention"] == pytest.approx(mem[f"{block}.attention"] - mem[before])
+    assert found["delta"][f"{block}.mlp"] == pytest.approx(mem[f"{block}.mlp"] - mem[f"{block} after attention"])
+    assert found["delta"][block] == pytest.approx(mem[block] - mem[before])
+
+
+def test_units_of_a_vit_are_neurons_averaged_over_all_tokens():
+    encoder = load_encoder("vit-tiny", shape=(3, 8, 8))
+    row = next(row for row in encoder.layers if row.name == "layers.3.mlp")
+    kept = []
+    with tapped(encoder.module, [row], lambda _, out: kept.append(out.clone())) as run:
+        run(torch.rand(4, 3, 8, 8))
+    assert kept[0].shape == (4, 5, 192)  # CLS and 4 patches
+    expected = kept[0].clamp_min(0).mean(1).view(2, 2, 192).mean(1)
+    assert torch.allclose(unit_means(row, kept[0], 2), expected, atol=1e-6)
+
+
+@pytest.mark.vision
+def test_swin_is_read_with_its_channels_last_and_not_within_windows(torchvision):
+    rows = rows_of("timm:swin_tiny_patch4_window7_224,img_size=56")
+    block = rows["layers.0.blocks.1"]
+    assert (block.kind, block.units, block.last) == ("residual", 96, True)
+    assert "layers.0.blocks.1.attn" not in rows  # it gives windows, not images
+    out = torch.rand(2, 5, 5, 96)
+    assert torch.allclose(unit_means(block, out, 1, rectify=False), out.mean((1, 2)), atol=1e-6)
+
+
+@pytest.mark.vision
+def test_torchvision_blocks_that_reuse_one_relu_are_read_call_by_call(torchvision):
+    rows = rows_of("torchvision:resnet50")
+    assert rows["layer1.0.conv1"].read_at == "layer1.0.relu#0"
+    assert rows["layer1.0.conv2"].read_at == "layer1.0.relu#1"
+    assert rows["layer1.0.conv3"].read_at == "layer1.0.bn3"
+    assert (rows["layer1.0"].kind, rows["layer1.1.conv1"].predecessor) == ("residual", "layer1.0")
+    assert rows["layer1.0.downsample.0"].predecessor == "conv1"
+    assert "fc" not in rows
+    encoder = load_encoder("torchvision:resnet18", weights="random")
+    assert encoder.preprocess.mean == (0.485, 0.456, 0.406)
+    with torch.no_grad():
+        assert encoder.module.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 512)
+
+
+@pytest.mark.vision
+def test_timm_norms_that_bring_their_activation_are_read_after_it(torchvision):
+    rows = rows_of("timm:efficientnet_b0")
+    assert rows["blocks.0.0.conv_dw"].read_at == "blocks.0.0.bn1"
+    assert rows_of("timm:resnet18")["layer1.0.conv1"].read_at == "layer1.0.act1"
+
+
+@pytest.mark.vision
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:vit_tiny_patch16_225", "timm has no model 'vit_tiny_patch16_225'. Nearest: 'vit_tiny_patch16_224'"),
+        ("torchvision:resnet19", "torchvision has no model 'resnet19'. Nearest: 'resnet18'"),
+        ("torchvision:resnet18@IMAGENET", "has no weights 'IMAGENET'"),
+        ("timm:resnet18,foo=3", "takes no such option"),
+        ("timm:resnet18,foo", "'foo' in timm:resnet18,foo is no option"),
+    ],
+)
+def test_messages_of_adapters(torchvision, name, message):
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(name, weights="random")
+
+
+def test_messages_of_transformers(tmp_path):
+    with pytest.raises(EncoderError, match="is a type of model, without weights"):
+        load_encoder("hf:dinov2")
+    with pytest.raises(DataNotFoundError, match="cannot be opened"):
+        load_encoder(f"hf:{tmp_path}")
+    with pytest.raises(EncoderError, match="cannot be cut into patches of 4"):
+        load_encoder("vit-tiny", shape=(3, 30, 30))
+
+
+def test_a_saved_transformers_model_is_opened_with_its_preprocessing(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
+
+    torch.manual_seed(0)
+    model = Dinov2Model(
+        Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=28, patch_size=7)
+    )
+    model.save_pretrained(tmp_path)
+    ViTImageProcessor(
+        size={"height": 28, "width": 28}, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]
+    ).save_pretrained(tmp_path)
+    encoder = load_encoder(f"hf:{tmp_path}")
+    assert (encoder.preprocess.mean, encoder.size) == ((0.1, 0.2, 0.3), 28)
+    images = torch.rand(2, 3, 28, 28)
+    with torch.no_grad():
+        assert torch.allclose(
+            as_tensor(encoder.module.eval()(images)), model.eval()(images).last_hidden_state, atol=1e-6
+        )
+
+
+def test_an_mae_is_read_without_masking(tmp_path):
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    small = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 48,
+        "image_size": 16,
+        "patch_size": 4,
+    }
+    ViTMAEModel(ViTMAEConfig(**small)).save_pretrained(tmp_path)
+    encoder = load_encoder(f"hf:{tmp_path}")
+    with torch.no_grad():
+        one, two = (as_tensor(encoder.module.eval()(torch.ones(1, 3, 16, 16))) for _ in range(2))
+    assert one.shape == (1, 17, 24)
+    assert torch.equal(one, two)
+
+
+def test_wrapped_modules_are_read_as_what_they_wrap(tiny):
+    bare = [row.name for row in load_encoder(tiny(0)).layers]
+    assert [row.name for row in load_encoder(nn.DataParallel(tiny(0))).layers] == bare
+    assert [row.name for row in load_encoder(torch.compile(tiny(0))).layers] == bare
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda out: (out, None), lambda out: {"features": out}, lambda out: {"last_hidden_state": out, "x": out[:1]}],
+)
+def test_outputs_in_tuples_and_dictionaries(tiny, wrap):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny(0)
+
+        def forward(self, x):
+            return wrap(self.net(x))
+
+    from memloc import Views, audit
+
+    images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    splits = ["candidate"] * 4 + ["independent"] * 4
+    found = audit(Wrapped(), Wrapped(), images=images, splits=splits, views=Views(n=4))
+    assert found.layers["layer"].iloc[-1] == "output"
+    assert found.layers["n_units"].iloc[-1] == 5
