@@ -19,15 +19,43 @@ def train(
     out: Out,
     external: Annotated[str | None, typer.Option(help="Images that no encoder sees, for comparison.")] = None,
     size: Size = None,
-    objective: Annotated[str, typer.Option(help="simclr.")] = "simclr",
-    encoder: Annotated[str, typer.Option(help="resnet9, or file.py:factory.")] = "resnet9",
-    epochs: Annotated[int, typer.Option(help="Of every encoder.")] = 200,
-    batch_size: Annotated[int, typer.Option(help="Largest batch; batches of an epoch are of equal size.")] = 256,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    objective: Annotated[str, typer.Option(help="simclr, simsiam, vicreg, dino, mae or supervised.")] = "simclr",
+    recipe: Annotated[
+        str,
+        typer.Option(help="small, or published: the papers' settings for the objective, where no flag says otherwise."),
+    ] = "small",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="resnet9 (by default; vit-tiny for mae), resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME or file.py:factory; with new weights."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of every encoder; 200 by default.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Largest batch; batches of an epoch are of equal size; 256 by default.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw (by default), sgd or lars.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest; 0.001 by default.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="0.0001 by default.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the contrastive loss.")] = 0.5,
-    warmup: Annotated[float, typer.Option(help="Share of steps with a rising learning rate, before the cosine.")] = 0.1,
-    policy: Annotated[str, typer.Option(help="Augmentations: weak, normal, strong, independent.")] = "normal",
+    local_crops: Annotated[int, typer.Option(help="Further small crops per point for dino's student.")] = 0,
+    alignment_penalty: Annotated[
+        float, typer.Option(help="Weight of the distance between two views in the loss, which limits memorization.")
+    ] = 0.0,
+    dp_epsilon: Annotated[
+        float | None, typer.Option(help="Train mae with differential privacy: the budget, such as 8.")
+    ] = None,
+    dp_delta: Annotated[
+        float | None, typer.Option(help="Of the budget; one over the number of points by default.")
+    ] = None,
+    dp_clip: Annotated[float, typer.Option(help="Norm that each point's gradient is clipped to.")] = 1.0,
+    warmup: Annotated[
+        float | None,
+        typer.Option(help="Share of steps with a rising learning rate, before the cosine; 0.1 by default."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Augmentations: weak, normal (by default), strong, independent, crop (for mae).")
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
     candidates: Annotated[int | None, typer.Option(help="Points that only f sees; a tenth by default.")] = None,
     independents: Annotated[int | None, typer.Option(help="Points that only g sees; as many as candidates.")] = None,
@@ -52,14 +80,15 @@ def train(
 ) -> None:
     """Train f and its reference g (or an ensemble) with a self-supervised objective, ready for memloc audit."""
     from memloc.data import concatenate, open_images
-    from memloc.pretrain import TrainSpec, train_cost
+    from memloc.pretrain import spec_of, train_cost
     from memloc.pretrain import train as train_run
 
-    spec = TrainSpec(
-        objective=objective, encoder=encoder, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay,
-        temperature=temperature, warmup=warmup, policy=policy, precision=precision, seed=seed, candidates=candidates, independents=independents,
-        shared=shared, runs=runs, unpaired=unpaired, ensemble=ensemble, fraction=fraction, plant=plant, repeats=repeats,
-        checkpoint_every=checkpoint_every, workers=workers, device=device,
+    spec = spec_of(
+        recipe=recipe, objective=objective, encoder=encoder, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
+        learning_rate=learning_rate, weight_decay=weight_decay, temperature=temperature, local_crops=local_crops,
+        alignment_penalty=alignment_penalty, dp_epsilon=dp_epsilon, dp_delta=dp_delta, dp_clip=dp_clip, warmup=warmup, policy=policy,
+        precision=precision, seed=seed, candidates=candidates, independents=independents, shared=shared, runs=runs, unpaired=unpaired or None,
+        ensemble=ensemble, fraction=fraction, plant=plant, repeats=repeats, checkpoint_every=checkpoint_every, workers=workers, device=device,
     )  # fmt: skip
     images = open_images(data, size=size, max_bad=max_bad)
     others = None if external is None else open_images(external, size=size, max_bad=max_bad)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from memloc.encoders._built import Built
 from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError
@@ -114,3 +115,62 @@ def _library() -> Any:
             "transformers is not installed. Expected it for ViTs and hf: encoders. Install it with: pip install 'memloc[hf]'"
         ) from problem
     return transformers
+
+
+def is_vit(module: nn.Module) -> bool:
+    """Whether a module is one of transformers' ViTs, whose patches MAE can hide."""
+    return (
+        hasattr(getattr(module, "embeddings", None), "patch_embeddings")
+        and hasattr(module, "layers")
+        and hasattr(module, "layernorm")
+    )
+
+
+def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: int = 3) -> nn.Module:
+    """MAE's decoder for a ViT, with fixed sine and cosine positions on both sides.
+
+    Args:
+        width, blocks, heads: of the decoder; the published one has 512, 8 and 16 for images of 224 pixels.
+    """
+    library = _library()
+    if not is_vit(module):
+        raise EncoderError(
+            f"{type(module).__name__} is no ViT of transformers, whose patches could be hidden. Expected one for the objective mae. Pass --encoder vit-tiny."
+        )
+    own: Any = module.config
+    config = library.ViTMAEConfig(
+        **{name: getattr(own, name) for name in ("hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels")},
+        num_hidden_layers=1, decoder_hidden_size=width, decoder_num_hidden_layers=blocks, decoder_num_attention_heads=heads,
+        decoder_intermediate_size=4 * width,
+    )  # fmt: skip
+    trained = library.ViTMAEForPreTraining(config)  # made whole, for its fixed positions
+    with torch.no_grad():
+        embeddings: Any = module.embeddings
+        embeddings.position_embeddings.copy_(trained.vit.embeddings.position_embeddings)
+    embeddings.position_embeddings.requires_grad_(False)
+    return trained.decoder
+
+
+def visible_tokens(module: nn.Module, inputs: Tensor, kept: Tensor) -> Tensor:
+    """Encode some patches of each image: (image, 1 + kept, feature), CLS first.
+
+    Args:
+        inputs: shape (image, channel, height, width). kept: places of the patches, shape (image, kept).
+    """
+    parts: Any = module
+    positions = parts.embeddings.position_embeddings
+    tokens = parts.embeddings.patch_embeddings(inputs) + positions[:, 1:]
+    tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
+    first = (parts.embeddings.cls_token + positions[:, :1]).expand(len(inputs), -1, -1)
+    tokens = torch.cat([first, tokens], dim=1)
+    for layer in parts.layers:
+        tokens = layer(tokens)
+    return parts.layernorm(tokens)
+
+
+def patches_of(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Pixels of each patch, shape (image, patch, pixel x channel), row by row."""
+    patch = int(cast(Any, module).config.patch_size)
+    images, channels, height, width = inputs.shape
+    cut = inputs.reshape(images, channels, height // patch, patch, width // patch, patch)
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)

@@ -122,6 +122,8 @@ def prepare(
     known = as_images(images, points=points, labels=labels)
     if len(known) < 2:
         raise SpecError(f"there is {len(known)} image. Expected at least two points. Pass more images.")
+    if views.n != "auto" and views.count < 2:
+        raise SpecError(f"n is {views.n} view. Expected at least 2, whose distance is the alignment. Pass --views 16.")
     shape = (known.pixels.shape[1], *views.view_size(*known.pixels.shape[2:]))
     if (f is None) == (encoders is None):
         raise SpecError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ from torch import Tensor, nn
 
 from memloc.encoders import Encoder, has_bfloat16
 from memloc.errors import TrainingError
-from memloc.pretrain._simclr import nt_xent, projection_head
+from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
+from memloc.pretrain._lars import LARS
+from memloc.pretrain._mae import MAE
+from memloc.pretrain._objective import Batch, Objective, Projected, alignment_penalty, features_of
+from memloc.pretrain._objectives import make_objective
+from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec
 from memloc.results import replacing
-from memloc.views import Views, uniforms
+from memloc.views import Views, policy_named, uniforms
 
 _EPOCH_STRIDE = 1 << 20
 _ORDER_STREAM = 1 << 32  # keeps the order of points apart from their views, which use the plain seed
+_LOCAL_STREAM = 2 << 32
+_SMALLEST, _CROP = 0.05, 0.4  # shares of the image that DINO's small and large crops show
 
 
 def train_encoder(
@@ -32,52 +40,74 @@ def train_encoder(
     device: torch.device,
     checkpoint: Path,
     log: Callable[[dict[str, Any]], None],
-) -> nn.Module:
-    """Train an encoder in place and return its projection head.
+    labels: Tensor | None = None,
+    classes: int = 0,
+) -> Objective:
+    """Train an encoder in place and return its objective, which holds the head.
 
     Every draw is a function of (seed, slot, epoch), so a run that resumes from its checkpoint goes on as if it had not
     stopped.
 
     Args:
-        encoder: its module's output is flattened to (point, feature).
+        encoder: its module's output is one vector, tokens or maps per image.
         pixels: uint8 images, one per slot of an epoch, shape (slot, channel, height, width).
         points: which point each slot shows; copies of a point are no negatives of each other.
         seed: of the head, the order and the views.
         checkpoint: file to write every few epochs and to resume from.
         log: called with a line of metrics after every epoch.
+        labels, classes: class number of each slot and how many there are, for supervised training.
     """
     module, slot = encoder.module, torch.arange(len(pixels))
-    views = Views(spec.policy, n=2, seed=seed, sampling="independent")
     batches = math.ceil(len(slot) / spec.batch_size)
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    head = _head(module, encoder.prepare(torch.zeros(2, *pixels.shape[1:], device=device)), seed).to(device).train()
-    parameters = [*module.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+    example = encoder.prepare(torch.zeros(2, *pixels.shape[1:], device=device))
+    objective = make_objective(spec, module, example, classes=classes, seed=seed).to(device).train()
+    if isinstance(objective, MAE) and spec.dp_epsilon is not None:
+        freeze_tokens(module, objective)
+    draw = _drawer(spec, objective.views, seed)
+    parameters = [each for each in (*module.parameters(), *objective.parameters()) if each.requires_grad]
+    optimizer = _optimizer(parameters, spec)
     low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
     pixels, points = pixels.to(device), points.to(device)
-    first = _resume(checkpoint, module, head, optimizer)
+    labels = None if labels is None else labels.to(device)
     every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
+    if isinstance(objective, MAE) and spec.dp_epsilon is not None:
+        train_privately(
+            encoder, objective, pixels, spec, seed=seed, device=device, optimizer=optimizer, log=log, schedule=_schedule,
+            resume=lambda: _resume(checkpoint, module, objective, optimizer),
+            save=lambda epoch: _save(checkpoint, module, objective, optimizer, epoch) if epoch % every == 0 else None,
+        )  # fmt: skip
+        module.eval()
+        return objective.eval()
+    first = _resume(checkpoint, module, objective, optimizer)
     for epoch in range(first, spec.epochs):
         began, losses = time.monotonic(), []
         torch.manual_seed(
             seed + epoch * _EPOCH_STRIDE
         )  # for dropout and the like; train_one keeps the caller's generator
         order = uniforms(seed + _ORDER_STREAM, slot, torch.tensor([epoch]), 1, "independent").flatten().argsort()
-        for number, batch in enumerate(order.tensor_split(batches)):
+        for number, rows in enumerate(order.tensor_split(batches)):
+            step, steps = epoch * batches + number, spec.epochs * batches
             for group in optimizer.param_groups:
-                group["lr"] = spec.learning_rate * _schedule(
-                    epoch * batches + number, spec.epochs * batches, spec.warmup
-                )
-            batch = batch.to(device)
-            drawn = views.draw(pixels[batch], batch, first=2 * epoch)
-            inputs = encoder.prepare(drawn.transpose(0, 1).flatten(0, 1))
+                group["lr"] = spec.learning_rate * _schedule(step, steps, spec.warmup)
+            rows = share_of(rows).to(device)
+            batch = Batch(points[rows], None if labels is None else labels[rows], rows, epoch, seed)
+            inputs = encoder.prepare(draw(pixels[rows], rows, epoch).transpose(0, 1).flatten(0, 1))
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                projected = head(module(inputs).flatten(1)).float()
-            left, right = projected.chunk(2)
-            loss = nt_xent(left, right, points[batch], temperature=spec.temperature)
+                projected = objective.project(module, inputs, batch)
+                if spec.alignment_penalty and projected.features is None:
+                    projected = Projected(features_of(module(inputs)), projected.parts)
+            if objective.coupled:
+                projected, batch = _of_all(projected, batch, objective.views)
+            loss = objective.loss(projected, batch)
+            if spec.alignment_penalty:
+                assert projected.features is not None, "features were made above"
+                loss = loss + spec.alignment_penalty * alignment_penalty(projected.features[: 2 * len(batch.points)])
             optimizer.zero_grad()
             loss.backward()
+            average_gradients(parameters)
             optimizer.step()
+            objective.after_step(module, (step + 1) / steps)
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
@@ -94,10 +124,56 @@ def train_encoder(
                 "images_per_second": len(slot) / seconds,
             }
         )
-        if (epoch + 1) % every == 0 and epoch + 1 < spec.epochs:
-            _save(checkpoint, module, head, optimizer, epoch + 1)
+        if (epoch + 1) % every == 0 and epoch + 1 < spec.epochs and rank() == 0:
+            _save(checkpoint, module, objective, optimizer, epoch + 1)
+    objective.finish(module)
     module.eval()
-    return head.eval()
+    return objective.eval()
+
+
+def _drawer(spec: TrainSpec, views: int, seed: int) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """Views of some slots in an epoch: (slot, view, channel, height, width); with local crops two large ones, then the small ones."""
+    if not spec.local_crops:
+        recipe = Views(spec.policy, n=views, seed=seed, sampling="independent")
+        return lambda pixels, slots, epoch: recipe.draw(pixels, slots, first=views * epoch)
+    policy = policy_named(spec.policy)
+    large = Views(replace(policy, crop_scale=(_CROP, 1.0)), n=2, seed=seed, sampling="independent")
+    small = Views(
+        replace(policy, crop_scale=(_SMALLEST, _CROP)),
+        n=spec.local_crops,
+        seed=seed + _LOCAL_STREAM,
+        sampling="independent",
+    )
+
+    def draw(pixels: Tensor, slots: Tensor, epoch: int) -> Tensor:
+        crops = [large.draw(pixels, slots, first=2 * epoch), small.draw(pixels, slots, first=spec.local_crops * epoch)]
+        return torch.cat(crops, dim=1)
+
+    return draw
+
+
+def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+    if spec.optimizer == "lars":
+        return LARS(parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay)
+    return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+
+
+def _of_all(projected: Projected, batch: Batch, views: int) -> tuple[Projected, Batch]:
+    """What every process of torchrun projected, as if one had."""
+    if world() == 1:
+        return projected, batch
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, list):
+            return [gathered(view, 1) for view in part]
+        return gathered(part, len(part) // len(batch.points))
+
+    features = None if projected.features is None else gathered(projected.features, views)
+    labels = None if batch.labels is None else gathered(batch.labels, 1)
+    whole_batch = Batch(gathered(batch.points, 1), labels, gathered(batch.slots, 1), batch.epoch, batch.seed)
+    return Projected(features, tuple(whole(part) for part in projected.parts)), whole_batch
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
@@ -108,16 +184,6 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
         if step < rising
         else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))
     )
-
-
-def _head(module: nn.Module, example: Tensor, seed: int) -> nn.Module:
-    """A projection head for the module's output, with seeded weights."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        was_training = module.training
-        features = module.eval()(example).flatten(1).shape[1]
-        module.train(was_training)
-        return projection_head(features)
 
 
 def _save(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:

@@ -20,10 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from memloc.data import Images, as_images, concatenate
-from memloc.encoders import Encoder, Preprocess, fingerprint, load_encoder, pick_device, save_weights, versions
-from memloc.errors import DataNotFoundError, SpecError, TrainingError
+from memloc.encoders import (
+    RANDOM,
+    Encoder,
+    Preprocess,
+    fingerprint,
+    is_vit,
+    load_encoder,
+    pick_device,
+    save_weights,
+    versions,
+)
+from memloc.errors import DataError, DataNotFoundError, EncoderError, SpecError, TrainingError
+from memloc.pretrain._distributed import join, rank, wait, world
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, make_plan, slots
+from memloc.pretrain._private import check_private, delta_of
+from memloc.pretrain._recipes import recipe as recipe_named
 from memloc.pretrain._spec import TrainSpec, make_spec
 from memloc.progress import Report, silent
 from memloc.results import claim_folder, read_json, read_table, replacing, write_json, write_table
@@ -83,8 +96,8 @@ def train_pair(
     images: object,
     *,
     objective: str = "simclr",
-    encoder: str | nn.Module = "resnet9",
-    epochs: int = 200,
+    encoder: str | nn.Module | None = None,
+    epochs: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: Report = silent,
@@ -96,7 +109,8 @@ def train_pair(
     Args:
         images: a dataset, uint8 images, or Images (see `as_images`). A tenth each become candidates and independents;
             images that no split takes are external.
-        objective, encoder, epochs, seed: see TrainSpec, as any other setting by its name.
+        objective, encoder, epochs, seed: see TrainSpec, as any other setting by its name; `recipe="published"` takes the papers' settings
+            where none is given. The encoder is "resnet9" by default ("vit-tiny" for mae), the epochs 200.
         out: folder to keep the run in and resume from; None trains in a temporary folder.
         progress: called with what is going on, epochs done and epochs in all.
         overwrite: replace the work of other settings in `out`.
@@ -133,8 +147,8 @@ def train_ensemble(
     k: int = 8,
     fraction: float = 0.5,
     objective: str = "simclr",
-    encoder: str | nn.Module = "resnet9",
-    epochs: int = 200,
+    encoder: str | nn.Module | None = None,
+    epochs: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: Report = silent,
@@ -161,8 +175,10 @@ def train_ensemble(
     return Ensemble(list(run.encoders.values()), membership, run)
 
 
-def spec_of(**settings: Any) -> TrainSpec:
-    """A TrainSpec from settings; a module stands in the spec by its class name."""
+def spec_of(*, recipe: str = "small", **settings: Any) -> TrainSpec:
+    """A TrainSpec from a recipe and the settings that are not None; a module stands in the spec by its class name."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    settings = {**recipe_named(recipe, given.get("objective", "simclr")), **given}
     if isinstance(settings.get("encoder"), nn.Module):
         settings["encoder"] = type(settings["encoder"]).__name__
     return make_spec(TrainSpec, settings)
@@ -188,7 +204,7 @@ def train(
     known = training if external is None else concatenate(training, external)
     plan = make_plan(known, spec, 0 if external is None else len(external))
     module = encoder if isinstance(encoder, nn.Module) else None
-    _check_encoder(module or spec.encoder, known)
+    _check_encoder(module or spec.encoder, known, spec, plan)
     device = pick_device(spec.device)
     sources = {
         "data": training.source,
@@ -197,45 +213,73 @@ def train(
         "size": training.size,
     }
     identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint()}
+    if world() > 1 and out is None:
+        raise SpecError(
+            "several processes train together and there is no folder. Expected one that all can read. Pass out=FOLDER."
+        )
+    join(device)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = claim_folder(Path(temporary if out is None else out), identity, overwrite=overwrite)
+        folder = Path(temporary if out is None else out)
+        if rank() == 0:
+            claim_folder(folder, identity, overwrite=overwrite)
+        wait()
         if not (folder / "run.json").is_file():
-            _write_plan(folder, plan, known, training, sources)
             began = time.monotonic()
-            missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
-            workers = (
-                1
-                if module is not None
-                else min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
-            )
-            _trim_metrics(folder, missing)
-            if workers > 1:
-                _train_apart(folder, spec, missing, workers, progress)
-            else:
-                for name in missing:
-                    train_one(folder, name, encoder=module, progress=progress)
-            encoders = {
-                name: _opened(spec.encoder, folder / f"encoders/{name}.safetensors") if module is None else None
-                for name in plan.encoders
-            }
-            prints = {name: fingerprint(found.module) for name, found in encoders.items() if found is not None}
-            record = {
-                "spec": asdict(spec),
-                **sources,
-                "skipped": [list(pair) for pair in known.skipped],
-                "class_names": list(known.class_names),
-                "fingerprint": identity["fingerprint"],
-                "encoders": prints,
-                "seconds": time.monotonic() - began,
-                "workers": workers,
-                "versions": versions(),
-                "augmentation": spec.policy,
-            }
-            write_json(folder / "run.json", record)
-            shutil.rmtree(folder / ".work", ignore_errors=True)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if rank() == 0:
+                _write_plan(folder, plan, known, training, sources)
+            wait()
+            workers = _train_missing(folder, spec, plan, module, device, progress)
+            if rank() == 0:
+                record = {
+                    **_record(folder, spec, plan, known, module),
+                    **sources,
+                    "fingerprint": identity["fingerprint"],
+                    "seconds": time.monotonic() - began,
+                    "workers": workers,
+                }
+                write_json(folder / "run.json", record)
+                shutil.rmtree(folder / ".work", ignore_errors=True)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        wait()
         run = load_run(folder, module=module)
         return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
+
+
+def _train_missing(
+    folder: Path, spec: TrainSpec, plan: Plan, module: nn.Module | None, device: torch.device, progress: Report
+) -> int:
+    """Train the encoders that are not there yet, some at a time; returns how many at a time."""
+    missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
+    usual = 1 if device.type == "cuda" else os.cpu_count() or 1
+    workers = 1 if module is not None or world() > 1 else min(spec.workers or usual, len(plan.encoders))
+    if rank() == 0:
+        _trim_metrics(folder, missing)
+    if workers > 1:
+        _train_apart(folder, spec, missing, workers, progress)
+        return workers
+    for name in missing:
+        train_one(folder, name, encoder=module, progress=progress if rank() == 0 else silent)
+    return workers
+
+
+def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn.Module | None) -> dict[str, Any]:
+    """What is known of a finished run, but for its sources and times."""
+    files = {name: folder / f"encoders/{name}.safetensors" for name in plan.encoders}
+    prints = (
+        {}
+        if module is not None
+        else {name: fingerprint(_opened(spec.encoder, file).module) for name, file in files.items()}
+    )
+    return {
+        "spec": asdict(spec),
+        "skipped": [list(pair) for pair in known.skipped],
+        "class_names": list(known.class_names),
+        "encoders": prints,
+        "processes": world(),
+        "versions": versions(),
+        "augmentation": "normal" if spec.objective == "mae" else spec.policy,  # an MAE is scored with the usual views
+        "privacy": _privacy(folder, spec, plan),
+    }
 
 
 def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, Any]:
@@ -255,8 +299,10 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
         train_encoder(
-            load_encoder(spec.encoder, shape=shape), images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0, device=device,
-            checkpoint=Path(folder) / "trial.pt", log=lines.append,
+            load_encoder(spec.encoder, weights=RANDOM, shape=shape), images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0,
+            device=device, checkpoint=Path(folder) / "trial.pt", log=lines.append,
+            labels=None if spec.objective != "supervised" else torch.from_numpy(plan.points["label"].to_numpy())[rows[few]],
+            classes=int(plan.points["label"].max()) + 1 if spec.objective == "supervised" else 0,
         )  # fmt: skip
         torch.set_num_threads(threads)
     steps = spec.epochs * sum(each.values())
@@ -302,17 +348,23 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     work = read_json(folder / ".work/preprocess.json")
     pixels = np.load(folder / ".work/pixels.npy", mmap_mode="r")
     rows, points = slots(plan, name)
-    seed = _seed(spec, name, plan.encoders)
+    seed, shape = _seed(spec, name, plan.encoders), (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = (
             _reinitialized(encoder)
             if encoder is not None
-            else load_encoder(spec.encoder, layers="auto", shape=(pixels.shape[1], *pixels.shape[2:])).module
+            else load_encoder(spec.encoder, weights=RANDOM, shape=shape).module
         )
-    prepared = load_encoder(module, mean=work["mean"], std=work["std"], shape=(pixels.shape[1], *pixels.shape[2:]))
+    prepared = load_encoder(module, mean=work["mean"], std=work["std"], shape=shape)
+    supervised = spec.objective == "supervised"
+    labels = torch.from_numpy(plan.points["label"].to_numpy())[rows] if supervised else None
+    classes = int(plan.points["label"].max()) + 1 if supervised else 0
+    join(pick_device(spec.device))
 
     def log(line: dict[str, Any]) -> None:
+        if rank():
+            return
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"encoder": name, **line}) + "\n")
         progress(f"training {name}", line["epoch"], spec.epochs)
@@ -320,10 +372,15 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     with torch.random.fork_rng():
         head = train_encoder(
             prepared, torch.from_numpy(pixels[rows.numpy()]), points, spec, seed=seed, device=pick_device(spec.device),
-            checkpoint=folder / f"checkpoints/{name}.pt", log=log,
+            checkpoint=folder / f"checkpoints/{name}.pt", log=log, labels=labels, classes=classes,
         )  # fmt: skip
+    wait()
+    if rank():
+        return
     metadata = {
         "encoder": spec.encoder,
+        "objective": spec.objective,
+        "shape": " ".join(map(str, shape)),
         "mean": " ".join(map(repr, work["mean"])),
         "std": " ".join(map(repr, work["std"])),
         "augmentation": spec.policy,
@@ -333,8 +390,31 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     save_weights(folder / f"encoders/{name}.safetensors", module, metadata)
 
 
-def _check_encoder(encoder: str | nn.Module, images: Images) -> None:
-    load_encoder(encoder, shape=(images.pixels.shape[1], *images.pixels.shape[2:]))
+def _check_encoder(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:
+    """Raise what training would raise for this encoder, these images and their labels."""
+    shape = (images.pixels.shape[1], images.pixels.shape[2], images.pixels.shape[3])
+    found = load_encoder(encoder, weights=None if isinstance(encoder, nn.Module) else RANDOM, shape=shape)
+    if spec.objective == "mae":
+        if not is_vit(found.module):
+            raise EncoderError(
+                f"{found.name} is no ViT of transformers, whose patches the objective mae could hide. Expected one. Pass --encoder vit-tiny."
+            )
+        if spec.dp_epsilon is not None:
+            check_private(found.module)
+    if spec.objective != "supervised":
+        return
+    trained = plan.membership.iloc[:, 1:].any(axis=1).to_numpy()
+    if "label" not in plan.points or (plan.points["label"][trained] < 0).any():
+        raise DataError(
+            "the objective supervised needs a label for every training point, and there are none for some. Expected labelled images, such as "
+            "folders of classes. Pass others, or --objective simclr."
+        )
+    sizes = plan.points["label"][trained].value_counts()
+    if len(sizes) < 2 or sizes.min() < 2:
+        number = int(sizes.idxmin())
+        name = images.class_names[number] if images.class_names else str(number)
+        what = f"the class {name!r} has one training point" if len(sizes) > 1 else f"there is one class, {name!r}"
+        raise DataError(f"{what}. Expected at least two classes of at least two points. Merge or leave out classes.")
 
 
 def _seed(spec: TrainSpec, name: str, encoders: list[str]) -> int:
@@ -358,7 +438,28 @@ def _reinitialized(module: nn.Module) -> nn.Module:
 
 def _opened(encoder: str, path: Path) -> Encoder:
     """An encoder of a run: by the architecture that the run's own record names."""
-    return replace(load_encoder(encoder, weights=path), name=path.stem) if ".py:" in encoder else load_encoder(path)
+    if ".py:" not in encoder:
+        return load_encoder(path)
+    return replace(load_encoder(encoder, weights=path), name=path.stem)
+
+
+def _privacy(folder: Path, spec: TrainSpec, plan: Plan) -> dict[str, Any] | None:
+    """The ε that each encoder's training spent, by its last line of metrics."""
+    if spec.dp_epsilon is None:
+        return None
+    spent: dict[str, float] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        spent[entry["encoder"]] = entry["epsilon"]
+    points = {name: len(slots(plan, name)[0]) for name in plan.encoders}
+    deltas = {name: delta_of(spec, count) for name, count in points.items()}
+    return {
+        "target_epsilon": spec.dp_epsilon,
+        "delta": deltas,
+        "clip": spec.dp_clip,
+        "epsilon": spent,
+        "accountant": "rdp",
+    }
 
 
 def _stored(module: nn.Module, path: Path) -> Encoder:

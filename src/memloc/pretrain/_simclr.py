@@ -1,9 +1,11 @@
-"""SimCLR's loss: NT-Xent of Chen et al., A Simple Framework for Contrastive Learning, ICML 2020, Eq. 1."""
+"""SimCLR: NT-Xent of Chen et al., A Simple Framework for Contrastive Learning, ICML 2020, Eq. 1."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from memloc.pretrain._objective import Batch, Objective, Projected, features_of
 
 
 def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float = 0.5) -> Tensor:
@@ -41,3 +43,22 @@ def projection_head(features: int, *, hidden: int = 256, outputs: int = 128) -> 
         nn.ReLU(inplace=True),
         nn.Linear(hidden, outputs),
     )
+
+
+class SimCLR(Objective):
+    """Two views of a point attract each other, views of other points repel."""
+
+    def __init__(self, features: int, *, temperature: float = 0.5) -> None:
+        super().__init__()
+        self.head = projection_head(features)
+        self.temperature = temperature
+
+    def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
+        """Projections of both views."""
+        features = features_of(module(inputs))
+        return Projected(features, (self.head(features),))
+
+    def loss(self, projected: Projected, batch: Batch) -> Tensor:
+        """NT-Xent of the two views."""
+        left, right = projected.parts[0].float().chunk(2)
+        return nt_xent(left, right, batch.points, temperature=self.temperature)

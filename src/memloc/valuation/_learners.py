@@ -83,11 +83,12 @@ def _tree(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_])
     kind = DecisionTreeRegressor if task.classes is None else DecisionTreeClassifier
     tree = kind(max_features="sqrt", random_state=one.seed)
     tree.fit(seen, task.target, sample_weight=one.counts, check_input=False)
-    leaf = tree.tree_.apply(seen)
+    rows = np.flatnonzero(outside)
+    leaf = tree.tree_.apply(seen[rows])
     values = tree.tree_.value[:, 0]
-    if task.classes is None:
-        return tree, values[:, 0][leaf]
-    return tree, tree.classes_[values.argmax(axis=1)][leaf]
+    predicted = np.zeros(len(task.target), dtype=task.target.dtype)
+    predicted[rows] = values[leaf, 0] if task.classes is None else tree.classes_[values.argmax(axis=1)][leaf]
+    return tree, predicted
 
 
 def _any(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) -> tuple[Any, NDArray[Any]]:

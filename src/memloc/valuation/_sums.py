@@ -63,12 +63,14 @@ class CellSums:
                 self.utility.T[outcome.groups] += outcome.utility
                 self.square.T[outcome.groups] += squared
                 self.row += np.stack([outcome.utility, outcome.out_of_bag, squared], axis=1)
-        for outcome in outcomes:
-            rows = np.flatnonzero(outcome.out_of_bag)
-            if self.votes.shape[1] == 1:
-                self.votes[rows, 0] += outcome.predicted[rows]
-            else:
-                self.votes[rows, outcome.predicted[rows]] += 1
+        classes = self.votes.shape[1]
+        if classes == 1:
+            for outcome in outcomes:
+                self.votes[:, 0] += np.where(outcome.out_of_bag, outcome.predicted, 0.0)
+        else:
+            learner, rows = np.nonzero(outside)
+            guessed = np.stack([outcome.predicted for outcome in outcomes])[learner, rows]
+            self.votes += np.bincount(rows * classes + guessed, minlength=self.votes.size).reshape(self.votes.shape)
 
     def copy(self) -> CellSums:
         """The same sums, apart from these."""

@@ -53,6 +53,7 @@ POLICIES = {  # LocMem App. B, REFERENCE A6
     "normal": Policy(jitter=(0.8, 0.8, 0.8, 0.2), jitter_probability=0.8, flip=0.5, grayscale=0.2),
     "strong": Policy(jitter=(0.8, 0.8, 0.8, 0.2), jitter_probability=0.9, flip=0.5, grayscale=0.5, vertical_flip=1.0),
     "independent": Policy(blur=0.8, invert=0.2, vertical_flip=1.0),
+    "crop": Policy(flip=0.5),  # MAE's own training augmentation
     "mask": Policy(crop_scale=None, mask=0.75),
 }
 for _name in ("normal", "strong"):  # the papers' list flips every image, their code half of them
@@ -65,7 +66,7 @@ def policy_named(name: str | Policy) -> Policy:
     >>> policy_named("weka")
     Traceback (most recent call last):
     memloc.errors.SpecError: there is no view policy 'weka'. Nearest: 'weak'. Pass one of weak, normal, strong, \
-independent, mask, normal-paper, strong-paper, or a memloc.views.Policy.
+independent, crop, mask, normal-paper, strong-paper, or a memloc.views.Policy.
     """
     if isinstance(name, Policy):
         return name

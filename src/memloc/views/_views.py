@@ -22,7 +22,7 @@ class Views:
 
     Args:
         policy: "weak", "normal", "strong", "independent", "mask", or a Policy.
-        n: views per point, an even number of at least 2 with Sobol draws, or "auto" (an audit chooses).
+        n: views per point, an even number with Sobol draws, or "auto" (an audit chooses).
         seed: of the draws.
         size: height and width of a view in pixels; None keeps the images' own.
         sampling: "sobol" (two scrambled Sobol nets per point, the even and the odd views) or "independent".
@@ -48,8 +48,8 @@ class Views:
         policy_named(self.policy)
         if self.sampling not in ("sobol", "independent"):
             raise SpecError(f"sampling is {self.sampling!r}. Expected 'sobol' or 'independent'. Pass sampling='sobol'.")
-        if self.n != "auto" and (not isinstance(self.n, int) or self.n < 2):
-            raise SpecError(f"n is {self.n!r} views. Expected a whole number of at least 2, or 'auto'. Pass n=16.")
+        if self.n != "auto" and (not isinstance(self.n, int) or self.n < 1):
+            raise SpecError(f"n is {self.n!r} views. Expected a whole number of at least 1, or 'auto'. Pass n=16.")
         if self.n != "auto" and self.sampling == "sobol" and self.n % 2:
             raise SpecError(
                 f"n is {self.n} views. Sobol views come as two nets of n/2, so n must be even. "

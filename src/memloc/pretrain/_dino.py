@@ -1,0 +1,105 @@
+"""DINO: Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, Eq. 1-4."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from memloc.pretrain._objective import Batch, Objective, Projected, features_of
+
+_STUDENT, _TEACHER = 0.1, 0.04  # temperatures
+_CENTRE, _MOMENTUM = 0.9, 0.996
+
+
+def dino_loss(
+    student: Tensor,
+    teacher: Tensor,
+    centre: Tensor,
+    *,
+    student_temperature: float = _STUDENT,
+    teacher_temperature: float = _TEACHER,
+) -> Tensor:
+    """Cross-entropy of the student's views under the teacher's other views, averaged over pairs of views and points.
+
+    H = -Σ softmax((t - c) / τ_t) · log softmax(s / τ_s) for every teacher view and every other student view.
+
+    Args:
+        student: shape (view, point, prototype). teacher: its first (global) views, shape (global view, point, prototype).
+        centre: c, shape (prototype,).
+
+    >>> s = torch.zeros(2, 1, 4)
+    >>> round(float(dino_loss(s, s, torch.zeros(4))), 4)          # log 4
+    1.3863
+    """
+    target = ((teacher - centre) / teacher_temperature).softmax(dim=-1).detach()
+    guess = (student / student_temperature).log_softmax(dim=-1)
+    losses = -torch.einsum("tpk,spk->ts", target, guess) / student.shape[1]
+    views = torch.eye(len(teacher), len(student), dtype=torch.bool, device=losses.device)
+    return losses[~views].mean()
+
+
+class Head(nn.Module):
+    """Three layers with GELU, a bottleneck of unit length, and prototypes of unit length."""
+
+    def __init__(self, features: int, *, hidden: int = 512, bottleneck: int = 128, prototypes: int = 1024) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
+        for part in self.mlp:
+            if isinstance(part, nn.Linear):
+                nn.init.trunc_normal_(part.weight, std=0.02)
+                nn.init.zeros_(part.bias)
+        nn.init.normal_(self.prototypes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Similarity to each prototype, shape (view, prototype)."""
+        normal = nn.functional.normalize
+        return nn.functional.linear(normal(self.mlp(features), dim=1), normal(self.prototypes, dim=1))
+
+
+class DINO(Objective):
+    """The student matches a teacher that is its moving average; the teacher sees the two global views alone and is what is kept."""
+
+    centre: Tensor
+
+    def __init__(self, module: nn.Module, features: int, *, local_crops: int = 0) -> None:
+        super().__init__()
+        self.views = 2 + local_crops
+        self.head = Head(features)
+        self.teacher = copy.deepcopy(module).requires_grad_(False)
+        self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(len(self.head.prototypes)))
+
+    def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
+        """What student and teacher say of their views."""
+        features = features_of(module(inputs))
+        with torch.no_grad():
+            shown = inputs[: 2 * len(batch.points)]
+            teacher = self.teacher_head(features_of(self.teacher(shown)))
+        return Projected(features, (self.head(features), teacher))
+
+    def loss(self, projected: Projected, batch: Batch) -> Tensor:
+        """The cross-entropy; then the centre moves towards the teacher's mean."""
+        student, teacher = (part.float().unflatten(0, (-1, len(batch.points))) for part in projected.parts)
+        loss = dino_loss(student, teacher, self.centre)
+        with torch.no_grad():
+            self.centre.lerp_(teacher.mean(dim=(0, 1)), 1 - _CENTRE)
+        return loss
+
+    @torch.no_grad()
+    def after_step(self, module: nn.Module, done: float) -> None:
+        """Move the teacher: momentum rises by a cosine from .996 to 1."""
+        momentum = 1 - (1 - _MOMENTUM) * (math.cos(math.pi * done) + 1) / 2
+        for own, other in ((self.teacher, module), (self.teacher_head, self.head)):
+            torch._foreach_lerp_(list(own.parameters()), [each.detach() for each in other.parameters()], 1 - momentum)
+            for mine, new in zip(own.buffers(), other.buffers(), strict=True):
+                mine.copy_(new)
+
+    def finish(self, module: nn.Module) -> None:
+        """The teacher is the encoder."""
+        module.load_state_dict(self.teacher.state_dict())

@@ -1,0 +1,50 @@
+"""SimSiam: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, Eq. 2 and 4."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from memloc.pretrain._objective import Batch, Objective, Projected, features_of, mlp
+
+
+def negative_cosine(predicted: Tensor, projected: Tensor) -> Tensor:
+    """-mean cos(p, stop-gradient(z)) over points, from -1 to 1.
+
+    Args:
+        predicted: p, shape (point, feature). projected: z, likewise; no gradient flows into it.
+
+    >>> float(negative_cosine(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])))
+    -0.5
+    """
+    return -nn.functional.cosine_similarity(predicted, projected.detach(), dim=1).mean()
+
+
+class SimSiam(Objective):
+    """A predictor guesses the projection of one view from the other's; gradients flow through the guess alone."""
+
+    def __init__(self, features: int, *, hidden: int = 512, outputs: int = 512) -> None:
+        super().__init__()
+        self.projector = mlp(features, hidden, hidden, outputs, last_norm=True)
+        self.predictor = mlp(outputs, outputs // 4, outputs)
+
+    def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
+        """Projections and predictions of both views; batch statistics are of one view at a time, as in the paper's code."""
+        features = features_of(module(inputs))
+        z = [self.projector(view) for view in features.chunk(2)]
+        return Projected(features, (z, [self.predictor(view) for view in z]))
+
+    def loss(self, projected: Projected, batch: Batch) -> Tensor:
+        """Half the sum of both directions."""
+        (z1, z2), (p1, p2) = ([view.float() for view in part] for part in projected.parts)
+        return 0.5 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
+
+
+def collapse(projections: Tensor) -> Tensor:
+    """Standard deviation of unit-length projections times the root of their width: 1 without collapse, 0 with it.
+
+    >>> float(collapse(torch.ones(4, 3)))
+    0.0
+    """
+    unit = nn.functional.normalize(projections, dim=1)
+    return unit.std(dim=0).mean() * torch.tensor(float(unit.shape[1])).sqrt()
