@@ -53,11 +53,7 @@ def test_timm_vits_have_the_four_rows_of_every_block(torchvision):
 
 @pytest.mark.vision
 def test_torchvision_vits_have_the_four_rows_of_every_block(torchvision):
-    check_vit(
-        load_encoder(
-            "torchvision:vit_b_32,image_size=64", weights="random"
-        )
-    )
+    check_vit(load_encoder("torchvision:vit_b_32,image_size=64", weights="random"))
 
 
 def check_vit(encoder):

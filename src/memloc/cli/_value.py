@@ -183,7 +183,7 @@ def _images(
         known = known[torch.from_numpy(np.sort(chosen))]
     images = images.take(known)
     assert images.labels is not None, "they were looked at"
-    pixels = images.pixels.numpy()
+    pixels = images.pixels[:].numpy()
     _, channels, height, width = pixels.shape
     names = [
         f"{channel}:{row},{column}" for channel in range(channels) for row in range(height) for column in range(width)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from memloc.data._lazy import LazyPixels
 from memloc.errors import DataError, ShapeError
 
 _ROWS = 1 << 40  # ids below it are rows, above it hashes of paths
@@ -21,7 +22,8 @@ class Images:
     """A set of images in memory.
 
     Attributes:
-        pixels: uint8, shape (point, channel, height, width), one or three channels.
+        pixels: uint8, shape (point, channel, height, width), one or three channels; a tensor, or LazyPixels that read files as they are
+            indexed.
         ids: int64, one per point, all different; a point keeps its id when files move or are listed in another order.
         names: what a person calls each point: a relative path, or a row.
         labels: class number per point, -1 where unknown; None without labels.
@@ -50,7 +52,8 @@ class Images:
         """Some of the images, in the order of `rows`; they have no source of their own."""
         names = tuple(self.names[row] for row in rows.tolist())
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=self.pixels[rows], ids=self.ids[rows], names=names, labels=labels, source=None)
+        pixels = self.pixels.take(rows) if isinstance(self.pixels, LazyPixels) else self.pixels[rows]
+        return replace(self, pixels=pixels, ids=self.ids[rows], names=names, labels=labels, source=None)
 
     def rows_of(self, points: Tensor) -> Tensor:
         """The row of each point id.
@@ -70,7 +73,9 @@ class Images:
         return found
 
     def hashes(self) -> np.ndarray:
-        """A hash of each image's pixels, int64: equal images have equal hashes."""
+        """A hash of each image's pixels, int64: equal images have equal hashes. Of its file's name and length where it is not in memory."""
+        if isinstance(self.pixels, LazyPixels):
+            return self.pixels.hashes()
         flat = self.pixels.contiguous().numpy().reshape(len(self), -1)
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in flat)
         return np.frombuffer(digests, dtype="<i8")
@@ -153,8 +158,7 @@ def concatenate(first: Images, second: Images, *, namespace: str = "external") -
             f"images of {_extent(first)} and of {_extent(second)} cannot be audited together. Expected one size. "
             "Pass --size to bring both to one size."
         )
-    channels = max(first.pixels.shape[1], second.pixels.shape[1])
-    pixels = torch.cat([each.pixels.expand(-1, channels, -1, -1) for each in (first, second)])
+    pixels = _both(first.pixels, second.pixels)
     ids = second.ids
     if len(torch.cat([first.ids, ids]).unique()) != len(first) + len(second):
         if int(first.ids.max()) < _ROWS and int(ids.max()) < _ROWS:  # rows, not hashes of paths
@@ -182,6 +186,16 @@ def name_id(name: str) -> int:
     True
     """
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 2
+
+
+def _both(first: Tensor, second: Tensor) -> Tensor:
+    """Pixels of both sets; gray ones beside RGB are repeated, files stay unread."""
+    if isinstance(first, LazyPixels):
+        return cast(Tensor, first.joined(second, after=True))
+    if isinstance(second, LazyPixels):
+        return cast(Tensor, second.joined(first, after=False))
+    channels = max(first.shape[1], second.shape[1])
+    return torch.cat([each.expand(-1, channels, -1, -1) for each in (first, second)])
 
 
 def _matched(images: Images, class_names: tuple[str, ...]) -> Tensor:

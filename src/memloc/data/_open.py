@@ -1,37 +1,43 @@
-"""Open images by what a user types: the embedded sample, a folder, parquet, IDX or npz."""
+"""Open images by what a user types: the embedded sample, a folder, parquet, IDX, npz, a published archive, or a set of the hub."""
 
 from __future__ import annotations
 
 import gzip
-import io
-import warnings
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from memloc.data._archives import ARCHIVES, Found, members, read_archive, stl10, svhn
+from memloc.data._decode import decode_one, fitted, to_tensor
 from memloc.data._images import Images, name_id
-from memloc.errors import DataError, DataNotFoundError
+from memloc.data._lazy import ImageFiles, LazyPixels
+from memloc.errors import DataError, DataNotFoundError, MissingExtraError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pixels
+MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used
+_PARTS = ("train", "test", "unlabeled", "validation", "extra")
 
 
 def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0) -> Images:
     """Open a set of images.
 
     Args:
-        where: "sample:train" or "sample:test" (embedded Fashion-MNIST), a folder of images (nested folders are
-            classes), a .parquet file with image bytes, an IDX image file (labels beside it are found), or a .npz file
-            with `images` and optionally `labels`.
+        where: "sample:train" or "sample:test" (embedded Fashion-MNIST); a folder of images (nested folders are
+            classes); a .parquet file with image bytes; an IDX image file (labels beside it are found); a .npz file
+            with `images` and optionally `labels`; the folder or archive of CIFAR-10, CIFAR-100 or STL-10, or a file of SVHN or
+            STL-10; or "hf:NAME" for a set of the datasets library. ":test" after the name takes another part than train.
         size: height and width to bring every image to (shorter side resized, centre cropped); needed for a folder of
             mixed sizes.
         max_bad: unreadable images to accept; they are skipped and listed in `Images.skipped`.
     Returns:
-        Images, in memory as uint8.
+        Images, as uint8: in memory, or for folders that need more than 2 GiB at `size` read from their files as they are used.
     Raises:
         DataNotFoundError: no such file or folder. DataError: nothing readable, too many bad images, mixed sizes, images
         smaller than `size`.
@@ -42,35 +48,116 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
     text = str(where)
     if text.startswith("sample:"):
         images = _open_sample(text.removeprefix("sample:"))
+    elif text.startswith("hf:"):
+        return replace(_open_hub(text.removeprefix("hf:"), size, max_bad), source=text, size=size)
     else:
-        path = Path(where).expanduser()
+        path, part = _path_and_part(text)
         if not path.exists():
             raise DataNotFoundError(
-                f"there is no file or folder {text!r}. Expected images: a folder, .parquet, IDX or .npz, or sample:train. "
+                f"there is no file or folder {text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive, or sample:train. "
                 "Check the path, or try: memloc demo"
             )
-        if path.is_dir():
-            return replace(_open_folder(path, size, max_bad), source=_source(text), size=size)
-        if path.suffix == ".parquet":
-            return replace(_open_parquet(path, size, max_bad), source=_source(text), size=size)
-        if path.suffix == ".npz":
-            images = _open_npz(path)
-        elif "idx3-ubyte" in path.name or "idx3" in path.suffix:
-            images = _open_idx(path)
-        else:
-            raise DataError(
-                f"{text!r} is of no kind that memloc reads. Expected a folder, .parquet, .npz or an IDX file "
-                "(…-images-idx3-ubyte, also .gz). Pass one of these."
-            )
+        found = _open_path(path, part, size, max_bad, text)
+        if found.pixels.shape[2:] == (size, size) or isinstance(found.pixels, LazyPixels):
+            return replace(found, source=_source(text), size=size)
+        images = found
     if size is not None and tuple(images.pixels.shape[2:]) != (size, size):
         pictures = [Image.fromarray(_to_array(pixels)) for pixels in images.pixels]
-        images = replace(images, pixels=torch.stack([_to_tensor(_fitted(picture, size, text)) for picture in pictures]))
+        images = replace(images, pixels=torch.stack([to_tensor(fitted(picture, size, text)) for picture in pictures]))
     return replace(images, source=_source(text), size=size)
+
+
+def _path_and_part(text: str) -> tuple[Path, str | None]:
+    """A path, and the part of the set that stands after a colon."""
+    before, colon, part = text.rpartition(":")
+    if colon and part in _PARTS and not Path(text).expanduser().exists():
+        return Path(before).expanduser(), part
+    return Path(text).expanduser(), None
+
+
+def _open_path(path: Path, part: str | None, size: int | None, max_bad: int, text: str) -> Images:
+    if path.is_dir() or path.name.endswith(ARCHIVES):
+        archive = read_archive(members(path), part or "train", str(path))
+        if archive is not None:
+            return _published(archive, f"{path.name}:{part or 'train'}")
+        if not path.is_dir():
+            raise DataError(
+                f"{text!r} holds no set that memloc knows. Expected CIFAR-10, CIFAR-100 or STL-10. Unpack it and pass the folder."
+            )
+    if part is not None:
+        raise DataError(
+            f"{text!r} has no parts. Expected an archive of CIFAR or STL-10 before ':{part}'. Leave ':{part}' out."
+        )
+    if path.is_dir():
+        return _open_folder(path, size, max_bad)
+    if path.suffix == ".parquet":
+        return _open_parquet(path, size, max_bad)
+    if path.suffix == ".npz":
+        return _open_npz(path)
+    if path.suffix == ".mat":
+        return _published(svhn(path), path.name)
+    if path.name.endswith("_X.bin"):
+        labels = path.with_name(path.name.replace("_X.bin", "_y.bin"))
+        return _published(stl10(path.read_bytes(), labels.read_bytes() if labels.exists() else None, ()), path.name)
+    if "idx3-ubyte" in path.name or "idx3" in path.suffix:
+        return _open_idx(path)
+    raise DataError(
+        f"{text!r} is of no kind that memloc reads. Expected a folder, .parquet, .npz, an IDX file (…-images-idx3-ubyte, also .gz), an archive "
+        "of CIFAR or STL-10, or a .mat file of SVHN. Pass one of these."
+    )
+
+
+def _published(found: Found, prefix: str) -> Images:
+    """Images of a published set; class numbers stay as they are there."""
+    pixels, labels, names = found
+    if labels is not None and not names:
+        names = tuple(str(number) for number in range(int(labels.max()) + 1))
+    return _numbered(pixels, labels, prefix=prefix, class_names=names)
+
+
+def _open_hub(text: str, size: int | None, max_bad: int) -> Images:
+    """A set of the datasets library: NAME or NAME:SPLIT, from the hub, its cache, or a folder."""
+    try:
+        import datasets
+    except ImportError as problem:
+        raise MissingExtraError(
+            "datasets is not installed. Expected it for hf: images. Install it with: pip install 'memloc[datasets]'"
+        ) from problem
+    name, _, split = text.rpartition(":") if ":" in text else (text, "", "train")
+    try:
+        on_disk = (Path(name) / "dataset_info.json").is_file() or (Path(name) / "dataset_dict.json").is_file()
+        loaded: Any = datasets.load_from_disk(name) if on_disk else datasets.load_dataset(name, split=split)
+        table = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetNotFoundError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise DataNotFoundError(
+            f"'hf:{text}' cannot be opened ({reason}). Expected a set on the hub and a network, one in the cache, or a folder. Check its name and split."
+        ) from problem
+    column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None:
+        raise DataError(
+            f"'hf:{text}' has the columns {', '.join(table.features)}. Expected one of images. Pass another set."
+        )
+    table = table.cast_column(column, datasets.Image(decode=False))
+    encoded: list[tuple[str, Path | bytes | None]] = []
+    for row, cell in enumerate(table[column]):
+        encoded.append((f"{name}[{row}]", cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])))
+    kept, pixels, skipped = _decode(encoded, size, max_bad, f"hf:{text}")
+    label = next((key for key in ("label", "labels", "fine_label") if key in table.features), None)
+    labels: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
+    if label is not None:
+        known = tuple(getattr(table.features[label], "names", None) or ())
+        labels, names = _labels(np.array(table[label], dtype=object)[kept], len(kept), f"hf:{text}", known)
+    return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)
 
 
 def _source(text: str) -> str:
     """What opens the same images from any folder."""
-    return text if text.startswith("sample:") else str(Path(text).expanduser().resolve())
+    if text.startswith("sample:"):
+        return text
+    path, part = _path_and_part(text)
+    return f"{path.resolve()}:{part}" if part else str(path.resolve())
 
 
 def _to_array(pixels: torch.Tensor) -> np.ndarray:
@@ -197,14 +284,18 @@ def _open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
 
 
 def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not paths:
+    names = sorted(_listed(folder))
+    if not names:
         raise DataError(
             f"the folder {str(folder)!r} holds no images. Expected files that end in {', '.join(SUFFIXES)}. Pass the folder "
             "that holds them, at any depth."
         )
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    kept, pixels, skipped = _decode(list(zip(names, paths, strict=True)), size, max_bad, str(folder))
+    if size is not None and len(names) * 3 * size * size > MEMORY_LIMIT:
+        kept = list(range(len(names)))
+        skipped: tuple[tuple[str, str], ...] = ()
+        pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, names, size)))
+    else:
+        kept, pixels, skipped = _decode([(name, folder / name) for name in names], size, max_bad, str(folder))
     classes = sorted({names[row].rsplit("/", 1)[0] for row in kept if "/" in names[row]})
     number = {name: index for index, name in enumerate(classes)}
     labels = (
@@ -216,6 +307,16 @@ def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
     return Images(pixels, ids, tuple(names[row] for row in kept), labels, tuple(classes), skipped)
 
 
+def _listed(folder: Path, within: str = "") -> Iterator[str]:
+    """Paths of image files at any depth, relative to the folder, without looking into the files."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _listed(Path(entry.path), f"{within}{entry.name}/")
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield f"{within}{entry.name}"
+
+
 def _decode(
     encoded: list[tuple[str, Path | bytes | None]], size: int | None, max_bad: int, where: str
 ) -> tuple[list[int], torch.Tensor, tuple[tuple[str, str], ...]]:
@@ -225,7 +326,9 @@ def _decode(
     skipped: list[tuple[str, str]] = []
     for row, (name, content) in enumerate(encoded):
         try:
-            picture = read_picture(content)
+            picture = decode_one(content, size, name)
+        except DataError:  # too small: a wrong size rather than a bad file
+            raise
         except (
             OSError,
             ValueError,
@@ -236,12 +339,12 @@ def _decode(
         ) as problem:
             skipped.append((name, str(problem) or type(problem).__name__))
             continue
-        pictures.append(_to_tensor(picture if size is None else _fitted(picture, size, name)))
+        pictures.append(picture)
         kept.append(row)
-        if len(pictures) * pictures[0].numel() > _MEMORY_LIMIT:
+        if len(pictures) * pictures[0].numel() > 4 * MEMORY_LIMIT:
             raise DataError(
-                f"{where} needs more than {_MEMORY_LIMIT // 2**30} GiB decoded. Expected a set that fits in memory. "
-                "Pass a smaller --size, or a part of the images."
+                f"{where} needs more than {4 * MEMORY_LIMIT // 2**30} GiB decoded. Expected a set that fits in memory, or a folder and a size, "
+                "which is read as it is used. Pass --size 224, or a part of the images."
             )
     if len(skipped) > max_bad:
         listed = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
@@ -259,43 +362,3 @@ def _decode(
             f"Pass --size {smallest} (or less) to resize and crop them all."
         )
     return kept, torch.stack(pictures), tuple(skipped)
-
-
-def read_picture(content: Path | bytes | None) -> Image.Image:
-    """Decode one image as 8-bit RGB: first frame, upright by its EXIF orientation, transparency over white, 16 bits scaled.
-
-    Raises:
-        OSError: truncated, empty or no image.
-    """
-    if content is None:
-        raise OSError("no bytes")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a palette with transparency given as bytes; converted below
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
-            opened.seek(0)
-            opened.load()
-            picture: Image.Image = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I") or picture.mode == "F":
-                values = np.asarray(picture, dtype=np.float64)
-                deep = picture.mode.startswith("I;16") or values.max() > 255
-                picture = Image.fromarray(np.clip(np.round(values / 257 if deep else values), 0, 255).astype(np.uint8))
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-                layer = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            return picture.convert("RGB")
-
-
-def _fitted(picture: Image.Image, size: int, name: str) -> Image.Image:
-    """Shorter side resized to `size`, centre cropped; never enlarged."""
-    width, height = picture.size
-    if min(width, height) < size:
-        raise DataError(
-            f"{name} has {height}x{width} pixels, smaller than a view of {size}x{size}. Expected images at least that "
-            f"large: memloc does not enlarge them. Pass --size {min(width, height)}, or leave small images out."
-        )
-    return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
-
-
-def _to_tensor(picture: Image.Image) -> torch.Tensor:
-    array = np.asarray(picture)
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0)))

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from memloc.data._images import Images
+from memloc.data._lazy import LazyPixels
 from memloc.errors import DataError, SpecError, nearest
 
 SPLITS = ("shared", "candidate", "independent", "external")
@@ -106,12 +107,14 @@ independent, external for every point.
 
 
 def duplicates_across(images: Images, splits: Sequence[str]) -> list[tuple[str, str]]:
-    """Names of identical images that stand in different splits: they break the reference.
+    """Names of identical images that stand in different splits: they break the reference. None are looked for in sets that are not in memory.
 
     >>> same = Images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.arange(2), ("a", "b"))
     >>> duplicates_across(same, ["candidate", "external"])
     [('a', 'b')]
     """
+    if isinstance(images.pixels, LazyPixels):  # their hashes are of names: contents are not read before they are needed
+        return []
     first: dict[int, int] = {}
     found = []
     for row, digest in enumerate(images.hashes().tolist()):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from memloc.data import Images, check_splits, duplicates_across
+from memloc.data import Images, LazyPixels, check_splits, duplicates_across
 from memloc.encoders import Encoder, Layer, fingerprint, same_architecture
 from memloc.errors import DataError, EncoderError, SpecError
 from memloc.metrics import DISTANCES, Distance
@@ -306,6 +306,11 @@ def _warnings(
         found.append(
             f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical copies, such as "
             f"{one} and {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train again."
+        )
+    if isinstance(images.pixels, LazyPixels):
+        found.append(
+            "The images are read from their files as they are used, so identical copies in different splits were not looked for, and a file that cannot "
+            "be read stops the audit, which then resumes."
         )
     if len(set(prints)) < len(prints):
         found.append(

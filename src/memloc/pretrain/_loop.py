@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memloc.data import LazyPixels
 from memloc.encoders import Encoder, has_bfloat16
 from memloc.errors import TrainingError
 from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
@@ -68,7 +69,8 @@ def train_encoder(
     parameters = [each for each in (*module.parameters(), *objective.parameters()) if each.requires_grad]
     optimizer = _optimizer(parameters, spec)
     low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
-    pixels, points = pixels.to(device), points.to(device)
+    points = points.to(device)
+    pixels = pixels if isinstance(pixels, LazyPixels) else pixels.to(device)
     labels = None if labels is None else labels.to(device)
     every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
     if isinstance(objective, MAE) and spec.dp_epsilon is not None:
@@ -92,7 +94,7 @@ def train_encoder(
                 group["lr"] = spec.learning_rate * _schedule(step, steps, spec.warmup)
             rows = share_of(rows).to(device)
             batch = Batch(points[rows], None if labels is None else labels[rows], rows, epoch, seed)
-            inputs = encoder.prepare(draw(pixels[rows], rows, epoch).transpose(0, 1).flatten(0, 1))
+            inputs = encoder.prepare(draw(pixels[rows].to(device), rows, epoch).transpose(0, 1).flatten(0, 1))
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 projected = objective.project(module, inputs, batch)
                 if spec.alignment_penalty and projected.features is None:

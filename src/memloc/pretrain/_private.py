@@ -105,7 +105,7 @@ def train_privately(
             private.zero_grad()
             if len(rows):  # an empty batch has a probability of exp(-batch_size)
                 batch = Batch(rows, None, rows, epoch, seed)
-                inputs = encoder.prepare(views.draw(pixels[rows], rows, first=2 * epoch)[:, 0])
+                inputs = encoder.prepare(views.draw(pixels[rows].to(device), rows, first=2 * epoch)[:, 0])
                 loss = per_point(inputs, objective.noise(encoder.module, inputs, batch))
                 loss.sum().backward()
                 losses.append(loss.detach().mean())

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from memloc.data import Images, as_images, concatenate
+from memloc.data import Images, LazyPixels, as_images, concatenate, open_images
 from memloc.encoders import (
     RANDOM,
     Encoder,
@@ -41,6 +41,7 @@ from memloc.pretrain._spec import TrainSpec, make_spec
 from memloc.progress import Report, silent
 from memloc.results import claim_folder, read_json, read_table, replacing, write_json, write_table
 
+_SAMPLED, _SAMPLE = 1 << 27, 16_384  # bytes of pixels from which mean and deviation are of a sample, and images in it
 _POLL = 0.3  # seconds between looks at the workers
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
 
@@ -212,6 +213,11 @@ def train(
         "has_external": external is not None,
         "size": training.size,
     }
+    if isinstance(known.pixels, LazyPixels) and not _reopens(sources):
+        raise DataError(
+            "the images are read from files as they are used, and are a part of what a folder holds. Expected a whole folder, which can be opened again. "
+            "Pass memloc.open_images(FOLDER, size=...) as it is, or a folder with that part alone."
+        )
     identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint()}
     if world() > 1 and out is None:
         raise SpecError(
@@ -346,7 +352,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     spec = TrainSpec(**{key: stored[key] for key in TrainSpec.__dataclass_fields__})
     plan = Plan(read_table(folder / "points.parquet"), read_table(folder / "membership.parquet"))
     work = read_json(folder / ".work/preprocess.json")
-    pixels = np.load(folder / ".work/pixels.npy", mmap_mode="r")
+    pixels = _pixels_of(folder, stored)
     rows, points = slots(plan, name)
     seed, shape = _seed(spec, name, plan.encoders), (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     with torch.random.fork_rng(devices=[]):
@@ -371,7 +377,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
 
     with torch.random.fork_rng():
         head = train_encoder(
-            prepared, torch.from_numpy(pixels[rows.numpy()]), points, spec, seed=seed, device=pick_device(spec.device),
+            prepared, _rows_of(pixels, rows), points, spec, seed=seed, device=pick_device(spec.device),
             checkpoint=folder / f"checkpoints/{name}.pt", log=log, labels=labels, classes=classes,
         )  # fmt: skip
     wait()
@@ -388,6 +394,21 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     }
     save_weights(folder / f"heads/{name}.safetensors", head, {"format": "memloc"})
     save_weights(folder / f"encoders/{name}.safetensors", module, metadata)
+
+
+def _pixels_of(folder: Path, stored: dict[str, Any]) -> Any:
+    """Pixels of a run's images: the array that the run keeps while it lasts, or the files that do not fit in memory."""
+    if (folder / ".work/pixels.npy").is_file():
+        return np.load(folder / ".work/pixels.npy", mmap_mode="r")
+    images = open_images(stored["data"], size=stored["size"])
+    if stored["has_external"]:
+        images = concatenate(images, open_images(stored["external"], size=stored["size"]))
+    return images.pixels
+
+
+def _rows_of(pixels: Any, rows: Tensor) -> Tensor:
+    """Some rows of the images: in memory, or still unread."""
+    return pixels.take(rows) if isinstance(pixels, LazyPixels) else torch.from_numpy(pixels[rows.numpy()])
 
 
 def _check_encoder(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:
@@ -482,13 +503,17 @@ def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sourc
     if not _reopens(sources):  # arrays from Python: the run keeps them, so that it can be audited later
         with replacing(folder / "images.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, images=known.pixels.permute(0, 2, 3, 1).numpy())
-    values = training.pixels.transpose(0, 1).flatten(1).double() / 255
+    pixels = training.pixels
+    if isinstance(pixels, LazyPixels) or pixels.numel() > _SAMPLED:  # an even sample tells mean and deviation
+        pixels = pixels[torch.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLE)).long()]
+    values = pixels.transpose(0, 1).flatten(1).double() / 255
     write_json(
         folder / ".work/preprocess.json",
         {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).clamp_min(1e-3).tolist()},
     )
-    with replacing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, known.pixels.numpy())
+    if not isinstance(known.pixels, LazyPixels):
+        with replacing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, known.pixels.numpy())
     write_table(folder / "points.parquet", plan.points)
     write_table(folder / "membership.parquet", plan.membership)
 

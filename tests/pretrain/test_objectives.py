@@ -1,0 +1,359 @@
+"""Objectives: losses by hand, by slow loops and against lightly; heads, teachers, masks; privacy; several processes."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from memloc.data import as_images
+from memloc.encoders import build_vit, load_encoder, patches_of
+from memloc.errors import DataError, EncoderError, SpecError
+from memloc.pretrain import (
+    LARS,
+    TrainSpec,
+    alignment_penalty,
+    collapse,
+    dino_loss,
+    mae_loss,
+    make_objective,
+    negative_cosine,
+    nt_xent,
+    recipe,
+    spec_of,
+    train_pair,
+    vicreg,
+)
+from memloc.pretrain._objective import Batch
+
+OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
+SMALL = {"epochs": 4, "batch_size": 16, "candidates": 8, "workers": 1, "precision": "float32"}
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def images(count=48, size=8):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 1), dtype=np.uint8)
+
+
+def objective_of(name, module=None, **settings):
+    module = module or (
+        build_vit("vit-tiny", size=8) if name == "mae" else nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+    )
+    spec = TrainSpec(objective=name, **settings)
+    return module, make_objective(spec, module, torch.zeros(2, 3, 8, 8), classes=3, seed=0)
+
+
+def batch(count=4):
+    rows = torch.arange(count)
+    return Batch(rows, rows % 3, rows, 0, 0)
+
+
+def test_vicreg_against_loops():
+    first, second = random(5, 3), random(5, 3, seed=1)
+    total = 25 * sum(float((a - b) ** 2) for a, b in zip(first.flatten(), second.flatten(), strict=True)) / 15
+    for view in (first, second):
+        mean = view.mean(0)
+        for i in range(3):
+            variance = sum(float(view[n, i] - mean[i]) ** 2 for n in range(5)) / 4
+            total += 25 * max(0.0, 1 - math.sqrt(variance + 1e-4)) / 3 / 2
+            for j in range(3):
+                if i != j:
+                    total += (
+                        sum(float((view[n, i] - mean[i]) * (view[n, j] - mean[j])) for n in range(5)) / 4
+                    ) ** 2 / 3
+    assert float(vicreg(first, second)) == pytest.approx(total, rel=1e-5)
+
+
+def test_dino_against_loops():
+    student, teacher, centre = random(4, 3, 5), random(2, 3, 5, seed=1), random(5, seed=2)
+    losses = []
+    for t in range(2):
+        for s in range(4):
+            if s != t:
+                target = torch.softmax((teacher[t] - centre) / 0.04, 1)
+                losses.append(-(target * torch.log_softmax(student[s] / 0.1, 1)).sum(1).mean())
+    assert float(dino_loss(student, teacher, centre)) == pytest.approx(float(sum(losses) / len(losses)), rel=1e-5)
+
+
+def test_simsiam_by_hand():
+    predicted, projected = (
+        torch.tensor([[1.0, 1.0]], requires_grad=True),
+        torch.tensor([[2.0, 0.0]], requires_grad=True),
+    )
+    loss = negative_cosine(predicted, projected)
+    assert float(loss) == pytest.approx(-math.sqrt(0.5))
+    loss.backward()
+    assert projected.grad is None  # the stop-gradient
+    assert predicted.grad.abs().sum() > 0
+    assert float(collapse(random(500, 8))) == pytest.approx(1.0, abs=0.05)
+
+
+def test_mae_by_hand_and_against_transformers():
+    from transformers import ViTMAEForPreTraining
+
+    vit, objective = objective_of("mae")
+    inputs, noise = random(3, 3, 8, 8), torch.rand(3, 4)
+    predicted, target, hidden = objective.reconstruct(vit.eval(), inputs, noise)
+    assert hidden.sum(1).tolist() == [3.0, 3.0, 3.0]  # 3 of 4 patches
+    assert (hidden.argmin(1) == noise.argmin(1)).all()  # the one of lowest noise is seen
+    assert torch.equal(target[1, 2], inputs[1, :, 4:8, 0:4].permute(1, 2, 0).flatten())
+    from transformers import ViTMAEConfig
+
+    own = vit.config
+    config = ViTMAEConfig(
+        hidden_size=own.hidden_size, num_hidden_layers=own.num_hidden_layers, num_attention_heads=own.num_attention_heads,
+        intermediate_size=own.intermediate_size, image_size=8, patch_size=4, decoder_hidden_size=96, decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=3, decoder_intermediate_size=384, norm_pix_loss=True,
+    )  # fmt: skip
+    theirs = ViTMAEForPreTraining(config).eval()
+    theirs.vit.load_state_dict(vit.state_dict())
+    theirs.decoder.load_state_dict(objective.decoder.state_dict())
+    with torch.no_grad():
+        out = theirs(inputs, noise=noise)
+        assert torch.allclose(out.logits, predicted, atol=1e-5)
+        assert float(mae_loss(predicted, target, hidden).mean()) == pytest.approx(float(out.loss), rel=1e-3)
+
+
+@pytest.mark.vision
+def test_losses_equal_lightlys(torchvision):
+    from lightly.loss import DINOLoss, NegativeCosineSimilarity, NTXentLoss, VICRegLoss
+
+    first, second = random(6, 16), random(6, 16, seed=1)
+    assert float(nt_xent(first, second, torch.arange(6), temperature=0.5)) == pytest.approx(
+        float(NTXentLoss(0.5)(first, second)), rel=1e-5
+    )
+    assert float(negative_cosine(first, second)) == pytest.approx(
+        float(NegativeCosineSimilarity()(first, second)), rel=1e-5
+    )
+    assert float(vicreg(first, second)) == pytest.approx(float(VICRegLoss()(first, second)), rel=1e-4)
+    student, teacher = random(4, 6, 16), random(2, 6, 16, seed=1)
+    theirs = DINOLoss(output_dim=16, warmup_teacher_temp=0.04, teacher_temp=0.04, student_temp=0.1)
+    centre = theirs.center.value.flatten() if hasattr(theirs.center, "value") else theirs.center.flatten()
+    expected = float(theirs(list(teacher), list(student), epoch=0))
+    assert float(dino_loss(student, teacher, centre)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_loss_is_finite_and_reaches_the_encoder(name):
+    module, objective = objective_of(name)
+    inputs = random(4 * objective.views, 3, 8, 8)
+    loss = objective.loss(objective.project(module, inputs, batch()), batch())
+    assert loss.ndim == 0
+    assert loss.isfinite()
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name in ("mae", "supervised")])
+def test_uncoupled_losses_are_means_over_points(name):
+    module, objective = objective_of(name)
+    module.eval()
+    inputs, whole = random(4, 3, 8, 8), batch()
+    with torch.no_grad():
+        together = objective.loss(objective.project(module, inputs, whole), whole)
+        alone = [
+            objective.loss(objective.project(module, inputs[[i]], one), one)
+            for i in range(4)
+            for one in [Batch(whole.points[[i]], whole.labels[[i]], whole.slots[[i]], 0, 0)]
+        ]
+    assert float(together) == pytest.approx(
+        float(torch.stack(alone).mean()), rel=1e-5
+    )  # masks belong to the point, too
+
+
+def test_dinos_teacher_follows_and_is_what_is_kept():
+    module, objective = objective_of("dino")
+    before = [p.clone() for p in objective.teacher.parameters()]
+    inputs = random(8, 3, 8, 8)
+    objective.loss(objective.project(module, inputs, batch()), batch()).backward()
+    assert all(p.grad is None for p in objective.teacher.parameters())
+    centre = objective.centre.clone()
+    assert centre.abs().sum() > 0
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(1.0)
+    objective.after_step(module, 0.0)
+    for old, new in zip(before, objective.teacher.parameters(), strict=True):
+        assert torch.allclose(new, old + 0.004, atol=1e-6)
+    objective.after_step(module, 1.0)  # momentum 1: the teacher stays
+    for old, new in zip(before, objective.teacher.parameters(), strict=True):
+        assert torch.allclose(new, old + 0.004, atol=1e-6)
+    objective.finish(module)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), objective.teacher.parameters(), strict=True))
+
+
+@pytest.mark.vision
+def test_lars_equals_lightlys(torchvision):
+    from lightly.utils.lars import LARS as Theirs
+
+    one, two = (nn.Parameter(random(4, 3)) for _ in range(2))
+    ours = LARS([one], learning_rate=0.3, weight_decay=0.1)
+    theirs = Theirs([two], lr=0.3, momentum=0.9, weight_decay=0.1)
+    for step in range(3):
+        one.grad, two.grad = random(4, 3, seed=step), random(4, 3, seed=step)
+        ours.step()
+        theirs.step()
+    assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_recipes_are_the_published_settings():
+    spec = spec_of(recipe="published", objective="mae")
+    assert (spec.encoder, spec.optimizer, spec.learning_rate, spec.batch_size, spec.epochs) == (
+        "vit-tiny",
+        "adamw",
+        1.2e-3,
+        1024,
+        600,
+    )
+    assert recipe("published", "simclr")["learning_rate"] == 4.8
+    assert spec_of(recipe="published", objective="simsiam").epochs == 200
+    assert spec_of(recipe="published", objective="dino", learning_rate=0.1).learning_rate == 0.1  # what is given wins
+    assert spec_of(objective="mae").encoder == "vit-tiny"
+    with pytest.raises(SpecError, match="no recipe 'publihsed'. Nearest: 'published'"):
+        spec_of(recipe="publihsed")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "simclar"}, "no objective 'simclar'. Nearest: 'simclr'"),
+        ({"optimizer": "adam"}, "no optimizer 'adam'. Nearest: 'adamw'"),
+        ({"alignment_penalty": -1.0}, "alignment_penalty is -1.0"),
+        ({"local_crops": 2}, "local_crops is 2 for simclr"),
+        ({"dp_epsilon": 8.0}, "dp_epsilon is set for simclr: its loss compares the points of a batch"),
+        ({"dp_epsilon": 8.0, "objective": "supervised"}, "batch-norms"),
+        ({"dp_epsilon": -1.0, "objective": "mae"}, "dp_epsilon is -1.0"),
+        ({"dp_epsilon": 8.0, "objective": "mae", "plant": 2, "repeats": 3}, "with plant or alignment_penalty"),
+        ({"dp_delta": 1e-5}, "dp_delta is given without dp_epsilon"),
+    ],
+)
+def test_messages(settings, message):
+    with pytest.raises(SpecError, match=message):
+        TrainSpec(**settings)
+
+
+def test_what_supervised_training_and_mae_need():
+    pixels = images(20)
+    with pytest.raises(DataError, match="needs a label for every training point"):
+        train_pair(pixels, objective="supervised", epochs=1)
+    with pytest.raises(DataError, match="the class '1' has one training point"):
+        train_pair(as_images(pixels, labels=[0] * 19 + [1]), objective="supervised", epochs=1)
+    with pytest.raises(DataError, match="there is one class, '0'"):
+        train_pair(as_images(pixels, labels=[0] * 20), objective="supervised", epochs=1)
+    with pytest.raises(EncoderError, match="resnet9 is no ViT"):
+        train_pair(pixels, objective="mae", encoder="resnet9", epochs=1)
+
+
+@pytest.mark.parametrize("name", ["simsiam", "vicreg", "dino", "mae", "supervised"])
+def test_every_objective_resumes_to_the_same_weights(tmp_path, name):
+    labelled = as_images(images(), labels=[row % 3 for row in range(48)])
+    whole = train_pair(labelled, objective=name, **SMALL, out=tmp_path / "whole", checkpoint_every=1)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_text, done, _total):
+        if done >= 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_pair(labelled, objective=name, **SMALL, out=tmp_path / "cut", checkpoint_every=1, progress=stop)
+    assert (tmp_path / "cut/checkpoints/f.pt").is_file()
+    again = train_pair(labelled, objective=name, **SMALL, out=tmp_path / "cut", checkpoint_every=1)
+    for side in ("f", "g"):
+        one, two = (getattr(pair, side).module.state_dict() for pair in (whole, again))
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_alignment_penalty_is_the_mean_distance_and_lowers_it():
+    features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 5.0]])
+    assert float(alignment_penalty(features)) == pytest.approx(math.sqrt(2) / 2)
+    from memloc import Views, audit
+
+    found = []
+    for weight in (0.0, 4.0):
+        pair = train_pair(images(), **{**SMALL, "epochs": 12}, alignment_penalty=weight)
+        table = audit(pair.f, images=images(), views=Views(n=4)).points
+        found.append(table["align_in"].mean())
+    assert found[1] < 0.8 * found[0]
+
+
+def test_privacy_is_kept_and_recorded(tmp_path):
+    pair = train_pair(
+        images(), objective="mae", **{**SMALL, "epochs": 2}, dp_epsilon=4.0, dp_delta=0.01, out=tmp_path / "run"
+    )
+    record = pair.run.record["privacy"]
+    assert record["delta"] == {"f": 0.01, "g": 0.01}
+    assert all(3.5 < spent <= 4.0 for spent in record["epsilon"].values())
+    start = load_encoder("vit-tiny", shape=(3, 8, 8)).module  # positions are fixed, the CLS token is not trained
+    assert pair.f.module.embeddings.cls_token.shape == start.embeddings.cls_token.shape
+    assert load_file(tmp_path / "run/encoders/f.safetensors").keys() == pair.f.module.state_dict().keys()
+    from memloc.pretrain._private import check_private, noise_of
+
+    noises = [
+        noise_of(TrainSpec(objective="mae", dp_epsilon=epsilon, epochs=2, batch_size=16), 48)[0]
+        for epsilon in (2.0, 8.0, 20.0)
+    ]
+    assert noises == sorted(noises, reverse=True)
+    with pytest.raises(EncoderError, match=r"has BatchNorm2d at '1'"):
+        check_private(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+
+
+def test_one_point_changes_a_private_step_by_no_more_than_the_clip():
+    """The gradient of a step, before noise, moves by at most the clipping norm when a point is taken out."""
+    from memloc.pretrain._private import _library, _Loss, freeze_tokens
+
+    opacus = _library()
+    vit, objective = objective_of("mae")
+    freeze_tokens(vit, objective)
+    work = _Loss(vit, objective)
+    per_point = opacus.GradSampleModule(work, loss_reduction="sum")
+    parameters = [p for p in work.parameters() if p.requires_grad]
+    private = opacus.optimizers.DPOptimizer(
+        torch.optim.SGD(parameters, lr=0.0),
+        noise_multiplier=0.0,
+        max_grad_norm=0.01,
+        expected_batch_size=1,
+        loss_reduction="sum",
+    )
+    inputs, noise = random(5, 3, 8, 8), torch.rand(5, 4, generator=torch.Generator().manual_seed(1))
+    steps = []
+    for rows in (slice(0, 5), slice(0, 4)):
+        private.zero_grad()
+        per_point(inputs[rows], noise[rows]).sum().backward()
+        private.pre_step()
+        steps.append(torch.cat([p.grad.flatten() for p in parameters]))
+    assert float((steps[0] - steps[1]).norm()) <= 0.01 * 1.001
+    assert float(steps[0].norm()) > 0.01  # the others are clipped one by one, not together
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    """torchrun with gloo: the same splits and views, and (without batch-norm) the same weights up to rounding."""
+    np.savez(tmp_path / "images.npz", images=images(48))
+    flags = [
+        "train", "images.npz", "--objective", "mae", "--epochs", "2", "--batch-size", "16", "--candidates", "8", "--precision", "float32",
+        "--workers", "1", "--device", "cpu",
+    ]  # fmt: skip
+    one = [sys.executable, "-m", "memloc", *flags, "--out", "one"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "memloc"]
+    for command in (one, [*launch, *flags, "--out", "two"]):
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    tables = [pd.read_parquet(tmp_path / f"{name}/points.parquet") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*tables)
+    for side in ("f", "g"):
+        weights = [load_file(tmp_path / f"{name}/encoders/{side}.safetensors") for name in ("one", "two")]
+        moved = max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0])
+        assert moved < 2e-4
+    assert patches_of(build_vit("vit-tiny", size=8), torch.zeros(1, 3, 8, 8)).shape == (1, 4, 48)
