@@ -193,11 +193,13 @@ def test_dinos_teacher_follows_and_is_what_is_kept():
 
 @pytest.mark.vision
 def test_lars_equals_lightlys(torchvision):
-    from lightly.utils.lars import LARS as Theirs
+    import lightly.utils.lars
 
     one, two = (nn.Parameter(random(4, 3)) for _ in range(2))
-    ours = LARS([one], learning_rate=0.3, weight_decay=0.1)
-    theirs = Theirs([two], lr=0.3, momentum=0.9, weight_decay=0.1)
+    ours = LARS(
+        [one], learning_rate=0.3, weight_decay=1e-9
+    )  # with more, lightly divides by |g| + wd |w|, SimCLR by |g + wd w|
+    theirs = lightly.utils.lars.LARS([two], lr=0.3, momentum=0.9, weight_decay=1e-9)
     for step in range(3):
         one.grad, two.grad = random(4, 3, seed=step), random(4, 3, seed=step)
         ours.step()
@@ -258,14 +260,14 @@ def test_every_objective_resumes_to_the_same_weights(tmp_path, name):
     labelled = as_images(images(), labels=[row % 3 for row in range(48)])
     whole = train_pair(labelled, objective=name, **SMALL, out=tmp_path / "whole", checkpoint_every=1)
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(_text, done, _total):
         if done >= 3:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train_pair(labelled, objective=name, **SMALL, out=tmp_path / "cut", checkpoint_every=1, progress=stop)
     assert (tmp_path / "cut/checkpoints/f.pt").is_file()
     again = train_pair(labelled, objective=name, **SMALL, out=tmp_path / "cut", checkpoint_every=1)
@@ -340,7 +342,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     """torchrun with gloo: the same splits and views, and (without batch-norm) the same weights up to rounding."""
     np.savez(tmp_path / "images.npz", images=images(48))
     flags = [
-        "train", "images.npz", "--objective", "mae", "--epochs", "2", "--batch-size", "16", "--candidates", "8", "--precision", "float32",
+        "train", "images.npz", "--objective", "mae", "--epochs", "2", "--batch-size", "20", "--candidates", "8", "--precision", "float32",
         "--workers", "1", "--device", "cpu",
     ]  # fmt: skip
     one = [sys.executable, "-m", "memloc", *flags, "--out", "one"]
@@ -357,3 +359,20 @@ def test_two_processes_train_what_one_does(tmp_path):
         moved = max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0])
         assert moved < 2e-4
     assert patches_of(build_vit("vit-tiny", size=8), torch.zeros(1, 3, 8, 8)).shape == (1, 4, 48)
+
+
+def test_lars_as_simclr_uses_it():
+    weight, bias = nn.Parameter(torch.tensor([[3.0, 4.0]])), nn.Parameter(torch.tensor([1.0]))
+    optimizer = LARS([weight, bias], learning_rate=2.0, weight_decay=0.5, trust=0.1)
+    for _ in range(2):
+        weight.grad, bias.grad = torch.tensor([[0.5, -1.0]]), torch.tensor([0.25])
+        expected_w, expected_b = weight.detach().clone(), bias.detach().clone()
+        before = (
+            optimizer.state[weight].get("momentum", torch.zeros(1, 2)).clone(),
+            optimizer.state[bias].get("momentum", torch.zeros(1)).clone(),
+        )
+        change = weight.grad + 0.5 * expected_w
+        step = 0.9 * before[0] + 2.0 * 0.1 * expected_w.norm() / change.norm() * change
+        optimizer.step()
+        assert torch.allclose(weight, expected_w - step)
+        assert torch.allclose(bias, expected_b - (0.9 * before[1] + 2.0 * 0.25))  # neither scaled nor decayed

@@ -307,7 +307,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
         train_encoder(
             load_encoder(spec.encoder, weights=RANDOM, shape=shape), images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0,
             device=device, checkpoint=Path(folder) / "trial.pt", log=lines.append,
-            labels=None if spec.objective != "supervised" else torch.from_numpy(plan.points["label"].to_numpy())[rows[few]],
+            labels=None if spec.objective != "supervised" else torch.tensor(plan.points["label"].to_numpy())[rows[few]],
             classes=int(plan.points["label"].max()) + 1 if spec.objective == "supervised" else 0,
         )  # fmt: skip
         torch.set_num_threads(threads)
@@ -364,7 +364,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
         )
     prepared = load_encoder(module, mean=work["mean"], std=work["std"], shape=shape)
     supervised = spec.objective == "supervised"
-    labels = torch.from_numpy(plan.points["label"].to_numpy())[rows] if supervised else None
+    labels = torch.tensor(plan.points["label"].to_numpy())[rows] if supervised else None
     classes = int(plan.points["label"].max()) + 1 if supervised else 0
     join(pick_device(spec.device))
 
