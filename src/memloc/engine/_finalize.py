@@ -165,7 +165,7 @@ def _point_layers(job: Job, scores: _Scores) -> pd.DataFrame:
             ).astype(str),
             "align_in": scores.align_in.flatten().numpy(),
             "align_out": scores.align_out.flatten().numpy(),
-            "sslmem": scores.score.flatten().numpy(),
+            "sslmem": scores.ratio.flatten().numpy(),
         }
     )
 

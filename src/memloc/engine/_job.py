@@ -312,6 +312,8 @@ def _warnings(
             "The images are read from their files as they are used, so identical copies in different splits were not looked for, and a file that cannot "
             "be read stops the audit, which then resumes."
         )
+    if images.pixels.shape[1] == 1 and encoders[0].channels == 3:
+        found.append(f"The images are gray and {encoders[0].name} takes three channels: the gray channel is repeated.")
     if len(set(prints)) < len(prints):
         found.append(
             "Two of the encoders have the same weights, so every score between them is 0. Pass a reference that was trained without the "

@@ -214,6 +214,8 @@ def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, p
     f, g = (_side(stacked.flatten(2), side).unflatten(1, stacked.shape[2:]) for side in (target, reference))
     if pairs == "original":
         f, g = f[:, 0, 1:], g[:, 0, 1:]
+        if f.shape[1] < 2:
+            return torch.full((len(f),), torch.nan, dtype=torch.float64)
         mean_f, mean_g = f.mean(dim=1), g.mean(dim=1)
         whole = torch.where(mean_f + mean_g == 0, 1.0, mean_f + mean_g)[:, None]
         influence = (g - f - sslmem(mean_f, mean_g)[:, None] * (g + f)) / whole

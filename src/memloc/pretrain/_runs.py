@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -408,7 +408,7 @@ def _pixels_of(folder: Path, stored: dict[str, Any]) -> Any:
 
 def _rows_of(pixels: Any, rows: Tensor) -> Tensor:
     """Some rows of the images: in memory, or still unread."""
-    return pixels.take(rows) if isinstance(pixels, LazyPixels) else torch.from_numpy(pixels[rows.numpy()])
+    return cast(Tensor, pixels.take(rows)) if isinstance(pixels, LazyPixels) else torch.from_numpy(pixels[rows.numpy()])
 
 
 def _check_encoder(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:

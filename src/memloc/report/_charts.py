@@ -164,6 +164,57 @@ def scatter(layer: str, points: Sequence[Sequence[float | None]]) -> str:
     return "".join([*parts, f"</svg><figcaption>{escape(layer)}</figcaption></figure>"])
 
 
+def series_chart(lines: dict[str, Sequence[Sequence[float | None]]], label: str) -> str:
+    """A figure by epoch, one line per layer from light (first) to dark (last).
+
+    Args:
+        lines: epoch and value of each layer's points.
+    """
+    points = [
+        (float(epoch or 0), float(value)) for line in lines.values() for epoch, value in line if value is not None
+    ]
+    if not points:
+        return ""
+    width, height, legend = 640, 320, 150
+    low, high, ticks = _scale(min([*(value for _, value in points), 0.0]), max([*(value for _, value in points), 0.0]))
+    first, last = min(epoch for epoch, _ in points), max(epoch for epoch, _ in points)
+
+    def x(epoch: float) -> float:
+        return _LEFT + 12 + (width - legend - _LEFT - 24) * (epoch - first) / max(last - first, 1e-9)
+
+    def y(value: float) -> float:
+        return _TOP + (height - _TOP - 40) * (high - value) / (high - low)
+
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    parts += _axis(ticks, y, width - legend)
+    epochs = sorted({epoch for epoch, _ in points})
+    for epoch in epochs[:: max(len(epochs) // 8, 1)]:
+        parts.append(f'<text class="tick" x="{x(epoch):.1f}" y="{height - 18}" text-anchor="middle">{epoch:g}</text>')
+    parts.append(f'<text class="tick" x="{(width - legend) / 2}" y="{height - 3}" text-anchor="middle">epoch</text>')
+    for number, (layer, line) in enumerate(lines.items()):
+        share = number / max(len(lines) - 1, 1)
+        colour = f"hsl(205 75% {75 - 45 * share:.0f}%)"
+        known = [(float(epoch or 0), float(value)) for epoch, value in line if value is not None]
+        if not known:
+            continue
+        path = " ".join(
+            f"{'L' if place else 'M'}{x(epoch):.1f},{y(value):.1f}" for place, (epoch, value) in enumerate(known)
+        )
+        parts.append(f'<g><path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for epoch, value in known:
+            tip = f"{layer} · epoch {epoch:g}: {value:.4f}"
+            parts.append(
+                f'<circle cx="{x(epoch):.1f}" cy="{y(value):.1f}" r="3" fill="{colour}" data-tip="{escape(tip)}"/>'
+            )
+        parts.append("</g>")
+        if len(lines) <= 20 or number % (len(lines) // 20 + 1) == 0:
+            at = _TOP + 10 + (height - 60) * share
+            parts.append(
+                f'<text class="tick" x="{width - legend + 10}" y="{at:.1f}"><tspan fill="{colour}">■</tspan> {escape(layer[-20:])}</text>'
+            )
+    return "".join([*parts, "</svg>"])
+
+
 def _axis(ticks: Sequence[float], y: Any, width: float) -> list[str]:
     parts = []
     for tick in ticks:

@@ -49,6 +49,7 @@ def summarize(audit: Audit) -> dict[str, Any]:
             str(point): base64.b64encode(png).decode()
             for point, png in zip(audit.thumbnails["point"], audit.thumbnails["png"], strict=True)
         },
+        "series": audit.record.get("series"),
         "class_names": list(audit.record.get("class_names", [])),
         "tooltips": {
             column.name: column.tooltip for table in ("layers", "points", "units") for column in TABLES[table]
@@ -118,6 +119,11 @@ def _where(layers: pd.DataFrame) -> str:
 
 def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
     mode = audit.record.get("mode")
+    if audit.record.get("reference") == "earlier checkpoint":
+        return (
+            "The reference is an earlier checkpoint of the same training, so scores tell what was learned since, not what was memorized in all; rank no "
+            "points by them. Train a reference without the candidates to see that (memloc train)."
+        )
     if mode == "alone":
         return "Points cannot be ranked without a reference: train one without the points in question (memloc train) and pass it as --g."
     if _number(last["auroc_low"]) <= 0.5 and not _number(last["calibrated_low"]) > 0:

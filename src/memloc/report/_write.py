@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from memloc.report._charts import layer_chart, scatter, unit_chart
+from memloc.report._charts import layer_chart, scatter, series_chart, unit_chart
 from memloc.report._page import page
 from memloc.report._summary import summarize
 from memloc.results import Audit, make_folder, replacing
@@ -56,6 +56,11 @@ def render(summary: dict[str, Any]) -> str:
         for name, series in _SERIES.items()
     }
     charts["units"] = Markup(unit_chart(summary["units"], "UnitMem per layer, values in the table below"))
+    series = (summary["series"] or {}).get("lines", {})
+    charts |= {
+        f"series_{name}": Markup(series_chart(series.get(name, {}), f"{name} by epoch, one line per layer"))
+        for name in ("figure", "unitmem", "control")
+    }
     scatters = [
         Markup(scatter(layer, found["scatter"])) for layer, found in summary["units"].items() if found["scatter"]
     ]

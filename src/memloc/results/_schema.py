@@ -69,7 +69,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("n_units", "int", "units read", low=1),
         _c("reliability_views", "float", "would other views rank the candidates alike: 1 = exactly, 0 = not at all", low=-1, high=1),
         _c("reliability_runs", "float", "would other training runs rank them alike; unknown with one pair", optional=True, low=-1, high=1),
-        _c("layermem", "float", "published LayerMem: mean SSLMem' of candidates", low=-1, high=1),
+        _c("layermem", "float", "published LayerMem: mean SSLMem' of candidates (with --scale range, of raw scores over their range)"),
         _c("se", "float", "its standard error over points, and over runs where there are three or more a side", low=0),
         _c("low", "float", "lower end of its 95 % interval"),
         _c("high", "float", "upper end of its 95 % interval"),
@@ -77,7 +77,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
             column
             for split in ("shared", "candidate", "independent", "external")
             for column in (
-                _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points", optional=True, low=-1, high=1),
+                _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points (with --scale range, of raw scores over their range)", optional=True),
                 _c(f"{split}_se", "float", "its standard error", optional=True, low=0),
                 _c(f"{split}_low", "float", "lower end of its 95 % interval", optional=True),
                 _c(f"{split}_high", "float", "upper end of its 95 % interval", optional=True),

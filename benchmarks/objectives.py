@@ -1,0 +1,178 @@
+"""Does every objective learn, and what does privacy cost: python benchmarks/objectives.py [PART ...]; writes objectives.json, docs/objectives.md.
+
+Parts: learn privacy. `learn` trains one encoder per objective on LEARN images of CIFAR-10 (CIFAR10, else ../shared/data/cifar10) and
+compares its k-nearest-neighbour accuracy with the untrained encoder's and raw pixels'. `privacy` trains MAE pairs on Fashion-MNIST's
+sample without privacy, at ε = 20 and at ε = 8, and compares UnitMem.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from memloc import Views, audit, open_images, train_pair
+from memloc.encoders import RANDOM, load_encoder, pick_device, versions
+from memloc.pretrain import features_of, spec_of, train_encoder
+from memloc.results import read_json, write_json
+
+HERE = Path(__file__).parent
+LEARN, TEST, EPOCHS = 4_000, 2_000, 50
+OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
+NEIGHBOURS = 20
+PRIVATE = {"epochs": 100, "batch_size": 128, "candidates": 100, "shared": 300, "learning_rate": 1e-3}
+SMALL_VIT = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=28,patch_size=4,hidden_dropout_prob=0.0"
+SEEDS = (0, 1, 2)
+
+
+def cifar():
+    """Training and test images, seeded."""
+    folder = Path(os.environ.get("CIFAR10", HERE.parents[1] / "shared/data/cifar10"))
+    train, test = open_images(folder / "train.parquet"), open_images(folder / "test.parquet")
+    rows = [
+        torch.from_numpy(np.random.default_rng(0).permutation(len(part))[:count])
+        for part, count in ((train, LEARN), (test, TEST))
+    ]
+    return train.take(rows[0]), test.take(rows[1])
+
+
+@torch.no_grad()
+def features(encoder, images) -> np.ndarray:
+    """Unit-length features of images as they are."""
+    found = []
+    for start in range(0, len(images), 500):
+        batch = encoder.prepare(images.pixels[start : start + 500].float() / 255)
+        found.append(torch.nn.functional.normalize(features_of(encoder.module.eval()(batch)).float(), dim=1))
+    return torch.cat(found).numpy()
+
+
+def accuracy(train_x, train, test_x, test) -> float:
+    """Share of test images whose nearest neighbours vote for their label."""
+    known = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(train_x, train.labels.numpy())
+    return float((known.predict(test_x) == test.labels.numpy()).mean())
+
+
+def learn() -> dict:
+    train, test = cifar()
+    flat = [each.pixels.flatten(1).numpy() / 255 for each in (train, test)]
+    mean = flat[0].mean(axis=0)
+    rows = {"raw pixels": {"after": accuracy(flat[0] - mean, train, flat[1] - mean, test)}}
+    print(rows, flush=True)
+    values = train.pixels.transpose(0, 1).flatten(1).double() / 255
+    statistics = {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).tolist()}
+    for objective in OBJECTIVES:
+        spec = spec_of(objective=objective, epochs=EPOCHS, batch_size=256)
+        torch.manual_seed(0)
+        encoder = load_encoder(spec.encoder, weights=RANDOM, shape=(3, 32, 32), **statistics)
+        before = accuracy(features(encoder, train), train, features(encoder, test), test)
+        lines, began = [], time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            train_encoder(
+                encoder, train.pixels, train.ids, spec, seed=0, device=pick_device("auto"), checkpoint=Path(folder) / "c.pt", log=lines.append,
+                labels=train.labels if objective == "supervised" else None, classes=10,
+            )  # fmt: skip
+        after = accuracy(features(encoder, train), train, features(encoder, test), test)
+        rows[objective] = {
+            "encoder": spec.encoder, "before": before, "after": after, "seconds": time.monotonic() - began, "first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"],
+        }  # fmt: skip
+        print(objective, rows[objective], flush=True)
+    return {"images": LEARN, "test": TEST, "epochs": EPOCHS, "neighbours": NEIGHBOURS, "rows": rows}
+
+
+def privacy() -> list[dict]:
+    rows = []
+    for seed in SEEDS:
+        everything = open_images("sample:train")
+        images = everything.take(torch.from_numpy(np.random.default_rng(seed).permutation(len(everything))[:500]))
+        external = open_images("sample:test").take(torch.arange(400))
+        from memloc.data import concatenate
+
+        both = concatenate(images, external)
+        for epsilon in (None, 20.0, 8.0):
+            pair = train_pair(
+                images,
+                objective="mae",
+                encoder=SMALL_VIT,
+                seed=seed,
+                dp_epsilon=epsilon,
+                workers=2,
+                out=None,
+                **PRIVATE,
+            )
+            splits = pair.splits + ["external"] * len(external)
+            found = audit(pair.f, pair.g, images=both, splits=splits, views=Views(n=10, sampling="independent"))
+            blocks = found.layers[
+                found.layers["kind"].isin(["attention", "fully-connected", "residual", "patch embedding"])
+            ]
+            rows.append(
+                {
+                    "seed": seed, "epsilon": epsilon, "spent": (pair.run.record["privacy"] or {}).get("epsilon"),
+                    "unitmem": float(blocks["unitmem_mean"].mean()), "unitmem_external": float(blocks["unitmem_external_mean"].mean()),
+                    "unitmem_equal": float(blocks["unitmem_equal_mean"].mean()),
+                    "fully_connected": float(blocks[blocks["kind"] == "fully-connected"]["unitmem_mean"].mean()),
+                    "calibrated": float(found.layers["layermem_calibrated"].iloc[-1]), "auroc": float(found.layers["auroc"].iloc[-1]),
+                }
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows
+
+
+def page(found: dict) -> str:
+    """docs/objectives.md."""
+    text = (HERE / "objectives_text.md").read_text()
+    if "learn" in found:
+        learned = found["learn"]
+        lines = ["| what | encoder | untrained | trained |", "| --- | --- | --- | --- |"]
+        for name, row in learned["rows"].items():
+            before = f"{row['before']:.3f}" if "before" in row else "–"
+            lines.append(f"| {name} | {row.get('encoder', '–')} | {before} | {row['after']:.3f} |")
+        text += (
+            f"\n## Every objective learns\n\nAccuracy of {learned['neighbours']} nearest neighbours (cosine) on {learned['test']} test images of CIFAR-10, after "
+            f"{learned['epochs']} epochs on {learned['images']} training images without recipes beyond the defaults.\n\n"
+            + "\n".join(lines)
+            + "\n"
+        )
+    if "privacy" in found:
+        lines = [
+            "| ε | mean UnitMem | of unseen images, equal numbers | of trained ones, equal numbers | fully-connected | calibrated LayerMem, output |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for epsilon in (None, 20.0, 8.0):
+            chosen = [row for row in found["privacy"] if row["epsilon"] == epsilon]
+            if not chosen:
+                continue
+            cells = []
+            for key in ("unitmem", "unitmem_external", "unitmem_equal", "fully_connected", "calibrated"):
+                values = np.array([row[key] for row in chosen])
+                error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+                cells.append(f"{values.mean():.3f} ± {error:.3f}")
+            lines.append(f"| {'none' if epsilon is None else f'{epsilon:.0f}'} | {' | '.join(cells)} |")
+        text += (
+            f"\n## Differential privacy\n\nMAE on 400 images of Fashion-MNIST per encoder, {PRIVATE['epochs']} epochs, a ViT of 4 blocks and width 96; mean over "
+            f"{len({row['seed'] for row in found['privacy']})} seeds ± its standard error.\n\n"
+            + "\n".join(lines)
+            + "\n"
+        )
+    return text
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    path = HERE / "objectives.json"
+    found = read_json(path) if path.is_file() else {}
+    for name in sys.argv[1:] or ("learn", "privacy"):
+        found[name] = {"learn": learn, "privacy": privacy}[name]()
+        found["versions"] = versions()
+        write_json(path, found)
+        (HERE.parent / "docs/objectives.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()
