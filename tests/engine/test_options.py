@@ -54,7 +54,9 @@ def test_the_published_code(pair, gray, four_splits):
     assert last["layermem"] == pytest.approx((raw[candidate] / (raw.max() - raw.min())).mean())
     assert last["layermem"] == pytest.approx(points["sslmem_range"][candidate].mean())
     of_output = found.point_layers[found.point_layers["layer"] == "output"].set_index("point")["sslmem"]
-    assert np.allclose(of_output[points["point"]], points["sslmem"])  # per point the ratio stays, with the range beside it
+    assert np.allclose(
+        of_output[points["point"]], points["sslmem"]
+    )  # per point the ratio stays, with the range beside it
     assert last["low"] < last["layermem"] < last["high"]
     ratio = audit(*pair, images=gray, splits=four_splits, protocol="published-code", scale="ratio")
     assert ratio.layers["layermem"].iloc[-1] == pytest.approx(points["sslmem"][candidate].mean())
