@@ -1,8 +1,8 @@
 """All benchmarks (make bench): each prints ratios measured in one run, with machine and versions, as JSON.
 
-Usage: python benchmarks/run.py [NAME ...]    names: overhead published views memory training
+Usage: python benchmarks/run.py [NAME ...]    names: overhead published views memory training vit lightly photographs
 
-Every benchmark runs in a process of its own. `overhead`, `published`, `views` and `memory` use one core.
+Every benchmark runs in a process of its own. `overhead`, `published`, `views`, `memory` and `vit` use one core.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("overhead", "published", "views", "memory", "training")
+NAMES = ("overhead", "published", "views", "memory", "training", "vit", "lightly", "photographs")
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -92,6 +92,155 @@ def overhead() -> dict:
         "layers": len(job.layers),
         "batch_points": size,
         "views": 16,
+    }
+
+
+def vit() -> dict:
+    """Ratio (a) on a ViT-Tiny with 50 taps: the scoring pass against the bare augmented forward passes of f and g."""
+    import torch
+
+    from memloc import Views
+    from memloc.encoders import build_vit
+    from memloc.engine import audit_shard, prepare
+
+    torch.manual_seed(0)
+    f, g = build_vit("vit-tiny").eval(), build_vit("vit-tiny").eval()
+    points = 48
+    job = prepare(f, g, images=images(points), splits=["candidate"] * 24 + ["external"] * 24, views=Views(n=16))
+    size = job.options.batch_size
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for start in range(0, points, size):
+                rows = slice(start, start + size)
+                inputs = job.encoders[0].prepare(
+                    job.views.draw(job.images.pixels[rows], job.images.ids[rows]).flatten(0, 1)
+                )
+                f(inputs)
+                g(inputs)
+
+    bare()
+    base, ours = [], []
+    for _ in range(5):
+        base.append(timed(bare))
+        ours.append(timed(lambda: audit_shard(job, slice(0, points))))
+    return {
+        "ratio": min(ours) / min(base), "ratios": [one / two for one, two in zip(ours, base, strict=True)], "bound": 1.2, "layers": len(job.layers),
+        "points_per_second": points / min(ours),
+    }  # fmt: skip
+
+
+def lightly() -> dict:
+    """Training images per second against lightly's own loop: its transform, head and loss with a data loader, the same ResNet9, batch and
+    precision, on two cores: theirs one encoder with two threads and two workers that load, ours `memloc train` (f and g, a core each)."""
+    import torch
+
+    torch.set_num_threads(2)
+    pictures, batch = images(2048), 256
+    theirs = [lightly_rate(pictures, batch) for _ in range(2)]
+    ours = [memloc_rate(pictures, batch) for _ in range(2)]
+    return {"ratio": max(ours) / max(theirs), "bound": 1.5, "ours": ours, "theirs": theirs, "batch": batch}
+
+
+def lightly_rate(pictures, batch: int) -> float:
+    """Images per second of lightly's loop (its SimCLR example), from the second of two epochs."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    per_image_transform()  # makes torchvision importable
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+
+    from memloc.encoders import has_bfloat16, load_encoder
+
+    transform = SimCLRTransform(input_size=32, cj_strength=1.0, gaussian_blur=0.0)
+
+    class Pictures(torch.utils.data.Dataset):
+        def __init__(self):
+            self.pictures = [to_picture(image) for image in pictures]
+
+        def __len__(self):
+            return len(self.pictures)
+
+        def __getitem__(self, row):
+            return transform(self.pictures[row])
+
+    module = load_encoder("resnet9").module.to(memory_format=torch.channels_last).train()
+    head, loss_of = SimCLRProjectionHead(256, 256, 128), NTXentLoss(0.5)
+    optimizer = torch.optim.AdamW([*module.parameters(), *head.parameters()], lr=1e-3, fused=True)
+    loader = DataLoader(
+        Pictures(), batch_size=batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+    )
+    rate = 0.0
+    for _ in range(2):
+        began, seen = time.perf_counter(), 0
+        for first, second in loader:
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch.device("cpu"))):
+                one, two = (
+                    head(module(view.contiguous(memory_format=torch.channels_last)).flatten(1))
+                    for view in (first, second)
+                )
+            loss = loss_of(one.float(), two.float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen += len(first)
+        rate = seen / (time.perf_counter() - began)
+    return rate
+
+
+def photographs() -> dict:
+    """A folder of 1 000 photographs of mixed sizes, modes and formats at 224 pixels with a ResNet18 and 2 views: peak memory of the process."""
+    import tempfile
+
+    import numpy as np
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        random = np.random.default_rng(0)
+        for row in range(1_000):
+            mode = ("RGB", "L", "RGBA", "P", "CMYK", "I;16")[row % 6]
+            height, width = random.integers(230, 700, 2)
+            small = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            picture = Image.fromarray(small).resize((int(width), int(height)), Image.Resampling.BICUBIC)
+            picture = (
+                Image.fromarray(np.asarray(picture.convert("L"), dtype=np.uint16) * 256)
+                if mode == "I;16"
+                else picture.convert(mode)
+            )
+            suffix = {"RGB": "jpg", "L": "webp", "RGBA": "png", "P": "gif", "CMYK": "tif", "I;16": "png"}[mode]
+            place = Path(folder) / "photos" / f"class{row % 7}"
+            place.mkdir(parents=True, exist_ok=True)
+            picture.save(place / f"{row}.{suffix}")
+        script = (
+            "import sys; from memloc.cli import main; code = main(sys.argv[1:]); "
+            "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        )
+        flags = [
+            "audit",
+            "--f",
+            "resnet18",
+            "--g",
+            "resnet18",
+            "--data",
+            "photos",
+            "--size",
+            "224",
+            "--views",
+            "2",
+            "--out",
+            "found",
+            "--json",
+        ]
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script, *flags], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+    return {
+        "peak_gib": int(done.stdout.splitlines()[-1]) / 2**20,
+        "bound_gib": 3,
+        "seconds": time.perf_counter() - began,
     }
 
 
