@@ -138,7 +138,7 @@ def lightly() -> dict:
     torch.set_num_threads(2)
     pictures, batch = images(2048), 256
     theirs = [lightly_rate(pictures, batch) for _ in range(2)]
-    ours = [memloc_rate(pictures, batch) for _ in range(2)]
+    ours = [pair_rate(pictures, batch) for _ in range(2)]
     return {"ratio": max(ours) / max(theirs), "bound": 1.5, "ours": ours, "theirs": theirs, "batch": batch}
 
 
@@ -191,7 +191,7 @@ def lightly_rate(pictures, batch: int) -> float:
 
 
 def photographs() -> dict:
-    """A folder of 1 000 photographs of mixed sizes, modes and formats at 224 pixels with a ResNet18 and 2 views: peak memory of the process."""
+    """A folder of 1 000 photographs of mixed sizes, modes and formats at 224 pixels with a ResNet9 and 2 views: peak memory of the process."""
     import tempfile
 
     import numpy as np
