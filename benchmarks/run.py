@@ -497,8 +497,8 @@ def main() -> None:
             sys.exit(done.stderr)
         stored[name] = json.loads(done.stdout.splitlines()[-1])
         print(json.dumps({name: stored[name]}), flush=True)
-    stored["versions"] = versions()
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+        stored["versions"] = versions()
+        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 if __name__ == "__main__":

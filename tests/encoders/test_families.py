@@ -235,3 +235,39 @@ def test_outputs_in_tuples_and_dictionaries(tiny, wrap):
     found = audit(Wrapped(), Wrapped(), images=images, splits=splits, views=Views(n=4))
     assert found.layers["layer"].iloc[-1] == "output"
     assert found.layers["n_units"].iloc[-1] == 5
+
+
+def test_models_whose_forward_needs_more_or_other_channels(tiny):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x, mask):
+            return self.conv(x) * mask
+
+    with pytest.raises(EncoderError, match=r"forward pass fails .*'mask'.* wrap it in a module that does"):
+        load_encoder(Two())
+    from memloc import Views, audit
+
+    rgb = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(EncoderError, match="TinyNet takes 1 channels and the images have 3|forward pass fails"):
+        audit(tiny(0), images=rgb, views=Views(n=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("vit-tiny", "transformers", "hf"),
+        ("timm:resnet18", "timm", "timm"),
+        ("torchvision:resnet18", "torchvision", "vision"),
+    ],
+)
+def test_a_missing_extra_names_what_to_install(monkeypatch, capsys, name, package, extra):
+    import sys
+
+    from memloc.cli import main
+
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["layers", name]) == 4
+    assert f"pip install 'memloc[{extra}]'" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def doctor(as_json: Json = False) -> int:
         "threads": torch.get_num_threads(),
     }
     problems = []
-    for name in ("torchvision", "timm", "transformers", "opacus", "ray", "scikit-learn"):
+    for name in ("torchvision", "timm", "transformers", "opacus", "lightning", "datasets", "ray", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

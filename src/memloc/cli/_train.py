@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Train f and its reference g (or an ensemble) with a self-supervised objective, ready for memloc audit."""
     from memloc.data import concatenate, open_images
-    from memloc.pretrain import spec_of, train_cost
+    from memloc.pretrain import rank, spec_of, train_cost
     from memloc.pretrain import train as train_run
 
     spec = spec_of(
@@ -98,6 +98,8 @@ def train(
         common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return
     run = train_run(images, spec, external=others, out=out, progress=common.progress(as_json), overwrite=overwrite)
+    if rank():  # under torchrun one process speaks for all
+        return
     found = {"run": str(out), "encoders": list(run.encoders), "seconds": run.record["seconds"]}
     common.emit(
         as_json,

@@ -1,6 +1,7 @@
 """Training: objectives, the loop, encoder pairs with their four splits, and subset ensembles."""
 
 from memloc.pretrain._dino import dino_loss as dino_loss
+from memloc.pretrain._distributed import rank as rank
 from memloc.pretrain._lars import LARS as LARS
 from memloc.pretrain._loop import train_encoder as train_encoder
 from memloc.pretrain._mae import mae_loss as mae_loss
