@@ -2,7 +2,7 @@
 
 Parts: learn privacy. `learn` trains one encoder per objective on LEARN images of CIFAR-10 (CIFAR10, else ../shared/data/cifar10) and
 compares its k-nearest-neighbour accuracy with the untrained encoder's and raw pixels'. `privacy` trains MAE pairs on Fashion-MNIST's
-sample without privacy, at ε = 20 and at ε = 8, and compares UnitMem.
+sample without privacy, at ε = 20 and at ε = 8, and compares UnitMem. What is done is kept: a part that is run again goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,10 @@ from memloc.pretrain import features_of, spec_of, train_encoder
 from memloc.results import read_json, write_json
 
 HERE = Path(__file__).parent
-LEARN, TEST, EPOCHS = 4_000, 2_000, 50
+LEARN, TEST, EPOCHS = 2_000, 2_000, 50
 OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
 NEIGHBOURS = 20
-PRIVATE = {"epochs": 100, "batch_size": 128, "candidates": 100, "shared": 300, "learning_rate": 1e-3}
+PRIVATE = {"epochs": 60, "batch_size": 64, "candidates": 50, "shared": 200, "learning_rate": 1e-3}
 SMALL_VIT = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=28,patch_size=4,hidden_dropout_prob=0.0"
 SEEDS = (0, 1, 2)
 
@@ -59,15 +60,20 @@ def accuracy(train_x, train, test_x, test) -> float:
     return float((known.predict(test_x) == test.labels.numpy()).mean())
 
 
-def learn() -> dict:
+def learn(known: dict | None = None) -> Iterator[dict]:
+    """Rows of all objectives so far, after each of them; rows of the same settings are kept."""
     train, test = cifar()
+    settings = {"images": LEARN, "test": TEST, "epochs": EPOCHS, "neighbours": NEIGHBOURS}
+    kept = known["rows"] if known and all(known.get(key) == value for key, value in settings.items()) else {}
     flat = [each.pixels.flatten(1).numpy() / 255 for each in (train, test)]
     mean = flat[0].mean(axis=0)
-    rows = {"raw pixels": {"after": accuracy(flat[0] - mean, train, flat[1] - mean, test)}}
+    rows = {**kept, "raw pixels": {"after": accuracy(flat[0] - mean, train, flat[1] - mean, test)}}
     print(rows, flush=True)
     values = train.pixels.transpose(0, 1).flatten(1).double() / 255
     statistics = {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).tolist()}
     for objective in OBJECTIVES:
+        if objective in rows:
+            continue
         spec = spec_of(objective=objective, epochs=EPOCHS, batch_size=256)
         torch.manual_seed(0)
         encoder = load_encoder(spec.encoder, weights=RANDOM, shape=(3, 32, 32), **statistics)
@@ -83,19 +89,22 @@ def learn() -> dict:
             "encoder": spec.encoder, "before": before, "after": after, "seconds": time.monotonic() - began, "first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"],
         }  # fmt: skip
         print(objective, rows[objective], flush=True)
-    return {"images": LEARN, "test": TEST, "epochs": EPOCHS, "neighbours": NEIGHBOURS, "rows": rows}
+        yield {**settings, "rows": rows}
 
 
-def privacy() -> list[dict]:
-    rows = []
+def privacy(known: list[dict] | None = None) -> Iterator[list[dict]]:
+    """Rows of all runs so far, after each of them."""
+    rows = list(known or [])
     for seed in SEEDS:
         everything = open_images("sample:train")
-        images = everything.take(torch.from_numpy(np.random.default_rng(seed).permutation(len(everything))[:500]))
-        external = open_images("sample:test").take(torch.arange(400))
+        images = everything.take(torch.from_numpy(np.random.default_rng(seed).permutation(len(everything))[:300]))
+        external = open_images("sample:test").take(torch.arange(250))
         from memloc.data import concatenate
 
         both = concatenate(images, external)
         for epsilon in (None, 20.0, 8.0):
+            if any(row["seed"] == seed and row["epsilon"] == epsilon for row in rows):
+                continue
             pair = train_pair(
                 images,
                 objective="mae",
@@ -121,7 +130,7 @@ def privacy() -> list[dict]:
                 }
             )  # fmt: skip
             print(rows[-1], flush=True)
-    return rows
+            yield rows
 
 
 def page(found: dict) -> str:
@@ -155,7 +164,7 @@ def page(found: dict) -> str:
                 cells.append(f"{values.mean():.3f} ± {error:.3f}")
             lines.append(f"| {'none' if epsilon is None else f'{epsilon:.0f}'} | {' | '.join(cells)} |")
         text += (
-            f"\n## Differential privacy\n\nMAE on 400 images of Fashion-MNIST per encoder, {PRIVATE['epochs']} epochs, a ViT of 4 blocks and width 96; mean over "
+            f"\n## Differential privacy\n\nMAE on 250 images of Fashion-MNIST per encoder, {PRIVATE['epochs']} epochs, a ViT of 4 blocks and width 96; mean over "
             f"{len({row['seed'] for row in found['privacy']})} seeds ± its standard error.\n\n"
             + "\n".join(lines)
             + "\n"
@@ -168,10 +177,11 @@ def main() -> None:
     path = HERE / "objectives.json"
     found = read_json(path) if path.is_file() else {}
     for name in sys.argv[1:] or ("learn", "privacy"):
-        found[name] = {"learn": learn, "privacy": privacy}[name]()
-        found["versions"] = versions()
-        write_json(path, found)
-        (HERE.parent / "docs/objectives.md").write_text(page(found))
+        for part in {"learn": learn, "privacy": privacy}[name](found.get(name)):
+            stored = read_json(path) if path.is_file() else {}  # the other part may run beside this one
+            found = {**stored, name: part, "versions": versions()}
+            write_json(path, found)
+            (HERE.parent / "docs/objectives.md").write_text(page(found))
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def audit(
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
     from memloc.engine import plan_cost, prepare, protocol_settings, run_job
-    from memloc.views import Views
+    from memloc.views import POLICIES, Views
 
     if pairs not in (None, "views", "original"):
         raise SpecError(f"pairs is {pairs!r}. Expected views or original. Pass --pairs views.")
@@ -145,8 +145,11 @@ def audit(
             {"mean": _numbers(mean), "std": _numbers(std), "state_key": state_key, "strip_prefix": strip_prefix},
         )  # fmt: skip
         arguments["earlier"] = earlier
+    chosen = trained_with or wanted["policy"]
+    if protocol == "paper" and f"{chosen}-paper" in POLICIES:
+        chosen = f"{chosen}-paper"
     recipe = Views(
-        policy or trained_with or wanted["policy"],
+        policy or chosen,
         n=wanted["views"],
         seed=views_seed,
         sampling=cast(Any, wanted["sampling"]),
@@ -273,15 +276,23 @@ def _from_flags(
     f: list[str], g: list[str] | None, f_weights: str | None, g_weights: str | None, parts: dict[str, str | None], size: int | None, max_bad: int,
     layers: Any, loading: dict[str, Any],
 ) -> tuple[dict[str, Any], str | None, dict[str, Any]]:  # fmt: skip
+    import torch
+
     from memloc.data import concatenate, open_images
     from memloc.encoders import load_encoder
 
-    first = (
-        load_encoder(f[0], weights=f_weights, layers=layers, **loading)
-        if f[0].partition(":")[0] in ("timm", "torchvision", "hf")
-        else None
-    )
+    def load(name: str, weights: str | None, draw: int, **more: Any) -> Encoder:
+        with torch.random.fork_rng(devices=[]):  # random weights are the same in every call, so that it can be repeated
+            torch.manual_seed(draw)
+            return load_encoder(name, weights=weights, layers=layers, **_where(loading, weights), **more)
+
+    foreign = f[0].partition(":")[0] in ("timm", "torchvision", "hf")
+    first = load(f[0], f_weights, 0) if foreign else None
     size = size if size is not None or first is None else first.size
+    if not any((f_weights, g_weights)) and any(loading[key] is not None for key in ("state_key", "strip_prefix")):
+        raise SpecError(
+            "--state-key and --strip-prefix are given without a checkpoint. Expected one. Pass --f-weights FILE."
+        )
     images: Images | None = None
     splits: list[str] = []
     for split, where in parts.items():
@@ -291,6 +302,8 @@ def _from_flags(
             images = opened if images is None else concatenate(images, opened, namespace=split)
     assert images is not None, "candidates were checked"
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
+    if first is not None:  # its layers, at the size of these images
+        first = load_encoder(replace(first, layers=()), layers=layers, shape=shape)
     loaded: dict[str, list[Any]] = {"f": [], "g": []}
     for side, names, weights in (("f", f, f_weights), ("g", g or [], g_weights)):
         if weights is not None and len(names) != 1:
@@ -299,11 +312,18 @@ def _from_flags(
             )
         known = {f[0]: first} if side == "f" and first is not None else {}
         loaded[side] = [
-            known.get(name) or load_encoder(name, weights=weights, layers=layers, shape=shape, **loading)
-            for name in names
+            known.get(name) or load(name, weights, 2 * number + (side == "g"), shape=shape)
+            for number, name in enumerate(names)
         ]
     trained_with = loaded["f"][0].augmentation
     return {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits}, trained_with, {}
+
+
+def _where(loading: dict[str, Any], weights: str | None) -> dict[str, Any]:
+    """How to load an encoder; where in a checkpoint to look says nothing to one without."""
+    from memloc.encoders import RANDOM
+
+    return loading if weights not in (None, RANDOM) else {**loading, "state_key": None, "strip_prefix": None}
 
 
 def _numbers(text: str | None) -> list[float] | None:

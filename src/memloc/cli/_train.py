@@ -62,8 +62,11 @@ def train(
     shared: Annotated[int | None, typer.Option(help="Points that both see; the rest by default.")] = None,
     runs: Annotated[int, typer.Option(help="Pairs of f and g on the same splits.")] = 1,
     unpaired: Annotated[
-        bool, typer.Option("--unpaired", help="Other initial weights, order and views for g, as published.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--unpaired/--paired", help="Other initial weights, order and views for g, as published; paired by default."
+        ),
+    ] = None,
     ensemble: Annotated[int, typer.Option(help="Train this many encoders on random parts instead of a pair.")] = 0,
     fraction: Annotated[float, typer.Option(help="Share of the points in each encoder of an ensemble.")] = 0.5,
     plant: Annotated[int, typer.Option(help="Candidates to show --repeats times per epoch.")] = 0,
@@ -87,7 +90,7 @@ def train(
         recipe=recipe, objective=objective, encoder=encoder, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
         learning_rate=learning_rate, weight_decay=weight_decay, temperature=temperature, local_crops=local_crops,
         alignment_penalty=alignment_penalty, dp_epsilon=dp_epsilon, dp_delta=dp_delta, dp_clip=dp_clip, warmup=warmup, policy=policy,
-        precision=precision, seed=seed, candidates=candidates, independents=independents, shared=shared, runs=runs, unpaired=unpaired or None,
+        precision=precision, seed=seed, candidates=candidates, independents=independents, shared=shared, runs=runs, unpaired=unpaired,
         ensemble=ensemble, fraction=fraction, plant=plant, repeats=repeats, checkpoint_every=checkpoint_every, workers=workers, device=device,
     )  # fmt: skip
     images = open_images(data, size=size, max_bad=max_bad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
@@ -18,7 +19,7 @@ from memloc.data._archives import ARCHIVES, Found, members, read_archive, stl10,
 from memloc.data._decode import decode_one, fitted, to_tensor
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
-from memloc.errors import DataError, DataNotFoundError, MissingExtraError
+from memloc.errors import DataError, DataNotFoundError, MissingExtraError, SpecError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used
@@ -128,6 +129,8 @@ def _open_hub(text: str, size: int | None, max_bad: int) -> Images:
         on_disk = (Path(name) / "dataset_info.json").is_file() or (Path(name) / "dataset_dict.json").is_file()
         loaded: Any = datasets.load_from_disk(name) if on_disk else datasets.load_dataset(name, split=split)
         table = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        if on_disk and ":" in text and not isinstance(loaded, datasets.DatasetDict):
+            raise ValueError(f"it has no splits, so none is {split!r}; leave ':{split}' out")
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetNotFoundError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise DataNotFoundError(
@@ -242,7 +245,7 @@ def _open_npz(path: Path) -> Images:
     try:
         with np.load(path, allow_pickle=False) as stored:
             content = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError) as problem:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
         raise DataError(
             f"{path} cannot be read ({problem}). Expected arrays saved by numpy.savez. Save it again."
         ) from problem
@@ -291,6 +294,11 @@ def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
             "that holds them, at any depth."
         )
     if size is not None and len(names) * 3 * size * size > MEMORY_LIMIT:
+        if 0 < max_bad < len(names):
+            raise SpecError(
+                f"max_bad is {max_bad} for {len(names)} images that do not fit in memory. Expected 0: they are read as they are used, so bad ones cannot be left "
+                "out beforehand. Remove those, or pass a smaller --size."
+            )
         kept = list(range(len(names)))
         skipped: tuple[tuple[str, str], ...] = ()
         pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, names, size)))
@@ -334,6 +342,8 @@ def _decode(
             ValueError,
             SyntaxError,
             EOFError,
+            TypeError,
+            AttributeError,
             UnidentifiedImageError,
             Image.DecompressionBombError,
         ) as problem:

@@ -1,5 +1,6 @@
 """Encoders and layers: the built-in nets, any nn.Module, taps, and safe checkpoints."""
 
+from memloc.encoders._checkpoints import check_finite as check_finite
 from memloc.encoders._checkpoints import fingerprint as fingerprint
 from memloc.encoders._checkpoints import load_weights as load_weights
 from memloc.encoders._checkpoints import read_weights as read_weights
@@ -9,6 +10,7 @@ from memloc.encoders._device import pick_device as pick_device
 from memloc.encoders._device import versions as versions
 from memloc.encoders._encoder import BUILT_IN as BUILT_IN
 from memloc.encoders._encoder import RANDOM as RANDOM
+from memloc.encoders._encoder import RANDOM_NOTE as RANDOM_NOTE
 from memloc.encoders._encoder import Encoder as Encoder
 from memloc.encoders._encoder import Preprocess as Preprocess
 from memloc.encoders._encoder import load_encoder as load_encoder

@@ -30,7 +30,7 @@ _RESNETS: Mapping[str, Callable[[], nn.Module]] = {
     "resnet50": lambda: ResNet((3, 4, 6, 3), bottleneck=True),
 }
 BUILT_IN = (*_RESNETS, *VITS)
-RANDOM = "random"
+RANDOM, RANDOM_NOTE = "random", "random weights"
 _ADAPTERS = {
     "timm": "memloc.encoders.from_timm",
     "torchvision": "memloc.encoders.from_torchvision",
@@ -87,6 +87,8 @@ class Encoder:
 
     def prepare(self, views: Tensor) -> Tensor:
         """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on CPU."""
+        if self.channels == 3 and views.shape[1] == 1 and len(self.preprocess.mean) == 3:
+            views = views.expand(-1, 3, -1, -1)  # before they are normalized, as a gray photograph in RGB would be
         prepared = self.preprocess(views)
         if self.channels == 3 and prepared.shape[1] == 1:
             prepared = prepared.expand(-1, 3, -1, -1)
@@ -144,7 +146,9 @@ def load_encoder(
         )
         load_weights(built.module, picked.weights, name=str(weights))
         note = picked.note
-    elif state_key is not None or strip_prefix is not None:
+    elif str(weights) == RANDOM or (isinstance(encoder, str) and encoder in BUILT_IN):
+        note = RANDOM_NOTE
+    if weights in (None, RANDOM) and (state_key is not None or strip_prefix is not None):
         raise SpecError(
             "state_key and strip_prefix are given without weights. Expected a checkpoint. Pass --f-weights FILE."
         )
@@ -283,7 +287,12 @@ def _from_file(text: str) -> nn.Module:
         raise EncoderError(
             f"{path} has no function {factory!r}. {nearest(factory, names)} Expected one that returns a module. Pass {path}:NAME."
         )
-    module = build()
+    try:
+        module = build()
+    except Exception as problem:  # whatever the user's own function raises
+        raise EncoderError(
+            f"{text} fails ({type(problem).__name__}: {problem}). Expected a function without arguments that returns a module. Call it in Python to see where."
+        ) from problem
     if not isinstance(module, nn.Module):
         raise EncoderError(
             f"{text} returned a {type(module).__name__}. Expected a torch nn.Module. Return the model itself."

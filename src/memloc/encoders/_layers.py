@@ -282,7 +282,15 @@ class _Chain:
         ):  # Swin's attention runs over windows, so its rows are no longer images
             self._add(attention.address, attention, "attention")
         inner = [call for call in self._leaves if call.address.startswith(f"{block.address}.")]
-        halves = [inner[: _place(inner, attention.gave)], inner[_place(inner, attention.gave) :]]
+        turn = next(
+            (
+                place
+                for place, call in enumerate(inner)
+                if f"{call.address}.".startswith((f"{middle.address}.", f"{connected.address}."))
+            ),
+            len(inner),
+        )
+        halves = [inner[:turn], inner[turn:]]
         for call in halves[0] if self._previous == attention.address else []:
             self._hang_inner(call, attention)
         residual = f"{block.address} after attention"
@@ -314,6 +322,9 @@ class _Chain:
         weighted = [other for other in inside if isinstance(other.module, _WEIGHTED)]
         if len(weighted) < 2 or not any(other.shape == call.shape for other in inside):
             return False
+        starts = (*_WEIGHTED, *_NORMS, *_ACTIVATIONS)
+        if not any(other.took is call.took and isinstance(other.module, starts) for other in inside):
+            return False  # a gate, such as squeeze and excitation: its layers take a pooled input
         giver = next((other for other in reversed(inside) if _gave(other, call)), None)
         if giver is None:
             return True
@@ -322,14 +333,6 @@ class _Chain:
 
 def _gave(inner: _Call, outer: _Call) -> bool:
     return inner.gave is outer.gave and inner.gave_version == outer.gave_version
-
-
-def _place(calls: list[_Call], tensor: Tensor) -> int:
-    """How many calls there are up to the one that gave a tensor; all before a block's norm where none did."""
-    for number, call in enumerate(calls):
-        if call.gave is tensor:
-            return number + 1
-    return len(calls) // 2
 
 
 def _leaves(calls: list[_Call]) -> list[_Call]:

@@ -30,7 +30,7 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
         )
     try:
         module = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
-    except TypeError as problem:
+    except (TypeError, ValueError) as problem:
         raise EncoderError(
             f"timm:{name} takes no such option ({problem}). Expected options of timm.create_model. Correct it."
         ) from problem

@@ -42,7 +42,7 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     weights = known[which or "DEFAULT"]
     try:
         module = models.get_model(name, weights=weights if pretrained else None, **options)
-    except TypeError as problem:
+    except (TypeError, ValueError) as problem:
         raise EncoderError(
             f"torchvision:{name} takes no such option ({problem}). Expected options of the model. Correct it."
         ) from problem
@@ -53,20 +53,24 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
             f"the weights of torchvision:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights in torch's cache. "
             "Pass --f-weights FILE, or --f-weights random."
         ) from problem
-    _behead(module)
+    _behead(module, name)
     transform = weights.transforms()
     fixed = getattr(module, "image_size", None)
     size = fixed or (transform.crop_size[0] if pretrained else None)
     return Built(module, tuple(transform.mean), tuple(transform.std), size)
 
 
-def _behead(module: nn.Module) -> None:
+def _behead(module: nn.Module, model: str) -> None:
     """Replace the last linear layer by the identity."""
     name, last = next(
         (name, part)
         for name, part in reversed(list(module.named_modules()))
         if isinstance(part, (nn.Linear, nn.Conv2d))
     )
-    if isinstance(last, nn.Linear):
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, nn.Identity())
+    if not isinstance(last, nn.Linear):
+        raise EncoderError(
+            f"torchvision:{model} ends in a convolution, not in a linear layer that could be taken off. Expected a net with one. Pass a function that returns "
+            "the part to audit: file.py:factory."
+        )
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, nn.Identity())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders._built import Built
-from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError
+from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocError, MissingExtraError, nearest
 
 VITS = {  # patch, width, blocks, heads: LocMem App. B and Dosovitskiy et al., ICLR 2021
     "vit-tiny": (4, 192, 12, 3),
@@ -54,17 +54,32 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     if is_type:
         if pretrained:
             raise EncoderError(
-                f"'hf:{name}' is a type of model, without weights. Expected a name on the hub or a folder. Pass --f-weights random, a file, or hf:OWNER/NAME."
+                f"'hf:{name}' is a type of model, without weights. Expected a name on the hub or a folder. Pass random weights (--f-weights random; for memloc layers --weights random), a file, or hf:OWNER/NAME."
             )
-        config = library.AutoConfig.for_model(name, **options)
+        config = library.AutoConfig.for_model(name)
     else:
-        config = _opened(library.AutoConfig, name, options)
+        config = _opened(library.AutoConfig, name, {})
+    _check_options(name, config, options)
+    for key, value in options.items():
+        wanted = getattr(config, key)
+        if isinstance(wanted, (int, float)) and not isinstance(value, (int, float)):
+            raise EncoderError(
+                f"option {key} of hf:{name} is {value!r}. Expected a number, such as {wanted}. Correct it."
+            )
+        setattr(config, key, value)
     config = getattr(config, "vision_config", config)
     kind = _class_of(library, config)
     extra = (
         {"add_pooling_layer": False} if kind.__name__ in ("ViTModel", "ViTMAEModel", "DeiTModel", "BeitModel") else {}
     )
-    module = _opened(kind, name, {"config": config, **extra}) if pretrained else kind(config, **extra)
+    try:
+        module = _with_weights(kind, name, {"config": config, **extra}) if pretrained else kind(config, **extra)
+    except (TypeError, ValueError, RuntimeError, AttributeError, ZeroDivisionError) as problem:
+        if isinstance(problem, MemlocError):
+            raise
+        raise EncoderError(
+            f"hf:{name} cannot be made with these options ({str(problem).splitlines()[0]}). Expected values that fit together. Correct them."
+        ) from problem
     size = getattr(config, "image_size", None)
     mean, std, size = ((), (), size) if is_type else _processing(library, name, size)
     return Built(module, mean=mean, std=std, size=size if isinstance(size, int) else None)
@@ -81,6 +96,27 @@ def _class_of(library: Any, config: Any) -> Any:
         raise EncoderError(
             f"transformers has no encoder for the type {config.model_type!r}. Expected a vision model. Pass another hf: name."
         ) from problem
+
+
+def _check_options(name: str, config: Any, options: dict[str, Any]) -> None:
+    known = config.to_dict()
+    for key in options:
+        if key not in known:
+            raise EncoderError(
+                f"hf:{name} has no option {key!r}. {nearest(key, known)} Expected one of its configuration. Correct it."
+            )
+
+
+def _with_weights(kind: Any, name: str, settings: dict[str, Any]) -> Any:
+    """A model with the weights of its name, all of them."""
+    module, report = _opened(kind, name, {**settings, "output_loading_info": True})
+    missing = sorted(report["missing_keys"]) + sorted(str(each[0]) for each in report["mismatched_keys"])
+    if missing:
+        raise CheckpointError(
+            f"the weights of hf:{name} lack {len(missing)} of the model's, such as {missing[0]!r}. Expected all of them: the others would be random. Pass "
+            "another checkpoint, or --f-weights FILE."
+        )
+    return module
 
 
 def _opened(kind: Any, name: str, options: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from memloc.data import Images, LazyPixels, check_splits, duplicates_across
-from memloc.encoders import Encoder, Layer, fingerprint, same_architecture
+from memloc.encoders import RANDOM_NOTE, Encoder, Layer, fingerprint, same_architecture
 from memloc.errors import DataError, EncoderError, SpecError
 from memloc.metrics import DISTANCES, Distance
 from memloc.views import Views
@@ -281,7 +281,13 @@ def _groups(trained: Tensor, split: np.ndarray, seed: int) -> dict[str, Tensor]:
 def _check_input(encoder: Encoder, images: Images) -> None:
     """Raise EncoderError where an encoder cannot take the images: wrong channels, or mean and std of another number."""
     channels = images.pixels.shape[1]
-    if len(encoder.preprocess.mean) not in (0, 1, channels):
+    if encoder.size is not None and tuple(images.pixels.shape[2:]) != (encoder.size, encoder.size):
+        height, width = images.pixels.shape[2:]
+        raise EncoderError(
+            f"{encoder.name} takes images of {encoder.size}x{encoder.size} pixels and these have {height}x{width}. Expected that size: memloc does not enlarge. "
+            f"Pass --size {encoder.size} where the images are larger, or larger images."
+        )
+    if len(encoder.preprocess.mean) not in (0, 1, channels) and not (channels == 1 and encoder.channels == 3):
         raise EncoderError(
             f"{encoder.name} has {len(encoder.preprocess.mean)} means for images of {channels} channels. Expected one per channel. "
             "Pass --mean and --std with as many values."
@@ -311,6 +317,12 @@ def _warnings(
         found.append(
             "The images are read from their files as they are used, so identical copies in different splits were not looked for, and a file that cannot "
             "be read stops the audit, which then resumes."
+        )
+    blank = [encoder.name for encoder in encoders if encoder.note == RANDOM_NOTE]
+    if blank:
+        found.append(
+            f"The weights of {' and '.join(dict.fromkeys(blank))} are random, since no checkpoint was given: such an encoder has memorized nothing. Pass --f-weights "
+            "FILE (and --g-weights FILE) to audit a trained one."
         )
     if images.pixels.shape[1] == 1 and encoders[0].channels == 3:
         found.append(f"The images are gray and {encoders[0].name} takes three channels: the gray channel is repeated.")

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from memloc.data import as_images, check_splits
+from memloc.encoders import fingerprint, load_encoder
 from memloc.engine import audit
 from memloc.errors import DataError, MissingExtraError, SpecError, nearest
 from memloc.report import write_report
@@ -51,7 +52,7 @@ class AuditCallback(_Callback):
         every: epochs between audits.
         held_out: share of the images that become external points. splits: one name per image, instead of drawing them.
         g: a reference that has not seen the candidates.
-        views: the recipe for views; use the policy of training. settings: further arguments of `memloc.audit`.
+        views: the recipe for views; use the policy of training. mean, std: per channel, what training subtracts and divides by. settings: further arguments of `memloc.audit`.
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     >>> len(AuditCallback(images, out="found", held_out=0.25).training_rows)
@@ -60,7 +61,8 @@ class AuditCallback(_Callback):
 
     def __init__(
         self, images: object, *, out: str | Path, encoder: str | Callable[[Any], nn.Module] = "encoder", every: int = 10, held_out: float = 0.2,
-        splits: Sequence[str] | None = None, g: Any = None, views: Views | None = None, seed: int = 0, **settings: Any,
+        splits: Sequence[str] | None = None, g: Any = None, views: Views | None = None, mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None, seed: int = 0, **settings: Any,
     ) -> None:  # fmt: skip
         super().__init__()
         self.images = as_images(images)
@@ -83,6 +85,12 @@ class AuditCallback(_Callback):
             )
         self.splits, self.out, self.encoder, self.every, self.g = list(splits), Path(out), encoder, every, g
         self.views, self.settings = views or Views(), {"seed": seed, **settings}
+        self.mean, self.std, self._last = mean, std, 0
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.pixels.shape[1:]
+        return int(channels), int(height), int(width)
 
     @property
     def training_rows(self) -> list[int]:
@@ -94,17 +102,21 @@ class AuditCallback(_Callback):
         self._find(pl_module)
         if trainer.is_global_zero:
             spec = {
-                "splits": self.splits,
-                "images": self.images.fingerprint(),
-                "views": str(self.views),
-                "every": self.every,
-            }
+                "splits": self.splits, "images": self.images.fingerprint(), "views": str(self.views), "every": self.every, "mean": self.mean, "std": self.std,
+                "g": None if self.g is None else fingerprint(load_encoder(self.g).module), "settings": {key: str(value) for key, value in self.settings.items()},
+            }  # fmt: skip
             claim_folder(self.out, spec)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Audit if it is time."""
         epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and (epoch % self.every == 0 or epoch == trainer.max_epochs):
+        if trainer.is_global_zero and epoch % self.every == 0:
+            self._audit(self._find(pl_module), epoch)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Audit what training ended with, whatever ended it."""
+        epoch = max(trainer.current_epoch, self._last)
+        if trainer.is_global_zero and epoch > self._last:
             self._audit(self._find(pl_module), epoch)
 
     def _find(self, module: Any) -> nn.Module:
@@ -124,7 +136,9 @@ class AuditCallback(_Callback):
         """One audit: a part of the series, and the newest tables and report."""
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")  # the same every time; they stand in the report
-            found = audit(module, self.g, images=self.images, splits=self.splits, views=self.views, **self.settings)
+            loaded = load_encoder(module, mean=self.mean, std=self.std, shape=self._shape)
+            found = audit(loaded, self.g, images=self.images, splits=self.splits, views=self.views, **self.settings)
+        self._last = epoch
         path = self.out / "series.parquet"
         rows = found.layers.assign(epoch=epoch)
         if path.is_file():

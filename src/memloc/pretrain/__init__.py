@@ -26,7 +26,6 @@ from memloc.pretrain._runs import train_ensemble as train_ensemble
 from memloc.pretrain._runs import train_pair as train_pair
 from memloc.pretrain._simclr import nt_xent as nt_xent
 from memloc.pretrain._simclr import projection_head as projection_head
-from memloc.pretrain._simsiam import collapse as collapse
 from memloc.pretrain._simsiam import negative_cosine as negative_cosine
 from memloc.pretrain._spec import TrainSpec as TrainSpec
 from memloc.pretrain._spec import make_spec as make_spec

@@ -93,12 +93,10 @@ class DINO(Objective):
 
     @torch.no_grad()
     def after_step(self, module: nn.Module, done: float) -> None:
-        """Move the teacher: momentum rises by a cosine from .996 to 1."""
+        """Move the teacher's parameters: momentum rises by a cosine from .996 to 1. Its batch-norms keep statistics of their own."""
         momentum = 1 - (1 - _MOMENTUM) * (math.cos(math.pi * done) + 1) / 2
         for own, other in ((self.teacher, module), (self.teacher_head, self.head)):
             torch._foreach_lerp_(list(own.parameters()), [each.detach() for each in other.parameters()], 1 - momentum)
-            for mine, new in zip(own.buffers(), other.buffers(), strict=True):
-                mine.copy_(new)
 
     def finish(self, module: nn.Module) -> None:
         """The teacher is the encoder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,10 @@ def gathered(tensor: Tensor, views: int) -> Tensor:
         return tensor
     from torch.distributed.nn.functional import all_gather
 
-    parts = [part.unflatten(0, (views, -1)) for part in all_gather(tensor.contiguous())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its successor is not in every torch that is supported
+        whole = all_gather(tensor.contiguous())
+    parts = [part.unflatten(0, (views, -1)) for part in whole]
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 

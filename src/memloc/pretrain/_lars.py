@@ -37,7 +37,11 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step."""
+        """One step, after the closure where one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -55,4 +59,4 @@ class LARS(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].mul_(group["momentum"]).add_(change, alpha=group["lr"])
                 weight.sub_(state["momentum"])
-        return None if closure is None else closure()
+        return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,10 +75,13 @@ def train_encoder(
     labels = None if labels is None else labels.to(device)
     every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
     if isinstance(objective, MAE) and spec.dp_epsilon is not None:
+        secret = _secret(checkpoint)
         train_privately(
-            encoder, objective, pixels, spec, seed=seed, device=device, optimizer=optimizer, log=log, schedule=_schedule,
+            encoder, objective, pixels, spec, seed=seed, secret=secret, device=device, optimizer=optimizer, log=log, schedule=_schedule,
             resume=lambda: _resume(checkpoint, module, objective, optimizer),
-            save=lambda epoch: _save(checkpoint, module, objective, optimizer, epoch) if epoch % every == 0 else None,
+            save=lambda epoch: _save(checkpoint, module, objective, optimizer, epoch, secret)
+            if epoch % every == 0 and epoch < spec.epochs
+            else None,
         )  # fmt: skip
         module.eval()
         return objective.eval()
@@ -188,7 +192,21 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
     )
 
 
-def _save(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def _secret(checkpoint: Path) -> int:
+    """What a private training's draws and noise follow from: new, or that of the checkpoint it goes on from."""
+    if checkpoint.is_file():
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["secret"])
+    return secrets.randbits(48)
+
+
+def _save(
+    path: Path,
+    module: nn.Module,
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    secret: int | None = None,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         torch.save(
@@ -197,6 +215,7 @@ def _save(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim
                 "head": head.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "epoch": epoch,
+                **({} if secret is None else {"secret": secret}),
             },
             temporary,
         )

@@ -69,6 +69,7 @@ class Objective(nn.Module):
 def features_of(output: object) -> Tensor:
     """An encoder's output as one vector per view: tokens and maps are averaged.
 
+    >>> import torch
     >>> features_of(torch.ones(2, 5, 3)).shape, features_of(torch.ones(2, 3, 4, 4)).shape
     (torch.Size([2, 3]), torch.Size([2, 3]))
     """
@@ -102,6 +103,7 @@ def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
 def alignment_penalty(features: Tensor) -> Tensor:
     """Mean distance between the two views of each point, of features of unit length: what SSLMem Eq. 3 adds to the loss, before its weight.
 
+    >>> import torch
     >>> float(alignment_penalty(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0], [0.0, 3.0]])))
     0.7071067690849304
     """

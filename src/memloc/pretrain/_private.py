@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders import Encoder
-from memloc.errors import EncoderError, MissingExtraError
+from memloc.errors import EncoderError, MissingExtraError, SpecError, TrainingError
 from memloc.pretrain._mae import MAE, mae_loss
 from memloc.pretrain._objective import Batch
 from memloc.pretrain._spec import TrainSpec
 from memloc.views import Views, uniforms
 
 _DRAW_STREAM = 4 << 32  # which points a batch has
-_NOISE_SEED = 5 << 32
+_NOISE_STREAM = 5 << 32
 
 
 def check_private(module: nn.Module) -> None:
@@ -38,8 +38,8 @@ def check_private(module: nn.Module) -> None:
 
 
 def delta_of(spec: TrainSpec, points: int) -> float:
-    """The δ of a run: as given, else one over the number of points."""
-    return spec.dp_delta if spec.dp_delta is not None else 1 / points
+    """The δ of a run: as given, else half of one over the number of points."""
+    return spec.dp_delta if spec.dp_delta is not None else 0.5 / points
 
 
 def noise_of(spec: TrainSpec, points: int) -> tuple[float, float, int]:
@@ -47,12 +47,23 @@ def noise_of(spec: TrainSpec, points: int) -> tuple[float, float, int]:
     opacus = _library()
     rate = min(spec.batch_size / points, 1.0)
     steps = math.ceil(1 / rate)
+    try:
+        noise = _noise(opacus, spec, points, rate, steps)
+    except ValueError as problem:
+        raise SpecError(
+            f"dp_epsilon is {spec.dp_epsilon}, which {spec.epochs} epochs on {points} points cannot keep ({problem}). Expected a larger budget, more points or "
+            "fewer epochs. Pass --dp-epsilon 8."
+        ) from problem
+    return noise, rate, steps
+
+
+def _noise(opacus: Any, spec: TrainSpec, points: int, rate: float, steps: int) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orders that the accountant tries
         noise = opacus.accountants.utils.get_noise_multiplier(
             target_epsilon=spec.dp_epsilon, target_delta=delta_of(spec, points), sample_rate=rate, steps=steps * spec.epochs, accountant="rdp"
         )  # fmt: skip
-    return float(noise), rate, steps
+    return float(noise)
 
 
 def train_privately(
@@ -62,6 +73,7 @@ def train_privately(
     spec: TrainSpec,
     *,
     seed: int,
+    secret: int,
     device: torch.device,
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[int, int, float], float],
@@ -72,8 +84,12 @@ def train_privately(
     """Train in place; every epoch's metrics state the ε spent so far.
 
     Each step draws every point with probability batch_size / points, clips each point's gradient to norm `dp_clip`, adds Gaussian
-    noise, and divides by the expected batch. CLS and mask token, which are no layer's weights, keep their first values.
+    noise, and divides by the expected batch. CLS and mask token, which are no layer's weights, keep their first values. Which points
+    are drawn and the noise follow from a secret that is drawn for this training and kept in its checkpoint alone: from the seed, which
+    the record publishes, anyone could take the noise away again.
 
+    Args:
+        secret: of draws and noise.
     Source: Abadi et al., Deep Learning with Differential Privacy, CCS 2016; opacus's accountant of Rényi differential privacy.
     """
     opacus = _library()
@@ -89,32 +105,45 @@ def train_privately(
         loss_reduction="mean", generator=generator,
     )  # fmt: skip
     accountant = opacus.accountants.RDPAccountant()
-    views = Views(spec.policy, n=2, seed=seed, sampling="independent")  # of which the first is shown
+    views = Views(spec.policy, n=1, seed=seed, sampling="independent")
     slot = torch.arange(len(pixels))
     first = resume()
     accountant.history = [(noise, rate, first * steps)] if first else []
+    every = max(spec.epochs // 10, 1)
+    spent = float("nan")
     for epoch in range(first, spec.epochs):
         began, losses, shown = time.monotonic(), [], 0
-        generator.manual_seed(seed + _NOISE_SEED + epoch)
+        generator.manual_seed(secret + _NOISE_STREAM + epoch)
         for number in range(steps):
             step = epoch * steps + number
             for group in optimizer.param_groups:
                 group["lr"] = spec.learning_rate * schedule(step, spec.epochs * steps, spec.warmup)
-            drawn = uniforms(seed + _DRAW_STREAM, slot, torch.tensor([step]), 1, "independent").flatten()
+            drawn = uniforms(secret + _DRAW_STREAM, slot, torch.tensor([step]), 1, "independent").flatten()
             rows = slot[drawn < rate].to(device)
             private.zero_grad()
-            if len(rows):  # an empty batch has a probability of exp(-batch_size)
+            if len(rows):
                 batch = Batch(rows, None, rows, epoch, seed)
-                inputs = encoder.prepare(views.draw(pixels[rows].to(device), rows, first=2 * epoch)[:, 0])
+                inputs = encoder.prepare(views.draw(pixels[rows].to(device), rows, first=epoch)[:, 0])
                 loss = per_point(inputs, objective.noise(encoder.module, inputs, batch))
                 loss.sum().backward()
                 losses.append(loss.detach().mean())
                 shown += len(rows)
                 private.step()
+            else:  # nobody was drawn: the step is noise alone, since no step at all would tell that
+                expected = max(round(rate * len(pixels)), 1)
+                for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+                    normal = torch.randn(parameter.shape, device=device, generator=generator)
+                    parameter.grad = normal * (noise * spec.dp_clip / expected)
+                optimizer.step()
             accountant.step(noise_multiplier=noise, sample_rate=rate)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            spent = accountant.get_epsilon(delta_of(spec, len(pixels)))
+        if losses and not torch.stack(losses).isfinite().all():
+            raise TrainingError(
+                f"the loss is not finite in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate or a larger --dp-epsilon."
+            )
+        if (epoch + 1) % every == 0 or epoch + 1 == spec.epochs:  # the accountant takes a third of a second
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                spent = float(accountant.get_epsilon(delta_of(spec, len(pixels))))
         seconds = time.monotonic() - began
         log(
             {

@@ -24,6 +24,7 @@ from memloc.encoders import (
     RANDOM,
     Encoder,
     Preprocess,
+    check_finite,
     fingerprint,
     is_vit,
     load_encoder,
@@ -35,13 +36,18 @@ from memloc.errors import DataError, DataNotFoundError, EncoderError, SpecError,
 from memloc.pretrain._distributed import join, rank, wait, world
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, make_plan, slots
-from memloc.pretrain._private import check_private, delta_of
+from memloc.pretrain._private import check_private, delta_of, noise_of
 from memloc.pretrain._recipes import recipe as recipe_named
 from memloc.pretrain._spec import TrainSpec, make_spec
 from memloc.progress import Report, silent
 from memloc.results import claim_folder, read_json, read_table, replacing, write_json, write_table
 
+_ANY = 1 << 60
 _SAMPLED, _SAMPLE = 1 << 27, 16_384  # bytes of pixels from which mean and deviation are of a sample, and images in it
+_PRIVACY = (
+    "each encoder alone, for one point of its training set added or taken away. Not covered: both encoders of a pair released together (f and g share most "
+    "points), the mean and deviation of the training images beside the weights, and choices made after looking at other trainings"
+)
 _POLL = 0.3  # seconds between looks at the workers
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
 
@@ -180,6 +186,8 @@ def spec_of(*, recipe: str = "small", **settings: Any) -> TrainSpec:
     """A TrainSpec from a recipe and the settings that are not None; a module stands in the spec by its class name."""
     given = {key: value for key, value in settings.items() if value is not None}
     settings = {**recipe_named(recipe, given.get("objective", "simclr")), **given}
+    if given.get("ensemble"):
+        settings["unpaired"] = given.get("unpaired", False)  # ensembles have no pairs, whatever the recipe says
     if isinstance(settings.get("encoder"), nn.Module):
         settings["encoder"] = type(settings["encoder"]).__name__
     return make_spec(TrainSpec, settings)
@@ -283,7 +291,7 @@ def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn
         "encoders": prints,
         "processes": world(),
         "versions": versions(),
-        "augmentation": "normal" if spec.objective == "mae" else spec.policy,  # an MAE is scored with the usual views
+        "augmentation": _scoring_policy(spec),
         "privacy": _privacy(folder, spec, plan),
     }
 
@@ -295,6 +303,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
         images: training images, then `external` ones that no encoder sees.
     """
     plan, device = make_plan(images, spec, external), pick_device(spec.device)
+    _check_encoder(spec.encoder, images, spec, plan)
     each = {name: len(slots(plan, name)[0]) for name in plan.encoders}
     rows, points = slots(plan, plan.encoders[0])
     few = slice(0, min(spec.batch_size, len(rows)))
@@ -381,6 +390,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
             checkpoint=folder / f"checkpoints/{name}.pt", log=log, labels=labels, classes=classes,
         )  # fmt: skip
     wait()
+    check_finite(module, name=name)
     if rank():
         return
     metadata = {
@@ -389,7 +399,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
         "shape": " ".join(map(str, shape)),
         "mean": " ".join(map(repr, work["mean"])),
         "std": " ".join(map(repr, work["std"])),
-        "augmentation": spec.policy,
+        "augmentation": _scoring_policy(spec),
         "format": "memloc",
     }
     save_weights(folder / f"heads/{name}.safetensors", head, {"format": "memloc"})
@@ -400,9 +410,9 @@ def _pixels_of(folder: Path, stored: dict[str, Any]) -> Any:
     """Pixels of a run's images: the array that the run keeps while it lasts, or the files that do not fit in memory."""
     if (folder / ".work/pixels.npy").is_file():
         return np.load(folder / ".work/pixels.npy", mmap_mode="r")
-    images = open_images(stored["data"], size=stored["size"])
+    images = open_images(stored["data"], size=stored["size"], max_bad=_ANY)  # how many may be bad was settled before
     if stored["has_external"]:
-        images = concatenate(images, open_images(stored["external"], size=stored["size"]))
+        images = concatenate(images, open_images(stored["external"], size=stored["size"], max_bad=_ANY))
     return images.pixels
 
 
@@ -411,9 +421,22 @@ def _rows_of(pixels: Any, rows: Tensor) -> Tensor:
     return cast(Tensor, pixels.take(rows)) if isinstance(pixels, LazyPixels) else torch.from_numpy(pixels[rows.numpy()])
 
 
+def _scoring_policy(spec: TrainSpec) -> str:
+    """The views an encoder is scored with: those of its training, but the usual ones for an MAE (REFERENCE A6)."""
+    return "normal" if spec.objective == "mae" else spec.policy
+
+
 def _check_encoder(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:
     """Raise what training would raise for this encoder, these images and their labels."""
     shape = (images.pixels.shape[1], images.pixels.shape[2], images.pixels.shape[3])
+    if str(encoder).endswith(".safetensors"):
+        raise SpecError(
+            f"the encoder to train is a file of weights, {str(encoder)!r}. Expected an architecture, whose weights are drawn anew. Pass --encoder resnet9."
+        )
+    if spec.batch_size < 2 * world():
+        raise SpecError(
+            f"batch_size is {spec.batch_size} for {world()} processes. Expected at least two points for each. Pass --batch-size {2 * world()} or more."
+        )
     found = load_encoder(encoder, weights=None if isinstance(encoder, nn.Module) else RANDOM, shape=shape)
     if spec.objective == "mae":
         if not is_vit(found.module):
@@ -422,6 +445,11 @@ def _check_encoder(encoder: str | nn.Module, images: Images, spec: TrainSpec, pl
             )
         if spec.dp_epsilon is not None:
             check_private(found.module)
+            noise_of(spec, int(plan.membership.iloc[:, 1:].sum().min()))
+            if world() > 1:
+                raise SpecError(
+                    "dp_epsilon is set for several processes. Expected one: a batch is drawn as a whole. Train without torchrun."
+                )
     if spec.objective != "supervised":
         return
     trained = plan.membership.iloc[:, 1:].any(axis=1).to_numpy()
@@ -480,6 +508,7 @@ def _privacy(folder: Path, spec: TrainSpec, plan: Plan) -> dict[str, Any] | None
         "clip": spec.dp_clip,
         "epsilon": spent,
         "accountant": "rdp",
+        "holds_for": _PRIVACY,
     }
 
 

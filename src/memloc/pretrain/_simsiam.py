@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from memloc.pretrain._objective import Batch, Objective, Projected, features_of, mlp
@@ -14,6 +13,7 @@ def negative_cosine(predicted: Tensor, projected: Tensor) -> Tensor:
     Args:
         predicted: p, shape (point, feature). projected: z, likewise; no gradient flows into it.
 
+    >>> import torch
     >>> float(negative_cosine(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])))
     -0.5
     """
@@ -38,13 +38,3 @@ class SimSiam(Objective):
         """Half the sum of both directions."""
         (z1, z2), (p1, p2) = ([view.float() for view in part] for part in projected.parts)
         return 0.5 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
-
-
-def collapse(projections: Tensor) -> Tensor:
-    """Standard deviation of unit-length projections times the root of their width: 1 without collapse, 0 with it.
-
-    >>> float(collapse(torch.ones(4, 3)))
-    0.0
-    """
-    unit = nn.functional.normalize(projections, dim=1)
-    return unit.std(dim=0).mean() * torch.tensor(float(unit.shape[1])).sqrt()
