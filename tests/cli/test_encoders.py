@@ -172,3 +172,46 @@ def test_wrong_calls_of_train(place, monkeypatch, capsys, arguments, code, messa
     assert main(["train", "images.npz", *arguments, "--out", "refused"]) == code
     assert message in capsys.readouterr().err
     assert not (place / "refused").exists()
+
+
+def test_random_audits_can_be_repeated_and_protocols_hold_for_runs(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    flags = [
+        "audit",
+        "--f",
+        "resnet9",
+        "--data",
+        "images.npz",
+        "--external",
+        "others.npz",
+        "--views",
+        "2",
+        "--out",
+        "again",
+    ]
+    assert main(flags) == 0
+    assert main(flags) == 0  # the same weights, so the same audit
+    if not (place / "run-simclr").exists():
+        assert (
+            main(
+                [
+                    "train",
+                    "images.npz",
+                    "--epochs",
+                    "1",
+                    "--batch-size",
+                    "16",
+                    "--candidates",
+                    "8",
+                    "--workers",
+                    "1",
+                    "--out",
+                    "run-simclr",
+                ]
+            )
+            == 0
+        )
+    assert main(["audit", "run-simclr", "--protocol", "paper", "--views", "4", "--out", "paper-run"]) == 0
+    assert json.loads((place / "paper-run/audit.json").read_text())["views"]["policy"] == "normal-paper"
+    assert main(["audit", *flags[1:-4], "--state-key", "teacher", "--out", "key-without"]) == 2
+    assert "given without a checkpoint" in capsys.readouterr().err

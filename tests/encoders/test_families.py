@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from memloc.encoders import as_tensor, load_encoder, tapped, unit_means
-from memloc.errors import DataNotFoundError, EncoderError
+from memloc.errors import CheckpointError, DataNotFoundError, EncoderError
 
 DINOV2 = "hf:dinov2,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,image_size=28,patch_size=7"
 TIMM = "timm:vit_tiny_patch16_224,img_size=32,patch_size=8,depth=2"
@@ -271,3 +271,65 @@ def test_a_missing_extra_names_what_to_install(monkeypatch, capsys, name, packag
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["layers", name]) == 4
     assert f"pip install 'memloc[{extra}]'" in capsys.readouterr().err
+
+
+def test_options_and_weights_of_transformers_are_all_or_nothing(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from transformers import ViTConfig, ViTModel
+
+    small = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 48,
+        "image_size": 16,
+        "patch_size": 4,
+    }
+    ViTModel(ViTConfig(**small), add_pooling_layer=False).save_pretrained(tmp_path)
+    load_encoder(f"hf:{tmp_path}")
+    with pytest.raises(EncoderError, match="has no option 'hiden_size'. Nearest: 'hidden_size'"):
+        load_encoder(f"hf:{tmp_path},hiden_size=24")
+    with pytest.raises(EncoderError, match="has no option 'hiden_size'"):
+        load_encoder("hf:dinov2,hiden_size=24", weights="random")
+    with pytest.raises(EncoderError, match="option hidden_size of hf:vit is 'abc'. Expected a number"):
+        load_encoder("hf:vit,hidden_size=abc", weights="random")
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {key: value for key, value in weights.items() if "layers.1" not in key and "layer.1" not in key},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(CheckpointError, match=r"lack \d+ of the model's"):
+        load_encoder(f"hf:{tmp_path}")
+
+
+@pytest.mark.vision
+@pytest.mark.parametrize("name", ["timm:seresnet18", "timm:efficientnet_b0", "timm:mobilenetv3_small_100"])
+def test_gates_are_no_sums_at_any_size(torchvision, name):
+    encoder = load_encoder(name, weights="random")
+    chains = [[row.name for row in load_encoder(encoder.module, shape=(3, size, size)).layers] for size in (32, 96)]
+    assert chains[0] == chains[1]
+    kinds = {row.name: row.kind for row in encoder.layers}
+    assert not any(kind == "residual" and ".se" in name for name, kind in kinds.items())
+    assert any(kind == "residual" for kind in kinds.values())
+
+
+def test_gray_views_are_repeated_before_they_are_normalized():
+    encoder = load_encoder("resnet9", mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 4.0])
+    prepared = encoder.prepare(torch.full((1, 1, 2, 2), 0.5))
+    assert torch.allclose(prepared[0, :, 0, 0], torch.tensor([0.4, 0.15, 0.05]))
+
+
+def test_images_of_another_size_than_the_encoders(gray):
+    from memloc import Views, audit
+
+    with pytest.raises(EncoderError, match="takes images of 28x28 pixels and these have 8x8"):
+        audit(load_encoder(DINOV2, weights="random"), images=gray, views=Views(n=2))
+
+
+def test_random_weights_are_said(gray):
+    from memloc import Views, audit
+    from memloc.errors import MemlocWarning
+
+    with pytest.warns(MemlocWarning, match="The weights of resnet9 are random"):
+        audit("resnet9", images=gray, views=Views(n=2))
