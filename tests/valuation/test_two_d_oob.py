@@ -238,13 +238,13 @@ def test_an_interrupted_fit_keeps_its_learners(monkeypatch):
         return real(task, seeds)
 
     monkeypatch.setattr(_estimator, "_run_block", interrupted)
-    halted = TwoDOOB(40, warm_start=True, random_state=0)
+    halted = TwoDOOB(60, warm_start=True, random_state=0)
     with pytest.raises(KeyboardInterrupt):
         halted.fit(X, y)
-    assert len(halted.estimators_) == 16
+    assert len(halted.estimators_) == 2 * _estimator._BLOCK
     assert np.isfinite(halted.row_values_).any()
     halted.fit(X, y)
-    assert np.array_equal(halted.cell_values_, TwoDOOB(40, random_state=0).fit(X, y).cell_values_, equal_nan=True)
+    assert np.array_equal(halted.cell_values_, TwoDOOB(60, random_state=0).fit(X, y).cell_values_, equal_nan=True)
 
 
 def test_tol_stops_when_rows_are_sure():

@@ -57,11 +57,11 @@ def test_an_interrupt_while_adding_leaves_whole_learners(monkeypatch):
         real(self, outcomes)
 
     monkeypatch.setattr(CellSums, "add", cut)
-    halted = TwoDOOB(40, warm_start=True, random_state=0)
+    halted = TwoDOOB(60, warm_start=True, random_state=0)
     with pytest.raises(KeyboardInterrupt):
         halted.fit(X, y)
     halted.fit(X, y)
-    assert np.array_equal(halted.cell_values_, TwoDOOB(40, random_state=0).fit(X, y).cell_values_, equal_nan=True)
+    assert np.array_equal(halted.cell_values_, TwoDOOB(60, random_state=0).fit(X, y).cell_values_, equal_nan=True)
 
 
 def test_one_wild_target_does_not_spoil_the_other_rows_errors():

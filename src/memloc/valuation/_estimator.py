@@ -23,7 +23,7 @@ from memloc.valuation._learners import Outcome, Task, run_learner
 from memloc.valuation._sums import CellSums
 from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, refuse_missing
 
-_BLOCK = 8  # learners, at least, that are fitted before they are added up
+_BLOCK = 16  # learners, at least, that are fitted before they are added up
 _BLOCKS = 4  # blocks of each thread: few, since threads that report often wait for each other
 _HELD = 1 << 20  # predictions of a block that are held at once
 LEARNERS_OF_A_STEP = 50  # learners between looks at the standard error, where `tol` is given
