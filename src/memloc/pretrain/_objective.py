@@ -104,8 +104,8 @@ def alignment_penalty(features: Tensor) -> Tensor:
     """Mean distance between the two views of each point, of features of unit length: what SSLMem Eq. 3 adds to the loss, before its weight.
 
     >>> import torch
-    >>> float(alignment_penalty(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0], [0.0, 3.0]])))
-    0.7071067690849304
+    >>> round(float(alignment_penalty(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0], [0.0, 3.0]]))), 4)
+    0.7071
     """
     first, second = nn.functional.normalize(features.float(), dim=1).chunk(2)
     return (first - second).square().sum(dim=1).clamp_min(1e-12).sqrt().mean()

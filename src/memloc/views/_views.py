@@ -50,6 +50,10 @@ class Views:
             raise SpecError(f"sampling is {self.sampling!r}. Expected 'sobol' or 'independent'. Pass sampling='sobol'.")
         if self.n != "auto" and (not isinstance(self.n, int) or self.n < 1):
             raise SpecError(f"n is {self.n!r} views. Expected a whole number of at least 1, or 'auto'. Pass n=16.")
+        if self.n == 1 and self.sampling == "sobol":
+            raise SpecError(
+                "n is 1 view. Sobol views come as two nets, so expected an even number of at least 2. Pass n=16 (--views 16)."
+            )
         if self.n != "auto" and self.sampling == "sobol" and self.n % 2:
             raise SpecError(
                 f"n is {self.n} views. Sobol views come as two nets of n/2, so n must be even. "
