@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Projected:
     parts: tuple[Any, ...]
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """A head and its loss.
 
     A subclass sets `views` (of each point and step) and `coupled` (whether a point's loss depends on the others in its batch),
@@ -51,13 +52,13 @@ class Objective(nn.Module):
     views = 2
     coupled = True
 
+    @abstractmethod
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Run the encoder and the head over prepared views, shape (view x point, channel, height, width)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, projected: Projected, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar."""
-        raise NotImplementedError
 
     def after_step(self, module: nn.Module, done: float) -> None:
         """What follows the optimizer's step; `done` is the share of training."""

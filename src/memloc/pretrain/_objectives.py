@@ -1,4 +1,4 @@
-"""Objectives by name."""
+"""The objective that a spec names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from memloc.pretrain._simsiam import SimSiam
 from memloc.pretrain._spec import TrainSpec
 from memloc.pretrain._supervised import Supervised
 from memloc.pretrain._vicreg import VICReg
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "simclr": SimCLR, "simsiam": SimSiam, "vicreg": VICReg, "dino": DINO, "mae": MAE, "supervised": Supervised,
-}  # fmt: skip
 
 
 def make_objective(spec: TrainSpec, module: nn.Module, example: Tensor, *, classes: int, seed: int) -> Objective:

@@ -110,7 +110,7 @@ def train_privately(
     first = resume()
     accountant.history = [(noise, rate, first * steps)] if first else []
     every = max(spec.epochs // 10, 1)
-    spent = float("nan")
+    spent = None
     for epoch in range(first, spec.epochs):
         began, losses, shown = time.monotonic(), [], 0
         generator.manual_seed(secret + _NOISE_STREAM + epoch)
@@ -147,7 +147,7 @@ def train_privately(
         seconds = time.monotonic() - began
         log(
             {
-                "epoch": epoch + 1, "loss": float(torch.stack(losses).mean()) if losses else float("nan"),
+                "epoch": epoch + 1, "loss": float(torch.stack(losses).mean()) if losses else None,
                 "learning_rate": optimizer.param_groups[0]["lr"], "seconds": seconds, "images_per_second": shown / seconds, "epsilon": spent,
             }
         )  # fmt: skip

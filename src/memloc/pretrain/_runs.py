@@ -46,7 +46,8 @@ _ANY = 1 << 60
 _SAMPLED, _SAMPLE = 1 << 27, 16_384  # bytes of pixels from which mean and deviation are of a sample, and images in it
 _PRIVACY = (
     "each encoder alone, for one point of its training set added or taken away. Not covered: both encoders of a pair released together (f and g share most "
-    "points), the mean and deviation of the training images beside the weights, and choices made after looking at other trainings"
+    "points), the mean and deviation of the training images beside the weights, and choices made after looking at other trainings. The noise is "
+    "of torch's generator, which is not cryptographic"
 )
 _POLL = 0.3  # seconds between looks at the workers
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
