@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -26,17 +23,18 @@ from memloc.encoders import (
     Preprocess,
     check_finite,
     fingerprint,
-    is_vit,
     load_encoder,
     pick_device,
     save_weights,
     versions,
 )
-from memloc.errors import DataError, DataNotFoundError, EncoderError, SpecError, TrainingError
+from memloc.errors import DataError, DataNotFoundError, SpecError
+from memloc.pretrain._checks import check_training
 from memloc.pretrain._distributed import join, rank, wait, world
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, make_plan, slots
-from memloc.pretrain._private import check_private, delta_of, noise_of
+from memloc.pretrain._private import delta_of
+from memloc.pretrain._processes import train_apart, trim_metrics
 from memloc.pretrain._recipes import recipe as recipe_named
 from memloc.pretrain._spec import TrainSpec, make_spec
 from memloc.progress import Report, silent
@@ -49,7 +47,6 @@ _PRIVACY = (
     "points), the mean and deviation of the training images beside the weights, and choices made after looking at other trainings. The noise is "
     "of torch's generator, which is not cryptographic"
 )
-_POLL = 0.3  # seconds between looks at the workers
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
 
 
@@ -214,7 +211,7 @@ def train(
     known = training if external is None else concatenate(training, external)
     plan = make_plan(known, spec, 0 if external is None else len(external))
     module = encoder if isinstance(encoder, nn.Module) else None
-    _check_encoder(module or spec.encoder, known, spec, plan)
+    check_training(module or spec.encoder, known, spec, plan)
     device = pick_device(spec.device)
     sources = {
         "data": training.source,
@@ -268,9 +265,9 @@ def _train_missing(
     usual = 1 if device.type == "cuda" else os.cpu_count() or 1
     workers = 1 if module is not None or world() > 1 else min(spec.workers or usual, len(plan.encoders))
     if rank() == 0:
-        _trim_metrics(folder, missing)
+        trim_metrics(folder, missing)
     if workers > 1:
-        _train_apart(folder, spec, missing, workers, progress)
+        train_apart(folder, spec, missing, workers, progress)
         return workers
     for name in missing:
         train_one(folder, name, encoder=module, progress=progress if rank() == 0 else silent)
@@ -304,7 +301,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
         images: training images, then `external` ones that no encoder sees.
     """
     plan, device = make_plan(images, spec, external), pick_device(spec.device)
-    _check_encoder(spec.encoder, images, spec, plan)
+    check_training(spec.encoder, images, spec, plan)
     each = {name: len(slots(plan, name)[0]) for name in plan.encoders}
     rows, points = slots(plan, plan.encoders[0])
     few = slice(0, min(spec.batch_size, len(rows)))
@@ -427,46 +424,6 @@ def _scoring_policy(spec: TrainSpec) -> str:
     return "normal" if spec.objective == "mae" else spec.policy
 
 
-def _check_encoder(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:
-    """Raise what training would raise for this encoder, these images and their labels."""
-    shape = (images.pixels.shape[1], images.pixels.shape[2], images.pixels.shape[3])
-    if str(encoder).endswith(".safetensors"):
-        raise SpecError(
-            f"the encoder to train is a file of weights, {str(encoder)!r}. Expected an architecture, whose weights are drawn anew. Pass --encoder resnet9."
-        )
-    if spec.batch_size < 2 * world():
-        raise SpecError(
-            f"batch_size is {spec.batch_size} for {world()} processes. Expected at least two points for each. Pass --batch-size {2 * world()} or more."
-        )
-    found = load_encoder(encoder, weights=None if isinstance(encoder, nn.Module) else RANDOM, shape=shape)
-    if spec.objective == "mae":
-        if not is_vit(found.module):
-            raise EncoderError(
-                f"{found.name} is no ViT of transformers, whose patches the objective mae could hide. Expected one. Pass --encoder vit-tiny."
-            )
-        if spec.dp_epsilon is not None:
-            check_private(found.module)
-            noise_of(spec, int(plan.membership.iloc[:, 1:].sum().min()))
-            if world() > 1:
-                raise SpecError(
-                    "dp_epsilon is set for several processes. Expected one: a batch is drawn as a whole. Train without torchrun."
-                )
-    if spec.objective != "supervised":
-        return
-    trained = plan.membership.iloc[:, 1:].any(axis=1).to_numpy()
-    if "label" not in plan.points or (plan.points["label"][trained] < 0).any():
-        raise DataError(
-            "the objective supervised needs a label for every training point, and there are none for some. Expected labelled images, such as "
-            "folders of classes. Pass others, or --objective simclr."
-        )
-    sizes = plan.points["label"][trained].value_counts()
-    if len(sizes) < 2 or sizes.min() < 2:
-        number = int(sizes.idxmin())
-        name = images.class_names[number] if images.class_names else str(number)
-        what = f"the class {name!r} has one training point" if len(sizes) > 1 else f"there is one class, {name!r}"
-        raise DataError(f"{what}. Expected at least two classes of at least two points. Merge or leave out classes.")
-
-
 def _seed(spec: TrainSpec, name: str, encoders: list[str]) -> int:
     """Pairs share a seed unless unpaired; ensembles do not."""
     if spec.ensemble:
@@ -551,71 +508,3 @@ def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sourc
 def _reopens(sources: dict[str, Any]) -> bool:
     """Whether the images can be opened again from where they came."""
     return sources["data"] is not None and (sources["external"] is not None or not sources["has_external"])
-
-
-def _trim_metrics(folder: Path, missing: list[str]) -> None:
-    """Drop lines of epochs that will be trained again, so that every epoch stands once."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return
-    reached = {}
-    for name in missing:
-        checkpoint = folder / f"checkpoints/{name}.pt"
-        reached[name] = (
-            int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) if checkpoint.is_file() else 0
-        )
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # cut off when the run was killed
-        if entry["epoch"] <= reached.get(entry["encoder"], math.inf):
-            kept.append(line)
-    with replacing(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept))
-
-
-def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int, progress: Report) -> None:
-    """Train encoders in worker processes, a share of the processor's threads each."""
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(part for part in sys.path if part),
-    }
-    waiting = list(missing)
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    everything = len(read_table(folder / "membership.parquet").columns) - 1
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                name = waiting.pop(0)
-                errors = (folder / f".work/{name}.err").open("w")
-                command = [sys.executable, "-m", "memloc.pretrain._worker", str(folder), name]
-                running[name] = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
-                )
-                errors.close()
-            time.sleep(_POLL)
-            progress(f"training {everything} encoders", _epochs_done(folder), spec.epochs * everything)
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    if process.returncode:
-                        said = (folder / f".work/{name}.err").read_text().strip().splitlines()
-                        reason = said[-1] if said else f"exit code {process.returncode}"
-                        raise TrainingError(
-                            f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume from its checkpoint."
-                        )
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-
-
-def _epochs_done(folder: Path) -> int:
-    path = folder / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
