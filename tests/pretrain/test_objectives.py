@@ -497,9 +497,12 @@ def test_coupled_losses_of_two_processes_have_the_gradient_of_one(tmp_path):
     script = tmp_path / "gradient.py"
     script.write_text(
         """
+import atexit
 import torch
 from memloc.pretrain import nt_xent
 from memloc.pretrain._distributed import average_gradients, gathered, join, rank, share_of, world
+# Runs after what `join` registers.
+atexit.register(lambda: print("left" if not torch.distributed.is_initialized() else "still joined"))
 join(torch.device("cpu"))
 torch.manual_seed(0)
 net, x, ids = torch.nn.Linear(5, 3), torch.randn(2, 8, 5), torch.arange(8)
@@ -527,6 +530,7 @@ if rank() == 0:
             launch, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.split() == ["left"] * processes
     one, two = (torch.load(tmp_path / f"found{processes}.pt") for processes in (1, 2))
     assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-6)
     assert torch.allclose(one["grad"], two["grad"], atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import warnings
 
@@ -21,11 +22,18 @@ def rank() -> int:
 
 
 def join(device: torch.device) -> None:
-    """Join the processes that torchrun started; does nothing outside it."""
+    """Join the processes that torchrun started, until this one ends; does nothing outside torchrun."""
     if world() > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # gloo's threads hold tensors, and a process that ends before they do is aborted (pytorch pull request 179291).
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def wait() -> None:
