@@ -139,7 +139,7 @@ def _options(
             if not names:
                 continue
             prefixes = {strip_prefix} if strip_prefix is not None else _prefixes(names.values(), own)
-            for prefix in sorted(prefixes, key=len):
+            for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
                 under = {new.removeprefix(prefix): old for old, new in names.items() if new.startswith(prefix)}
                 if strip_prefix is not None and not under:
                     continue
