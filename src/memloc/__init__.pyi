@@ -1,3 +1,4 @@
+from . import coreset as coreset
 from . import data as data
 from . import encoders as encoders
 from . import engine as engine

@@ -1,0 +1,211 @@
+"""How far every point of a group is from its nearest pick, and what a further pick would add."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from memloc.coreset._distances import Distances
+
+_LISTS_BYTES = 24 << 20  # that lists of neighbours may take, or an eighth of the matrix of distances where that is more
+_FIRST_LISTS = 64  # picks after which candidates have lists of whom they can serve; those served have theirs from the first pick on
+_CHUNK = 1 << 20  # distances looked at together where there are no lists
+
+
+class Lists(NamedTuple):
+    """For each point some others with their distances, one list after the other.
+
+    Attributes:
+        starts: where each list begins, shape (point + 1,). others: points. lengths: distances in steps, whole numbers.
+    """
+
+    starts: NDArray[np.int64]
+    others: NDArray[np.int32]
+    lengths: NDArray[np.floating]
+
+    def of(self, points: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the lists' entries of some points, and how many each has."""
+        first = self.starts[points]
+        counts = self.starts[points + 1] - first
+        ends = counts.cumsum()
+        return np.repeat(first - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0), counts
+
+    def shorter(self, kept: NDArray[np.bool_]) -> Lists:
+        """The entries that are kept."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Lists(before[self.starts], self.others[kept], self.lengths[kept])
+
+
+class Coverage:
+    """Distances to the nearest pick, on the CPU.
+
+    Once a point is served by a pick, only those nearer to it than that pick can still serve it. Such neighbours are listed as soon as they
+    fit, and what they add is summed over lists instead of rows. All numbers are whole, so that the sums are the same either way.
+
+    Attributes:
+        near: distance to the nearest pick, d_0 before the first (similarity is d_0 - d, never negative). owner: that pick; the lower number
+            where two are as near. picks: in order. evaluations: of gains.
+    """
+
+    def __init__(self, distances: Distances, *, by_candidate: bool) -> None:
+        self.distances, self.picks, self.evaluations = distances, [], distances.n
+        self.near = np.full(distances.n, distances.largest, dtype=distances.dtype_of_numpy)
+        self.owner = np.full(distances.n, distances.n)
+        self._by_candidate = by_candidate
+        self._lists: Lists | None = None
+        self._next_lists = _FIRST_LISTS if by_candidate else 1
+        self._room = max(_LISTS_BYTES, distances.bytes // 8) // (4 + distances.dtype.itemsize)
+
+    picks: list[int]
+
+    def serve(self, point: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """Add a pick; returns the points that it serves better than those before, and how far they were."""
+        self.picks.append(point)
+        row = self.distances.rows([point])[0].numpy()
+        served = (row <= self.near).nonzero()[0]
+        before, after = self.near[served], row[served]
+        self.near[served] = after
+        closer = after < before
+        self.owner[served] = np.where(closer, point, np.minimum(self.owner[served], point))
+        return served[closer], before[closer]
+
+    def updated(
+        self, gains: NDArray[np.float64], served: NDArray[np.int64], before: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """What each point would add, from what it would have before the last pick, which serves these points better; -inf for picks."""
+        listed = self._lists is not None
+        if not listed:
+            self.shorten()
+        if self._lists is not None and not listed:
+            added = np.repeat(self.near, np.diff(self._lists.starts)) - self._lists.lengths
+            gains = _summed(self._lists.others, added, self.distances.n)
+            gains[self.picks] = -np.inf
+            return gains
+        gains -= self._lost(served, before)
+        gains[self.picks[-1]] = -np.inf
+        if listed:
+            self.shorten()
+        return gains
+
+    def gains(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each candidate would add now, shape (candidate,)."""
+        self.evaluations += len(candidates)
+        if self._lists is not None:
+            places, counts = self._lists.of(candidates)
+            added = np.maximum(self.near[self._lists.others[places]] - self._lists.lengths[places], 0)
+            return _summed(np.repeat(np.arange(len(candidates)), counts), added, len(candidates))
+        found, at_once = [], max(_CHUNK // self.distances.n, 1)
+        for start in range(0, len(candidates), at_once):
+            rows = self.distances.rows(candidates[start : start + at_once].tolist()).numpy()
+            found.append(np.maximum(self.near - rows, 0).sum(axis=1, dtype=np.float64))
+        return np.concatenate(found)
+
+    def shorten(self) -> None:
+        """From time to time, list for each point whom it can still serve or be served by, or drop from the lists what no longer holds."""
+        if len(self.picks) != self._next_lists:
+            return
+        self._next_lists *= 4
+        if self._lists is not None:
+            of = np.repeat(np.arange(self.distances.n), np.diff(self._lists.starts))
+            served = self._lists.others if self._by_candidate else of
+            self._lists = self._lists.shorter(self._lists.lengths <= self.near[served])
+            return
+        n, counts, others, lengths, total = self.distances.n, [], [], [], 0
+        for start, block in self.distances.blocks():
+            rows = block.numpy()
+            reach = self.near if self._by_candidate else self.near[start : start + len(rows), None]
+            flat = np.flatnonzero(rows <= reach)
+            total += len(flat)
+            if total > self._room:
+                return
+            mine = np.diff(np.searchsorted(flat, np.arange(len(rows) + 1) * n))
+            counts.append(mine)
+            others.append((flat - np.repeat(np.arange(len(rows)) * n, mine)).astype(np.int32))
+            lengths.append(rows.ravel()[flat])
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        self._lists = Lists(starts, np.concatenate(others), np.concatenate(lengths))
+
+    def _lost(self, points: NDArray[np.int64], before: NDArray[np.floating]) -> NDArray[np.float64]:
+        """What each point's gain fell by since these points' nearest picks were `before` away, shape (point,)."""
+        now = self.near[points]
+        # max(0, before - d) - max(0, now - d) with before >= now is before less d held between them.
+        if self._lists is not None:
+            places, counts = self._lists.of(points)
+            lengths = self._lists.lengths[places]
+            then = np.repeat(before, counts)
+            np.maximum(lengths, np.repeat(now, counts), out=lengths)
+            then -= np.minimum(lengths, then, out=lengths)
+            return _summed(self._lists.others[places], then, self.distances.n)
+        total, at_once = np.zeros(self.distances.n), max(_CHUNK // self.distances.n, 1)
+        for start in range(0, len(points), at_once):
+            part = slice(start, start + at_once)
+            rows = self.distances.rows(points[part].tolist()).numpy()
+            held = np.clip(rows, now[part, None], before[part, None])
+            total += before[part].sum(dtype=np.float64) - held.sum(axis=0, dtype=np.float64)
+        return total
+
+
+def _summed(places: NDArray[np.integer], numbers: NDArray[np.floating], n: int) -> NDArray[np.float64]:
+    """The sum of the numbers at each place, shape (n,)."""
+    return np.bincount(places, weights=numbers, minlength=n).astype(np.float64, copy=False)
+
+
+class DeviceCoverage:
+    """`Coverage` on an accelerator, where whole rows are cheaper than lists."""
+
+    def __init__(self, distances: Distances) -> None:
+        self.distances, self.picks, self.evaluations = distances, [], distances.n
+        self._near = torch.full((distances.n,), distances.largest, dtype=torch.float64, device=distances.device)
+        self._owner = torch.full((distances.n,), distances.n, dtype=torch.int64, device=distances.device)
+
+    picks: list[int]
+
+    @property
+    def near(self) -> NDArray[np.float64]:
+        """Distance to the nearest pick, in steps."""
+        return self._near.cpu().numpy()
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """That pick."""
+        return self._owner.cpu().numpy()
+
+    def serve(self, point: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """As of `Coverage`."""
+        self.picks.append(point)
+        row = self.distances.rows([point])[0].double()
+        closer = (row < self._near).nonzero().flatten()
+        before = self._near[closer]
+        nearer = (row < self._near) | ((row == self._near) & (self._owner > point))
+        self._owner.masked_fill_(nearer, point)
+        self._near = torch.minimum(self._near, row)
+        return closer.cpu().numpy(), before.cpu().numpy()
+
+    def shorten(self) -> None:
+        """Rows are looked at whole."""
+
+    def updated(
+        self, gains: NDArray[np.float64], served: NDArray[np.int64], before: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """As of `Coverage`."""
+        at_once = max(16 * _CHUNK // self.distances.n, 1)
+        for start in range(0, len(served), at_once):
+            part = served[start : start + at_once].tolist()
+            rows = self.distances.rows(part).double()
+            far = torch.from_numpy(before[start : start + at_once]).to(rows.device)[:, None]
+            held = torch.clamp(rows, self._near[torch.tensor(part, device=rows.device)][:, None], far)
+            gains -= (far - held).sum(dim=0).cpu().numpy()
+        gains[self.picks[-1]] = -np.inf
+        return gains
+
+    def gains(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each candidate would add now, shape (candidate,)."""
+        self.evaluations += len(candidates)
+        found, at_once = [], max(16 * _CHUNK // self.distances.n, 1)
+        for start in range(0, len(candidates), at_once):
+            rows = self.distances.rows(candidates[start : start + at_once].tolist()).double()
+            found.append((self._near - rows).clamp_(min=0).sum(dim=1).cpu().numpy())
+        return np.concatenate(found)

@@ -1,0 +1,312 @@
+"""CRUST: from each group of points the coreset that stands for the gradients of all, or the most central points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memloc.coreset._distances import METRICS, Distances, matrix_bytes
+from memloc.coreset._greedy import Picks, exact_greedy, most_central, naive_greedy, stochastic_greedy
+from memloc.errors import DataError, NonFiniteError, ShapeError, SpecError, nearest
+
+OBJECTIVES = ("facility_location", "centrality")
+GROUPINGS = ("label", "prediction")
+OPTIMIZERS = ("lazy", "stochastic", "naive")
+MEMORIES = ("auto", "dense", "free")
+DENSE_BYTES = 2 << 30  # that a group's matrix of distances may take under memory="auto"
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """Selected points, in pick order, group after group; arrays are NumPy's, or tensors on the device of the gradients.
+
+    Attributes:
+        indices: the points, each once. weights: how many points each stands for; they sum to the group's size.
+        gains: what each added to its group's objective, non-increasing within a group (but for stochastic picks). groups: group of each.
+        assignment: for every point, which selected point of its group is nearest (a point's number; its own where selected).
+        objective: facility location F(S) with d_0 the group's largest distance, summed over groups, whatever was maximized.
+        cost: k-medoids cost, the sum of distances to the nearest selected point. evaluations: gains computed.
+    """
+
+    indices: Any
+    weights: Any
+    gains: Any
+    groups: Any
+    assignment: Any = field(repr=False)
+    objective: float
+    cost: float
+    evaluations: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def on(self, device: torch.device | None) -> Coreset:
+        """The same with tensors on a device, or with NumPy arrays for None; names of groups stay an array of text."""
+        arrays = [
+            _moved(getattr(self, name), device) for name in ("indices", "weights", "gains", "groups", "assignment")
+        ]
+        return replace(self, **dict(zip(("indices", "weights", "gains", "groups", "assignment"), arrays, strict=True)))
+
+
+@dataclass(frozen=True)
+class Crust:
+    """How a coreset is selected.
+
+    Args:
+        fraction: share of each group in (0, 1], rounded up; or a whole number of points above 1, the budget of each group.
+        budget: points of each group, instead of a fraction.
+        objective: "facility_location" (the paper) or "centrality" (what the published code computes, and far cleaner under noisy labels).
+        group_by: "label", "prediction", or None for one group.
+        optimizer: of facility location; "lazy" and "naive" make the same picks, "stochastic" samples candidates.
+        epsilon: of "stochastic": the sample misses the best n / k candidates with this chance.
+        metric: "euclidean", "cosine" or "manhattan".
+        memory: "dense" keeps each group's distances, "free" computes them as needed, "auto" is dense up to 2 GiB and half of what is free.
+        random_state: of "stochastic".
+    Source: Mirzasoleiman, Cao and Leskovec, Coresets for Robust Training of Deep Neural Networks against Noisy Labels, NeurIPS 2020.
+
+    >>> x = np.array([[0.0], [0.1], [-0.1], [10.0], [10.1]])
+    >>> found = Crust(budget=2, group_by=None).select(x)
+    >>> found.indices.tolist(), found.gains.round(6).tolist(), found.weights.tolist(), round(found.objective, 6)
+    ([1, 3], [30.8, 19.8], [3.0, 2.0], 50.6)
+    >>> Crust(budget=2, group_by=None, objective="centrality").select(x).indices.tolist()
+    [1, 0]
+    """
+
+    fraction: float = 0.5
+    _: KW_ONLY
+    budget: int | None = None
+    objective: str = "facility_location"
+    group_by: str | None = "label"
+    optimizer: str = "lazy"
+    epsilon: float = 0.01
+    metric: str = "euclidean"
+    memory: str = "auto"
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("objective", OBJECTIVES), ("group_by", (*GROUPINGS, None)), ("optimizer", OPTIMIZERS), ("metric", METRICS), ("memory", MEMORIES)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value not in known:
+                close = nearest(str(value), [str(one) for one in known])
+                raise SpecError(
+                    f"{name} is {value!r}. {close} Expected one of {', '.join(map(str, known))}. Pass {name}={known[0]!r}."
+                )
+        whole = isinstance(self.fraction, (int, np.integer)) and self.fraction > 1
+        if not whole and not 0 < self.fraction <= 1:
+            raise SpecError(
+                f"fraction is {self.fraction}. Expected a share above 0 and at most 1, or a whole number of points. Pass fraction=0.5."
+            )
+        if self.budget is not None and self.budget < 1:
+            raise SpecError(f"budget is {self.budget}. Expected at least 1 point a group. Pass budget=100.")
+        if not 0 < self.epsilon < 1:
+            raise SpecError(f"epsilon is {self.epsilon}. Expected a number between 0 and 1. Pass epsilon=0.01.")
+
+    def select(self, gradients: Any, labels: Any = None, *, groups: Any = None) -> Coreset:
+        """Select from gradients of the loss at the last layer, or from any representation.
+
+        Args:
+            gradients: NumPy array or tensor, shape (point, feature); never changed. The work is done where a tensor lies.
+            labels: class of each point, which `group_by="label"` groups by. groups: groups to use instead.
+        Returns:
+            Coreset, of the kind of `gradients`.
+        Raises:
+            ShapeError: no points, no features, or labels of another length. NonFiniteError: NaN or Inf.
+            SpecError: nothing to group by, or a budget above a group. DataError: memory below what is needed.
+        """
+        points = _points(gradients)
+        of = self._groups(points, labels, groups)
+        names = np.unique(of)
+        members = [np.flatnonzero(of == name) for name in names]
+        budgets = [self._budget(len(member), name) for member, name in zip(members, names, strict=True)]
+        wide = points.dtype == torch.float64
+        dense = [self._is_dense(len(member), name, wide) for member, name in zip(members, names, strict=True)]
+        assignment = np.empty(len(points), dtype=np.int64)
+        indices, weights, gains, found_groups = [], [], [], []
+        value, cost, evaluations = 0.0, 0.0, 0
+        for number, (member, budget) in enumerate(zip(members, budgets, strict=True)):
+            rows = points if len(member) == len(points) else points[torch.from_numpy(member).to(points.device)]
+            distances = Distances(rows, self.metric, dense=dense[number])
+            picks = self._pick(distances, budget, number)
+            indices.append(member[picks.points])
+            weights.append(self._weights(picks))
+            gains.append(picks.gains)
+            found_groups.append(np.full(budget, names[number]))
+            assignment[member] = member[picks.owner]
+            value += float((distances.largest * distances.step - picks.near).sum())
+            cost += float(picks.near.sum())
+            evaluations += picks.evaluations
+        arrays = (
+            np.concatenate(indices),
+            np.concatenate(weights),
+            np.concatenate(gains),
+            np.concatenate(found_groups),
+            assignment,
+        )
+        found = Coreset(*arrays, value, cost, evaluations)
+        return found.on(gradients.device) if isinstance(gradients, Tensor) else found
+
+    def select_logits(self, logits: Any, y: Any) -> Coreset:
+        """Select by the gradients softmax(logits) - onehot(y), shape (point, class); groups by prediction are of the largest logit.
+
+        Raises:
+            As `select`; also ShapeError for fewer than two classes, and DataError for a label that is no class.
+
+        >>> logits = np.array([[4.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 4.0]])
+        >>> Crust(budget=1, objective="centrality", group_by="prediction").select_logits(logits, [0, 0, 1, 1]).groups.tolist()
+        [0, 1]
+        """
+        scores = _points(logits)
+        classes = torch.as_tensor(_host(y)).to(scores.device)
+        if scores.shape[1] < 2:
+            raise ShapeError(
+                f"the logits have {scores.shape[1]} column. Expected one per class, of two classes or more. Pass logits of shape (point, class)."
+            )
+        if classes.shape != (len(scores),):
+            raise ShapeError(
+                f"there are {len(scores)} rows of logits and labels of shape {tuple(classes.shape)}. Expected one label each. Pass y of shape ({len(scores)},)."
+            )
+        if classes.is_floating_point() or int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]:
+            raise DataError(
+                f"labels go from {classes.min().item()} to {classes.max().item()} and there are {scores.shape[1]} classes. "
+                f"Expected whole numbers from 0 to {scores.shape[1] - 1}. Number the classes."
+            )
+        gradients = loss_gradients(scores, classes)
+        predicted = scores.argmax(dim=1) if self.group_by == "prediction" else None
+        found = self.select(gradients, classes, groups=predicted)
+        return found if isinstance(logits, Tensor) else found.on(None)
+
+    def plan(self, groups: Any, *, features: int, float64: bool = False) -> dict[str, Any]:
+        """What a selection will take: points and picks per group, and bytes beside the gradients.
+
+        Args:
+            groups: group of each point, or its number of points where all are one. features: of each gradient.
+
+        >>> Crust(memory="dense").plan(5000, features=10)["memory_mb"]
+        104
+        """
+        sizes = [groups] if isinstance(groups, int) else np.unique(_host(groups), return_counts=True)[1].tolist()
+        matrices = [
+            matrix_bytes(n, float64=float64) if self._fits(matrix_bytes(n, float64=float64)) else 24 << 20
+            for n in sizes
+        ]
+        return {
+            "points": sizes, "picks": [self._budget(n, None) for n in sizes],
+            "memory_mb": math.ceil((max(matrices) + 8 * features * max(sizes) + (8 << 20)) / 2**20),
+        }  # fmt: skip
+
+    def _groups(self, points: Tensor, labels: Any, groups: Any) -> NDArray[Any]:
+        given = groups
+        if groups is None and self.group_by == "label":
+            given = labels
+        if given is None:
+            if self.group_by is None:
+                return np.zeros(len(points), dtype=np.int64)
+            missing = (
+                "labels=" if self.group_by == "label" else "groups= (the predicted classes), or call select_logits"
+            )
+            raise SpecError(
+                f"group_by is {self.group_by!r} and there is nothing to group by. Expected a group per point. Pass {missing}, or group_by=None."
+            )
+        of = _host(given)
+        if of.shape != (len(points),):
+            raise ShapeError(
+                f"there are {len(points)} gradients and {'labels' if groups is None else 'groups'} of shape {of.shape}. Expected one each. "
+                f"Pass shape ({len(points)},)."
+            )
+        if of.dtype.kind == "f" and not np.isfinite(of).all():
+            raise DataError(
+                f"row {int(np.flatnonzero(~np.isfinite(of))[0])} has no label. Expected one for every point. Drop such rows."
+            )
+        return of
+
+    def _budget(self, n: int, name: Any) -> int:
+        if self.budget is None and self.fraction <= 1:
+            return max(math.ceil(self.fraction * n - 1e-9), 1)
+        budget = int(self.fraction if self.budget is None else self.budget)
+        if budget > n:
+            where = "" if name is None else f" of group {name!s}"
+            raise SpecError(
+                f"the budget is {budget} and the {n} points{where} are fewer. Expected at most as many. Pass budget={n}, or a fraction."
+            )
+        return budget
+
+    def _fits(self, needed: int) -> bool:
+        import psutil
+
+        if self.memory == "auto":
+            return needed <= min(DENSE_BYTES, psutil.virtual_memory().available // 2)
+        return self.memory == "dense"
+
+    def _is_dense(self, n: int, name: Any, wide: bool) -> bool:
+        import psutil
+
+        needed, free = matrix_bytes(n, float64=wide), psutil.virtual_memory().available
+        if self.memory == "dense" and needed > free:
+            raise DataError(
+                f"the distances of the {n} points of group {name!s} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
+                'Expected room for them. Pass memory="free".'
+            )
+        return self._fits(needed)
+
+    def _pick(self, distances: Distances, budget: int, number: int) -> Picks:
+        if self.objective == "centrality":
+            return most_central(distances, budget)
+        if self.optimizer == "stochastic":
+            rng = np.random.default_rng([self.random_state, number])
+            return stochastic_greedy(distances, budget, self.epsilon, rng)
+        return exact_greedy(distances, budget) if self.optimizer == "lazy" else naive_greedy(distances, budget)
+
+    def _weights(self, picks: Picks) -> NDArray[np.float64]:
+        """γ for facility location; uniform for centrality, whose γ would hand the mass of the noisy points to the outermost picks."""
+        n, k = len(picks.owner), len(picks.points)
+        if self.objective == "centrality":
+            return np.full(k, n / k)
+        return np.bincount(picks.owner, minlength=n)[picks.points].astype(np.float64)
+
+
+def loss_gradients(logits: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the cross-entropy at the last layer, softmax(logits) - onehot(labels), shape (point, class).
+
+    >>> loss_gradients(torch.zeros(1, 2), torch.tensor([0]))
+    tensor([[-0.5000,  0.5000]])
+    """
+    gradients = logits.softmax(dim=1)
+    gradients[torch.arange(len(labels), device=logits.device), labels] -= 1
+    return gradients
+
+
+def _points(given: Any) -> Tensor:
+    """Gradients as a tensor of floats, checked."""
+    points = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+    if points.ndim != 2 or not points.numel():
+        raise ShapeError(
+            f"the gradients have shape {tuple(points.shape)}. Expected (point, feature), at least one of each. Pass a table of numbers."
+        )
+    if not points.is_floating_point():
+        points = points.double()
+    elif points.dtype not in (torch.float32, torch.float64):
+        points = points.float()
+    good = torch.isfinite(points).all(dim=1)
+    if not bool(good.all()):
+        raise NonFiniteError(
+            f"row {int((~good).nonzero()[0])} of the gradients holds NaN or Inf. Expected finite numbers. Drop such rows, or train at a lower learning rate."
+        )
+    return points
+
+
+def _host(given: Any) -> NDArray[Any]:
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+
+
+def _moved(array: Any, device: torch.device | None) -> Any:
+    if device is None:
+        return _host(array)
+    return array if isinstance(array, np.ndarray) and array.dtype.kind in "OUS" else torch.as_tensor(array).to(device)

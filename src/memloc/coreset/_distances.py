@@ -1,0 +1,136 @@
+"""Distances within a group on a grid of a power of two: their sums are exact, so that no order of additions changes a pick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+METRICS = ("euclidean", "cosine", "manhattan")
+_FLOAT64_POINTS = 4096  # up to which float64 input keeps a matrix of float64
+_EXACT = 50_000_000  # products up to which Euclidean distances are of differences, not of the Gram matrix
+_ZERO = 1e-12  # of the largest squared length: squared distances below are rounding of the Gram matrix
+_BLOCK_BYTES = 2 << 20
+
+
+class Distances:
+    """Distances between the points of one group, kept or computed as they are asked for.
+
+    Every distance is a whole number of `step`, at most 2^24 of them (2^40 for float64 input of up to 4 096 points): sums of a group are
+    whole numbers that float64 holds, whatever the order, the device or the number of points asked for at once.
+
+    Attributes:
+        step: a power of two. largest: the largest distance, d_0, in steps.
+
+    >>> found = Distances(torch.tensor([[0.0], [3.0], [4.0]]), "euclidean", dense=True)
+    >>> (found.rows([1]) * found.step).tolist(), found.largest * found.step
+    ([[3.0, 0.0, 1.0]], 4.0)
+    """
+
+    def __init__(self, points: Tensor, metric: str, *, dense: bool) -> None:
+        self.n, self.metric, self.device = len(points), metric, points.device
+        wide = points.dtype == torch.float64 and self.n <= _FLOAT64_POINTS
+        self.dtype = torch.float64 if wide else torch.float32
+        self._points = _centred(points.double(), metric)
+        bound = max(_bound(self._points, metric), float(np.finfo(np.float32).tiny))
+        self.step = 2.0 ** (math.ceil(math.log2(bound)) - (40 if wide else 24))
+        self._points /= 1.0 if metric == "cosine" else self.step
+        self._direct = metric == "euclidean" and self.n * self.n * points.shape[1] <= _EXACT
+        if metric == "euclidean" and not self._direct:  # x² - 2xy + y² as one product
+            squared, ones = self._points.square().sum(dim=1, keepdim=True), torch.ones_like(self._points[:, :1])
+            self._zero = float(_ZERO * squared.max())
+            self._left = torch.cat([-2 * self._points, squared, ones], dim=1)
+            self._right = torch.cat([self._points, ones, squared], dim=1).T.contiguous()
+        self._matrix = torch.empty(self.n, self.n, dtype=self.dtype, device=self.device) if dense else None
+        self._sums: list[NDArray[np.float64]] = []
+        self.largest = 0.0
+        for _, block in self._computed(self._matrix):
+            self.largest = max(self.largest, float(block.max()))
+            if self._matrix is None:
+                self._sums.append(_sums(block))
+
+    def rows(self, indices: list[int]) -> Tensor:
+        """Distances of some points to all, in steps, shape (len(indices), point)."""
+        if self._matrix is None:
+            return self._compute(torch.tensor(indices, device=self.device))
+        if len(indices) == 1:  # a view
+            return self._matrix[indices[0] : indices[0] + 1]
+        return self._matrix[torch.tensor(indices, device=self.device)]
+
+    def first_gains(self) -> NDArray[np.float64]:
+        """What each point would add as first pick, its total similarity n d_0 - Σ d, shape (point,)."""
+        if not self._sums:
+            self._sums = [_sums(block) for _, block in self.blocks()]
+        return self.n * self.largest - np.concatenate(self._sums)
+
+    @property
+    def dtype_of_numpy(self) -> type[np.floating]:
+        """The kind of number that holds a distance."""
+        return np.float64 if self.dtype == torch.float64 else np.float32
+
+    @property
+    def bytes(self) -> int:
+        """What the kept distances take."""
+        return 0 if self._matrix is None else self._matrix.nbytes
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """All rows, some at a time, with the number of the first."""
+        if self._matrix is None:
+            yield from self._computed(None)
+        else:
+            for start in range(0, self.n, self._height()):
+                yield start, self._matrix[start : start + self._height()]
+
+    def _computed(self, into: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        for start in range(0, self.n, self._height()):
+            rows = slice(start, min(start + self._height(), self.n))
+            yield start, self._compute(rows, None if into is None else into[rows])
+
+    def _height(self) -> int:
+        return max(_BLOCK_BYTES // (8 * self.n), 1)
+
+    def _compute(self, rows: slice | Tensor, into: Tensor | None = None) -> Tensor:
+        """Distances of some points to all, in steps, written to `into` where given."""
+        chosen = self._points[rows]
+        if self.metric == "manhattan":
+            found = torch.cdist(chosen, self._points, p=1)
+        elif self.metric == "cosine":
+            found = (1 - chosen @ self._points.T).clamp_(min=0).div_(self.step)
+            mine = torch.arange(self.n, device=self.device)[rows]
+            found[torch.arange(len(mine), device=self.device), mine] = 0.0
+        elif self._direct:
+            found = torch.cdist(chosen, self._points, compute_mode="donot_use_mm_for_euclid_dist")
+        else:
+            found = self._left[rows] @ self._right
+        found = found.to(self.dtype) if into is None else into.copy_(found)
+        if self.metric == "euclidean" and not self._direct:
+            torch.threshold_(found, self._zero, 0.0).sqrt_()
+        return found.round_()
+
+
+def matrix_bytes(n: int, *, float64: bool) -> int:
+    """What a group's matrix of distances takes."""
+    return n * n * (8 if float64 and n <= _FLOAT64_POINTS else 4)
+
+
+def _sums(block: Tensor) -> NDArray[np.float64]:
+    if block.device.type == "cpu":  # NumPy's is several times as fast as torch's where the dtype changes
+        return block.numpy().sum(axis=1, dtype=np.float64)
+    return block.sum(dim=1, dtype=torch.float64).cpu().numpy()
+
+
+def _centred(points: Tensor, metric: str) -> Tensor:
+    if metric == "cosine":
+        return torch.nn.functional.normalize(points, dim=1)
+    return points - points.mean(dim=0)
+
+
+def _bound(points: Tensor, metric: str) -> float:
+    """A number that no distance exceeds."""
+    if metric == "cosine":
+        return 2.0
+    return 2.0 * float(points.norm(dim=1, p=1 if metric == "manhattan" else 2).max())
