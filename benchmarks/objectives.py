@@ -20,8 +20,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from memloc import Views, audit, open_images, train_pair
-from memloc.encoders import RANDOM, load_encoder, pick_device, versions
-from memloc.pretrain import features_of, spec_of, train_encoder
+from memloc.encoders import RANDOM, features_of, load_encoder, pick_device, versions
+from memloc.pretrain import spec_of, train_encoder
 from memloc.results import read_json, write_json
 
 HERE = Path(__file__).parent

@@ -179,9 +179,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the HTML report of an audit or of a table's values again."""
-    from memloc.report import write_report, write_value_report
+    from memloc.report import write_coreset_report, write_report, write_value_report
 
-    path = (write_value_report if (folder / "value.json").is_file() else write_report)(folder, out)
+    writers = {"value.json": write_value_report, "coreset.json": write_coreset_report}
+    write = next((writer for name, writer in writers.items() if (folder / name).is_file()), write_report)
+    path = write(folder, out)
     common.emit(as_json, {"report": str(path)}, str(path))
 
 

@@ -11,3 +11,4 @@ from memloc.data._splits import check_splits as check_splits
 from memloc.data._splits import duplicates_across as duplicates_across
 from memloc.data._splits import split_points as split_points
 from memloc.data._splits import subset_membership as subset_membership
+from memloc.data._thumbnail import thumbnail as thumbnail

@@ -21,6 +21,7 @@ from memloc.encoders._layers import Layer as Layer
 from memloc.encoders._layers import as_tensor as as_tensor
 from memloc.encoders._layers import find_layers as find_layers
 from memloc.encoders._layouts import pick_weights as pick_weights
+from memloc.encoders._output import features_of as features_of
 from memloc.encoders._resnet import ResNet as ResNet
 from memloc.encoders._resnet9 import ResNet9 as ResNet9
 from memloc.encoders._taps import check_finite_reading as check_finite_reading

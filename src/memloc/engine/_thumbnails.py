@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import pandas as pd
-from PIL import Image
 
+from memloc.data import thumbnail
 from memloc.engine._job import Job
 
-_SIDE = 48  # pixels, at most
 _BYTES = 600_000  # of pictures in all
 _LIMIT = 240  # pictures, so that the report stays under 1.5 MB
 _EXTREMES, _PER_LAYER = 40, 8
@@ -28,18 +25,8 @@ def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     chosen = list(dict.fromkeys(int(point) for point in wanted))[:_LIMIT]
     pictures: list[bytes] = []
     for point in chosen:
-        pictures.append(_png(job, row[point]))
+        pictures.append(thumbnail(job.images.pixels[row[point]]))
         if sum(map(len, pictures)) > _BYTES:
             break
     points_shown = pd.Series(chosen[: len(pictures)], dtype="int64")
     return pd.DataFrame({"point": points_shown, "png": pd.Series(pictures, dtype=object)})
-
-
-def _png(job: Job, row: int) -> bytes:
-    pixels = job.images.pixels[row]
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array)
-    picture.thumbnail((_SIDE, _SIDE))
-    content = io.BytesIO()
-    picture.save(content, "PNG", optimize=True)
-    return content.getvalue()

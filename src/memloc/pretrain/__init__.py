@@ -7,7 +7,6 @@ from memloc.pretrain._loop import train_encoder as train_encoder
 from memloc.pretrain._mae import mae_loss as mae_loss
 from memloc.pretrain._objective import Objective as Objective
 from memloc.pretrain._objective import alignment_penalty as alignment_penalty
-from memloc.pretrain._objective import features_of as features_of
 from memloc.pretrain._objectives import make_objective as make_objective
 from memloc.pretrain._plan import Plan as Plan
 from memloc.pretrain._plan import make_plan as make_plan

@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memloc.pretrain._objective import Batch, Objective, Projected, features_of
+from memloc.encoders import features_of
+from memloc.pretrain._objective import Batch, Objective, Projected
 
 _STUDENT, _TEACHER = 0.1, 0.04  # temperatures
 _CENTRE, _MOMENTUM = 0.9, 0.996

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from memloc.data import LazyPixels
-from memloc.encoders import Encoder, has_bfloat16
+from memloc.encoders import Encoder, features_of, has_bfloat16
 from memloc.errors import TrainingError
 from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
 from memloc.pretrain._lars import LARS
 from memloc.pretrain._mae import MAE
-from memloc.pretrain._objective import Batch, Objective, Projected, alignment_penalty, features_of
+from memloc.pretrain._objective import Batch, Objective, Projected, alignment_penalty
 from memloc.pretrain._objectives import make_objective
 from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders import features_of
 from memloc.pretrain._dino import DINO
 from memloc.pretrain._mae import MAE
-from memloc.pretrain._objective import Objective, features_of
+from memloc.pretrain._objective import Objective
 from memloc.pretrain._simclr import SimCLR
 from memloc.pretrain._simsiam import SimSiam
 from memloc.pretrain._spec import TrainSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memloc.pretrain._objective import Batch, Objective, Projected, features_of
+from memloc.encoders import features_of
+from memloc.pretrain._objective import Batch, Objective, Projected
 
 
 def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float = 0.5) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from memloc.pretrain._objective import Batch, Objective, Projected, features_of
+from memloc.encoders import features_of
+from memloc.pretrain._objective import Batch, Objective, Projected
 
 
 class Supervised(Objective):

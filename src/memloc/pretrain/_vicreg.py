@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memloc.pretrain._objective import Batch, Objective, Projected, features_of, mlp
+from memloc.encoders import features_of
+from memloc.pretrain._objective import Batch, Objective, Projected, mlp
 
 _EPSILON = 1e-4
 

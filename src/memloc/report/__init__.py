@@ -1,5 +1,8 @@
 """Tables to a summary to one HTML file. Imports no torch."""
 
+from memloc.report._coreset import render_coreset as render_coreset
+from memloc.report._coreset import summarize_coreset as summarize_coreset
+from memloc.report._coreset import write_coreset_report as write_coreset_report
 from memloc.report._summary import summarize as summarize
 from memloc.report._value import render_values as render_values
 from memloc.report._value import summarize_values as summarize_values

@@ -106,7 +106,7 @@ def render_values(summary: dict[str, Any]) -> str:
         "repair",
     )
     return page(
-        "value.html", "value.js", **{key: value for key, value in summary.items() if key != "record"},
+        "value.html", "tables.js", **{key: value for key, value in summary.items() if key != "record"},
         heat_map=Markup(heat_map(summary["heat"])), all_rows_map=Markup(heat_map(summary["all_rows"])), contrast_map=Markup(heat_map(summary["contrast"])),
         columns_chart=Markup(box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")),
         map_images=[(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in summary["maps"]],

@@ -25,11 +25,14 @@ const filter = document.getElementById("filter"), shown = document.getElementByI
 const narrow = () => {
   const wanted = filter.value.trim().toLowerCase();
   let count = 0;
-  for (const row of document.getElementById("cell-table").tBodies[0].rows) {
-    row.hidden = !(row.children[1].textContent + " " + row.children[3].textContent).toLowerCase().includes(wanted);
+  for (const row of document.getElementById(filter.dataset.table).tBodies[0].rows) {
+    const text = [...row.querySelectorAll(".sought")].map((cell) => cell.textContent).join(" ");
+    row.hidden = !text.toLowerCase().includes(wanted);
     count += !row.hidden;
   }
-  shown.textContent = `${count} cells`;
+  shown.textContent = `${count} ${filter.dataset.what}`;
 };
-filter.addEventListener("input", narrow);
-narrow();
+if (filter) {
+  filter.addEventListener("input", narrow);
+  narrow();
+}

@@ -1,0 +1,37 @@
+"""An encoder with a linear layer on top: what is trained on labelled images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from memloc.encoders import Encoder, features_of
+
+
+class Classifier(nn.Module):
+    """Logits from images in [0, 1], shape (point, channel, height, width).
+
+    Args:
+        encoder: its module becomes part of this one. classes: how many. shape: (channel, height, width) of the images.
+
+    >>> from memloc.encoders import load_encoder
+    >>> Classifier(load_encoder("resnet9", weights="random"), 3, (3, 16, 16))(torch.zeros(2, 3, 16, 16)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, encoder: Encoder, classes: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.encoder, self._prepare = encoder.module, encoder.prepare
+        training = self.encoder.training
+        with torch.no_grad():
+            width = features_of(self.encoder.eval()(encoder.prepare(torch.zeros(1, *shape)))).shape[1]
+        self.encoder.train(training)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, shape (point, class)."""
+        features = features_of(self.encoder(self._prepare(images))).float()
+        # Wide features would need a lower learning rate: their gradient grows with their squared length.
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.head(features * self.head.in_features**-0.5)
+        return logits

@@ -1,0 +1,93 @@
+"""Robust fits of scikit-learn classifiers: gradients from predictions of points that a fit has not seen."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from memloc.coreset._crust import Coreset, Crust
+from memloc.coreset._points import measures, points_table
+from memloc.coreset._sources import class_numbers
+from memloc.coreset._spec import RobustSpec
+from memloc.errors import DataError, SpecError
+from memloc.progress import Report
+
+
+def fit_robust(
+    estimator: Any, dataset: Any, crust: Crust, spec: RobustSpec, *, labels: Any, true_labels: Any, test: Any, progress: Report
+) -> tuple[Any, pd.DataFrame, pd.DataFrame, Coreset]:  # fmt: skip
+    """Rounds of a selection from out-of-fold predictions, then fits on what was selected.
+
+    A classifier that fits its training points exactly has no gradient left on them, so that each point is predicted by fits of the other
+    folds, made on the points selected among those.
+
+    Returns:
+        The classifier fitted on the last selection, one row a round, one row a point, the last selection.
+    """
+    from sklearn.base import clone
+    from sklearn.model_selection import StratifiedKFold
+
+    if not isinstance(dataset, tuple) or len(dataset) != 2:
+        raise DataError(
+            "the model is an estimator and the dataset is no pair. Expected (X, y). Pass a table and its labels."
+        )
+    X, y = dataset[0], class_numbers(dataset[1] if labels is None else labels, len(dataset[0]))
+    truth = None if true_labels is None else class_numbers(true_labels, len(X))
+    counts = torch.bincount(y)
+    if int(counts.min()) < spec.folds:
+        raise SpecError(
+            f"class {int(counts.argmin())} has {int(counts.min())} points and there are {spec.folds} folds. Expected a point a fold. Pass folds="
+            f"{max(int(counts.min()), 2)}, or leave the class out."
+        )
+    splitter = StratifiedKFold(spec.folds, shuffle=True, random_state=spec.seed)
+    folds = list(splitter.split(np.zeros(len(y)), y.numpy()))
+    coreset: Coreset | None = None
+    n_kept, history = torch.zeros(len(y), dtype=torch.int64), []
+    for turn in range(spec.rounds + 1):
+        chance = np.zeros((len(y), len(counts)))
+        for number, (train, held) in enumerate(folds):
+            progress("fitting on coresets", turn * spec.folds + number, (spec.rounds + 1) * spec.folds)
+            fitted = _fit(clone(estimator), X, y.numpy(), train, coreset, spec.seed)
+            chance[held[:, None], fitted.classes_] = fitted.predict_proba(_rows(X, held))
+        # The logarithm of chances is logits whose softmax they are.
+        logits = torch.from_numpy(np.log(np.clip(chance, 1e-12, None)))
+        line: dict[str, Any] = {"epoch": turn, "selected": len(y) if coreset is None else len(coreset)}
+        line |= measures(logits, y, coreset, truth)
+        if test is not None:
+            everything = np.arange(len(y))
+            line["test_accuracy"] = float(
+                _fit(clone(estimator), X, y.numpy(), everything, coreset, spec.seed).score(test[0], np.asarray(test[1]))
+            )
+        history.append(line)
+        if turn < spec.rounds:
+            coreset = crust.select_logits(logits, y)
+            n_kept[coreset.indices] += 1
+    assert coreset is not None, "there is a round"
+    model = _fit(clone(estimator), X, y.numpy(), np.arange(len(y)), coreset, spec.seed)
+    progress("fitting on coresets", 1, 1)
+    return model, pd.DataFrame(history), points_table(logits, y, coreset, n_kept, truth), coreset
+
+
+def _fit(
+    estimator: Any, X: Any, y: NDArray[np.int64], rows: NDArray[np.int64], coreset: Coreset | None, seed: int
+) -> Any:
+    """A fit on the rows that are selected, with their weights where the estimator takes any."""
+    if "random_state" in estimator.get_params() and estimator.get_params()["random_state"] is None:
+        estimator.set_params(random_state=seed)
+    if coreset is None:
+        return estimator.fit(_rows(X, rows), y[rows])
+    weights = np.zeros(len(y))
+    weights[coreset.indices.numpy()] = coreset.weights.numpy()
+    chosen = rows[weights[rows] > 0]
+    if "sample_weight" in inspect.signature(estimator.fit).parameters:
+        return estimator.fit(_rows(X, chosen), y[chosen], sample_weight=weights[chosen])
+    return estimator.fit(_rows(X, chosen), y[chosen])
+
+
+def _rows(X: Any, rows: NDArray[np.int64]) -> Any:
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]

@@ -1,0 +1,60 @@
+"""What a robust training says of its points, and how well it did by epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from memloc.coreset._crust import Coreset
+
+
+def measures(logits: Tensor, labels: Tensor, coreset: Coreset | None, truth: Tensor | None) -> dict[str, float]:
+    """Accuracy on given labels, of kept and of dropped points; where the truth is known also the clean fraction and what was memorized.
+
+    `noisy_memorized` is the share of wrongly labelled points that are predicted as their wrong label.
+
+    >>> logits, labels, truth = torch.eye(2)[[0, 1, 1]], torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
+    >>> measures(logits, labels, None, truth)["noisy_memorized"]
+    1.0
+    """
+    right = (logits.argmax(dim=1) == labels).double()
+    found = {"accuracy": float(right.mean())}
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    if coreset is not None:
+        kept = torch.zeros(len(labels), dtype=torch.bool)
+        kept[coreset.indices.cpu()] = True
+        found |= {"accuracy_kept": _mean(right[kept]), "accuracy_dropped": _mean(right[~kept])}
+    if truth is not None:
+        clean = (labels == truth).double()
+        weights = torch.ones(len(labels), dtype=torch.float64) if coreset is None else coreset.weights.cpu()
+        rows = torch.arange(len(labels)) if coreset is None else coreset.indices.cpu()
+        found |= {
+            "clean_fraction": _mean(clean[kept]), "clean_fraction_weighted": float((weights * clean[rows]).sum() / weights.sum()),
+            "noisy_memorized": _mean(right[clean == 0]), "true_accuracy": float((logits.argmax(dim=1) == truth).double().mean()),
+        }  # fmt: skip
+    return found
+
+
+def points_table(
+    logits: Tensor, labels: Tensor, coreset: Coreset | None, n_kept: Tensor, truth: Tensor | None
+) -> pd.DataFrame:
+    """One row a point, numbered by `row`; suspected are those dropped by the last selection whose label the model does not predict."""
+    chance = logits.double().softmax(dim=1)
+    predicted = logits.argmax(dim=1)
+    kept = np.ones(len(labels), dtype=bool)
+    if coreset is not None:
+        kept[:] = False
+        kept[coreset.indices.cpu().numpy()] = True
+    table = pd.DataFrame(
+        {
+            "row": np.arange(len(labels)), "label": labels.numpy(), "predicted": predicted.numpy(), "p_label": chance[torch.arange(len(labels)), labels].numpy(),
+            "kept": kept.astype(np.int64), "n_kept": n_kept.numpy(), "suspected": (~kept & (predicted != labels).numpy()).astype(np.int64),
+        }
+    )  # fmt: skip
+    return table if truth is None else table.assign(true_label=truth.numpy())
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else float("nan")

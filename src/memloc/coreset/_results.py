@@ -1,0 +1,82 @@
+"""What a coreset command found, as tables in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from memloc.coreset._crust import Coreset
+from memloc.results import (
+    SCHEMA_VERSION,
+    conform,
+    make_folder,
+    read_record,
+    read_table,
+    spec_hash,
+    write_json,
+    write_table,
+)
+
+_TABLES = ("coreset", "labels", "epochs")
+
+
+@dataclass(frozen=True)
+class CoresetRun:
+    """A selection with what led to it.
+
+    Attributes:
+        tables: "coreset", and of a training also "labels" and "epochs", by the names of their files.
+        record: settings, counts, warnings and the answer (coreset.json).
+    """
+
+    tables: dict[str, pd.DataFrame] = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables and coreset.json (last) to a folder."""
+        folder = make_folder(Path(folder))
+        metadata = {
+            "memloc_schema_version": str(SCHEMA_VERSION),
+            "memloc_spec": spec_hash(self.record["spec"]),
+            "memloc_seed": str(self.record["seed"]),
+        }
+        for name, table in self.tables.items():
+            write_table(folder / f"{name}.parquet", conform(name, table), metadata)
+        write_json(folder / "coreset.json", {"schema_version": SCHEMA_VERSION, **self.record})
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path) -> CoresetRun:
+        """Read what `save` wrote.
+
+        Raises:
+            DataNotFoundError: nothing finished there. ResultsError: another schema version.
+        """
+        folder = Path(folder)
+        record = read_record(folder, "coreset.json", "coreset", f"memloc coreset DATA --out {folder}")
+        there = [name for name in _TABLES if (folder / f"{name}.parquet").is_file()]
+        return CoresetRun({name: conform(name, read_table(folder / f"{name}.parquet")) for name in there}, record)
+
+
+def picks_table(coreset: Coreset, points: Sequence[int] | NDArray[np.int64], *, grouped: bool) -> pd.DataFrame:
+    """The selected points by their ids, in pick order, group after group; the class is -1 where all were one group.
+
+    >>> from memloc.coreset import Crust
+    >>> picks_table(Crust(budget=1, group_by=None).select(np.array([[0.0], [1.0], [3.0]])), [7, 8, 9], grouped=False).values.tolist()
+    [[8.0, -1.0, 0.0, 6.0, 3.0]]
+    """
+    host = coreset.on(None)
+    groups = np.asarray(host.groups)
+    ranks = pd.Series(groups).groupby(groups).cumcount().to_numpy()
+    return pd.DataFrame(
+        {
+            "point": np.asarray(points)[host.indices], "class": groups if grouped else np.full(len(groups), -1), "rank": ranks,
+            "gain": host.gains, "weight": host.weights,
+        }
+    )  # fmt: skip
