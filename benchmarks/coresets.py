@@ -84,7 +84,17 @@ def clean(kept: dict[str, Any]) -> None:
         noisy = symmetric_noise(truth, SYMMETRIC, seed=seed)
         x = (train.pixels, torch.from_numpy(noisy))
         model = mlp(128, seed)
-        run = train_robust(model, x, crust=None, test=(test.pixels, test.labels), epochs=5, schedule="constant", mixup="none", weight_decay=0.0, seed=seed)
+        run = train_robust(
+            model,
+            x,
+            crust=None,
+            test=(test.pixels, test.labels),
+            epochs=5,
+            schedule="constant",
+            mixup="none",
+            weight_decay=0.0,
+            seed=seed,
+        )
         rows = np.random.default_rng([seed, 5]).permutation(len(truth))[:10_000]
         with torch.no_grad():
             logits = model(train.pixels[rows].float() / 255)
@@ -113,7 +123,15 @@ def training(kept: dict[str, Any]) -> None:
         truth = images.labels.numpy()
         noisy = symmetric_noise(truth, SYMMETRIC, seed=seed)
         run_arms(
-            kept, seed, images.pixels, noisy, truth, (test.pixels, test.labels), lambda seed=seed: mlp(256, seed), arms(noisy == truth), TRAINING
+            kept,
+            seed,
+            images.pixels,
+            noisy,
+            truth,
+            (test.pixels, test.labels),
+            lambda seed=seed: mlp(256, seed),
+            arms(noisy == truth),
+            TRAINING,
         )
 
 
@@ -131,8 +149,22 @@ def early(kept: dict[str, Any]) -> None:
         images = some(train, 5_000, seed)
         truth = images.labels.numpy()
         noisy = symmetric_noise(truth, SYMMETRIC, seed=seed)
-        few = {name: arm for name, arm in arms(noisy == truth).items() if name in ("plain", "centrality by label, 50 %", "centrality by prediction, 50 %")}
-        run_arms(kept, seed, images.pixels, noisy, truth, (test.pixels, test.labels), lambda seed=seed: net(seed), few, {**TRAINING, "epochs": 12})
+        few = {
+            name: arm
+            for name, arm in arms(noisy == truth).items()
+            if name in ("plain", "centrality by label, 50 %", "centrality by prediction, 50 %")
+        }
+        run_arms(
+            kept,
+            seed,
+            images.pixels,
+            noisy,
+            truth,
+            (test.pixels, test.labels),
+            lambda seed=seed: net(seed),
+            few,
+            {**TRAINING, "epochs": 12},
+        )
 
 
 def on_cifar(kept: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def test_the_guarantee_on_thirty_small_sets():
         assert found.gains.sum() == pytest.approx(found.objective)
 
 
-@pytest.mark.parametrize("n, budget", [(40, 13), (90, 45)])
+@pytest.mark.parametrize(("n", "budget"), [(40, 13), (90, 45)])
 def test_picks_and_gains_are_those_of_a_slow_loop(n, budget):
     x = clusters(n)
     picks, gains = slow_greedy(x, budget)
@@ -127,8 +127,10 @@ def test_lists_memory_and_device_change_no_pick(monkeypatch, room, optimizer):
     assert device.cost == usual.cost
 
 
-@pytest.mark.parametrize("metric, name", [("euclidean", "euclidean"), ("cosine", "cosine"), ("manhattan", "cityblock")])
-@pytest.mark.parametrize("n, d", [(60, 4), (300, 700)])
+@pytest.mark.parametrize(
+    ("metric", "name"), [("euclidean", "euclidean"), ("cosine", "cosine"), ("manhattan", "cityblock")]
+)
+@pytest.mark.parametrize(("n", "d"), [(60, 4), (300, 700)])
 def test_distances_are_scipys(metric, name, n, d):
     x = clusters(n, d)
     for memory in (True, False):
@@ -212,7 +214,9 @@ def test_logits_become_gradients_and_predicted_groups():
     gradients = p - np.eye(3)[y]
     for group_by, groups in (("label", y), ("prediction", logits.argmax(axis=1)), (None, np.zeros(60))):
         crust = Crust(0.3, group_by=group_by, objective="centrality")
-        assert crust.select_logits(logits, y).indices.tolist() == crust.select(gradients, groups=groups).indices.tolist()
+        assert (
+            crust.select_logits(logits, y).indices.tolist() == crust.select(gradients, groups=groups).indices.tolist()
+        )
     tensors = Crust(0.3).select_logits(torch.from_numpy(logits), torch.from_numpy(y))
     assert isinstance(tensors.indices, torch.Tensor)
 
@@ -224,7 +228,7 @@ def test_the_plan_states_what_memory_is_taken():
 
 
 @pytest.mark.parametrize(
-    "error, message, call",
+    ("error", "message", "call"),
     [
         (SpecError, r"fraction is 0\. Expected a share", lambda: Crust(0)),
         (SpecError, r"fraction is 1\.5\. Expected a share", lambda: Crust(1.5)),
@@ -262,3 +266,11 @@ def test_memory_below_what_is_needed_is_refused_with_the_estimate(monkeypatch):
     with pytest.raises(DataError, match=r'take 0\.0 GiB.*Pass memory="free"'):
         Crust(group_by=None, memory="dense").select(clusters(50))
     assert len(Crust(group_by=None).select(clusters(50))) == 25  # matrix-free
+
+
+def test_a_predicted_class_smaller_than_the_budget_is_taken_whole():
+    logits = np.array([[3.0, 0.0]] * 9 + [[0.0, 3.0]])
+    found = Crust(budget=4, group_by="prediction", objective="centrality").select_logits(logits, [0] * 9 + [1])
+    assert found.groups.tolist() == [0] * 4 + [1]
+    with pytest.raises(SpecError, match="budget is 4 and the 1 points of group 1 are fewer"):
+        Crust(budget=4).select_logits(logits, [0] * 9 + [1])

@@ -67,7 +67,7 @@ def test_asymmetric_noise_flips_pairs_alone():
 
 
 @pytest.mark.parametrize(
-    "error, message, call",
+    ("error", "message", "call"),
     [
         (SpecError, r"noise rate is 1\.2", lambda: symmetric_noise(np.arange(4), 1.2)),
         (DataError, "labels are float64", lambda: symmetric_noise(np.arange(4.0), 0.2)),
@@ -104,8 +104,19 @@ def test_the_sampler_yields_the_datasets_own_indices():
 
 def test_wrong_labels_are_dropped_and_not_memorized():
     x, y, noisy = blobs()
-    plain = train_robust(net(width=512), (x, noisy), crust=None, true_labels=y, epochs=60, mixup="none", learning_rate=0.2, weight_decay=0.0)
-    robust = train_robust(net(width=512), (x, noisy), crust=CENTRAL, true_labels=y, epochs=60, learning_rate=0.2, weight_decay=0.0)
+    plain = train_robust(
+        net(width=512),
+        (x, noisy),
+        crust=None,
+        true_labels=y,
+        epochs=60,
+        mixup="none",
+        learning_rate=0.2,
+        weight_decay=0.0,
+    )
+    robust = train_robust(
+        net(width=512), (x, noisy), crust=CENTRAL, true_labels=y, epochs=60, learning_rate=0.2, weight_decay=0.0
+    )
     assert plain.coreset is None
     last = robust.history.iloc[-1]
     assert last["clean_fraction"] > 0.95 > 0.7 == pytest.approx(plain.history["clean_fraction"].iloc[-1])
@@ -124,7 +135,9 @@ def test_truth_is_reported_and_never_trained_on():
     x, y, noisy = blobs()
     with_truth = train_robust(net(), (x, noisy), crust=CENTRAL, true_labels=y, epochs=8)
     without = train_robust(net(), (x, noisy), crust=CENTRAL, epochs=8)
-    assert all(torch.equal(a, b) for a, b in zip(with_truth.model.parameters(), without.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(with_truth.model.parameters(), without.model.parameters(), strict=True)
+    )
     assert "true_label" not in without.points
     assert "clean_fraction" not in without.history
 
@@ -135,14 +148,14 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, mixup):
     settings = {"epochs": 9, "warmup": 3, "every": 2, "mixup": mixup, "crust": CENTRAL, "seed": 4}
     whole = train_robust(net(), (x, noisy), **settings)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(_text, done, _all):
         if done == 6:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train_robust(net(), (x, noisy), out=tmp_path / "run", progress=stop, **settings)
     resumed = train_robust(net(seed=99), (x, noisy), out=tmp_path / "run", **settings)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
@@ -273,7 +286,7 @@ def test_estimators_are_fitted_on_what_is_trusted(estimator):
 
 
 @pytest.mark.parametrize(
-    "error, message, call",
+    ("error", "message", "call"),
     [
         (SpecError, "there is no setting 'epoch'. Nearest: 'epochs'", lambda x, y: train_robust(net(), (x, y), epoch=3)),
         (SpecError, "epochs is 0", lambda x, y: train_robust(net(), (x, y), epochs=0)),

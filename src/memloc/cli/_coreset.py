@@ -162,7 +162,7 @@ class _Images:
     ) -> None:  # fmt: skip
         import torch
 
-        from memloc.coreset import Classifier
+        from memloc.coreset import Classifier, class_numbers
         from memloc.encoders import RANDOM, load_encoder
 
         self.images, self.data, self.test, self.crust, self.spec, self.by = images, data, test, crust, spec, by
@@ -175,7 +175,8 @@ class _Images:
             if by == "gradient":
                 assert images.labels is not None, "they were looked at"
                 self.truth = None if made["noise"] is None else images.labels
-                self.labels = _noisy(images.labels, made, spec.seed)
+                self.labels = class_numbers(_noisy(images.labels, made, spec.seed), len(images))
+                crust.check(self.labels)
                 classes = max(
                     int(self.labels.max()) + 1, 0 if test is None or test.labels is None else int(test.labels.max()) + 1
                 )
@@ -199,12 +200,12 @@ class _Images:
         kept = {"data": self.data, "class_names": list(self.images.class_names), **self.how}
         if self.by == "representation":
             found = representation_run(
-                self.encoder, self.images, self.crust, device=self.spec.device, progress=progress, **kept
+                self.encoder, self.images, self.crust, device=self.spec.device, progress=progress, record=kept
             )
         else:
             found, run = robust_run(
                 self.model, self.images, self.crust, self.spec, points=self.images.ids.tolist(), names=self.images.names, labels=self.labels,
-                truth=self.truth, test=self.test, scores=others, out=out / "training", progress=progress, saved=str(out / "model.safetensors"), **kept,
+                truth=self.truth, test=self.test, scores=others, out=out / "training", progress=progress, record={**kept, "saved": str(out / "model.safetensors")},
             )  # fmt: skip
             save_weights(out / "model.safetensors", run.model.cpu(), {"memloc_encoder": str(self.how["encoder"])})
         write_table(out / "thumbnails.parquet", pictures(self.images, found))
@@ -222,6 +223,7 @@ class _Table:
         import numpy as np
         import torch
 
+        from memloc.coreset import check_folds, class_numbers
         from memloc.valuation import TableEncoder, is_regression, open_table
 
         if target is None:
@@ -247,15 +249,17 @@ class _Table:
         number = {name: place for place, name in enumerate(self.class_names)}
         self.encoder = TableEncoder().fit(frame)
         self.X = self.encoder.transform(frame)
-        known = torch.from_numpy(given.map(number).to_numpy(dtype=np.int64))
+        known = torch.from_numpy(given.map(number).to_numpy(dtype=np.int64, copy=True))
         self.truth = (
             known
             if made["noise"] is not None
             else None
             if true is None
-            else torch.from_numpy(true.map(number).to_numpy(dtype=np.int64))
+            else torch.from_numpy(true.map(number).to_numpy(dtype=np.int64, copy=True))
         )
-        self.labels = _noisy(known, made, spec.seed)
+        self.labels = class_numbers(_noisy(known, made, spec.seed), len(self.X))
+        crust.check(self.labels)
+        check_folds(self.labels, spec.folds)
         self.test = None
         if test is not None:
             other, labels = open_table(test, target)
@@ -297,8 +301,8 @@ class _Table:
         names = [str(row) for row in range(len(self.X))]
         found, run = robust_run(
             _learner(self.how, self.spec.seed), (self.X, self.labels), self.crust, self.spec, points=range(len(self.X)), names=names, labels=self.labels,
-            truth=self.truth, test=self.test, scores=others, progress=progress, saved=str(out / "model.joblib"), data=self.path, target=self.target,
-            learner=self.how, class_names=self.class_names,
+            truth=self.truth, test=self.test, scores=others, progress=progress,
+            record={"saved": str(out / "model.joblib"), "data": self.path, "target": self.target, "learner": self.how, "class_names": self.class_names},
         )  # fmt: skip
         with replacing(out / "model.joblib") as temporary:
             joblib.dump(run.model, temporary)

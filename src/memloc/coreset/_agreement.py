@@ -65,7 +65,7 @@ def agreement(labels: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]
             "tau": kendall_tau(value, torch.from_numpy(1 - known["p_label"].to_numpy()))[0],
         }  # fmt: skip
         if "true_label" in known:
-            wrong = torch.from_numpy((known["true_label"] != known["label"]).to_numpy())
+            wrong = torch.from_numpy((known["true_label"] != known["label"]).to_numpy(copy=True))
             of_wrong = auroc(value[wrong], value[~wrong])
             line |= {"wrong": of_wrong.value, "wrong_low": of_wrong.low, "wrong_high": of_wrong.high}
         found.append(line)

@@ -12,7 +12,7 @@ from memloc.coreset._distances import Distances
 
 _LISTS_BYTES = 24 << 20  # that lists of neighbours may take, or an eighth of the matrix of distances where that is more
 _FIRST_LISTS = 64  # picks after which candidates have lists of whom they can serve; those served have theirs from the first pick on
-_CHUNK = 1 << 20  # distances looked at together where there are no lists
+_CHUNK = 1 << 24  # distances looked at together on an accelerator
 
 
 class Lists(NamedTuple):
@@ -35,8 +35,9 @@ class Lists(NamedTuple):
 
     def shorter(self, kept: NDArray[np.bool_]) -> Lists:
         """The entries that are kept."""
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return Lists(before[self.starts], self.others[kept], self.lengths[kept])
+        ends = np.cumsum(kept, dtype=np.int32)
+        starts = np.where(self.starts > 0, ends[np.maximum(self.starts - 1, 0)] if len(ends) else 0, 0)
+        return Lists(starts, self.others[kept], self.lengths[kept])
 
 
 class Coverage:
@@ -97,7 +98,7 @@ class Coverage:
             places, counts = self._lists.of(candidates)
             added = np.maximum(self.near[self._lists.others[places]] - self._lists.lengths[places], 0)
             return _summed(np.repeat(np.arange(len(candidates)), counts), added, len(candidates))
-        found, at_once = [], max(_CHUNK // self.distances.n, 1)
+        found, at_once = [], self.distances.height
         for start in range(0, len(candidates), at_once):
             rows = self.distances.rows(candidates[start : start + at_once].tolist()).numpy()
             found.append(np.maximum(self.near - rows, 0).sum(axis=1, dtype=np.float64))
@@ -109,9 +110,12 @@ class Coverage:
             return
         self._next_lists *= 4
         if self._lists is not None:
-            of = np.repeat(np.arange(self.distances.n), np.diff(self._lists.starts))
-            served = self._lists.others if self._by_candidate else of
-            self._lists = self._lists.shorter(self._lists.lengths <= self.near[served])
+            reach = (
+                self.near[self._lists.others]
+                if self._by_candidate
+                else np.repeat(self.near, np.diff(self._lists.starts))
+            )
+            self._lists = self._lists.shorter(self._lists.lengths <= reach)
             return
         n, counts, others, lengths, total = self.distances.n, [], [], [], 0
         for start, block in self.distances.blocks():
@@ -126,7 +130,9 @@ class Coverage:
             others.append((flat - np.repeat(np.arange(len(rows)) * n, mine)).astype(np.int32))
             lengths.append(rows.ravel()[flat])
         starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-        self._lists = Lists(starts, np.concatenate(others), np.concatenate(lengths))
+        together = np.concatenate(others)
+        others.clear()  # both would be held twice
+        self._lists = Lists(starts, together, np.concatenate(lengths))
 
     def _lost(self, points: NDArray[np.int64], before: NDArray[np.floating]) -> NDArray[np.float64]:
         """What each point's gain fell by since these points' nearest picks were `before` away, shape (point,)."""
@@ -139,7 +145,7 @@ class Coverage:
             np.maximum(lengths, np.repeat(now, counts), out=lengths)
             then -= np.minimum(lengths, then, out=lengths)
             return _summed(self._lists.others[places], then, self.distances.n)
-        total, at_once = np.zeros(self.distances.n), max(_CHUNK // self.distances.n, 1)
+        total, at_once = np.zeros(self.distances.n), self.distances.height
         for start in range(0, len(points), at_once):
             part = slice(start, start + at_once)
             rows = self.distances.rows(points[part].tolist()).numpy()
@@ -191,7 +197,7 @@ class DeviceCoverage:
         self, gains: NDArray[np.float64], served: NDArray[np.int64], before: NDArray[np.floating]
     ) -> NDArray[np.float64]:
         """As of `Coverage`."""
-        at_once = max(16 * _CHUNK // self.distances.n, 1)
+        at_once = max(_CHUNK // self.distances.n, 1)
         for start in range(0, len(served), at_once):
             part = served[start : start + at_once].tolist()
             rows = self.distances.rows(part).double()
@@ -204,7 +210,7 @@ class DeviceCoverage:
     def gains(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each candidate would add now, shape (candidate,)."""
         self.evaluations += len(candidates)
-        found, at_once = [], max(16 * _CHUNK // self.distances.n, 1)
+        found, at_once = [], max(_CHUNK // self.distances.n, 1)
         for start in range(0, len(candidates), at_once):
             rows = self.distances.rows(candidates[start : start + at_once].tolist()).double()
             found.append((self._near - rows).clamp_(min=0).sum(dim=1).cpu().numpy())

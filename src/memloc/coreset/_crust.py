@@ -121,11 +121,22 @@ class Crust:
             ShapeError: no points, no features, or labels of another length. NonFiniteError: NaN or Inf.
             SpecError: nothing to group by, or a budget above a group. DataError: memory below what is needed.
         """
+        return self._select(gradients, labels, groups)
+
+    def _select(self, gradients: Any, labels: Any, groups: Any, *, capped: bool = False) -> Coreset:
+        """Select; with `capped` a group smaller than the budget is taken whole."""
         points = _points(gradients)
         of = self._groups(points, labels, groups)
         names = np.unique(of)
         members = [np.flatnonzero(of == name) for name in names]
-        budgets = [self._budget(len(member), name) for member, name in zip(members, names, strict=True)]
+        sizes = [len(member) for member in members]
+        if capped:
+            budgets = [
+                min(self._budget(len(points), None), size) if self._is_budget else self._budget(size, None)
+                for size in sizes
+            ]
+        else:
+            budgets = [self._budget(size, name) for size, name in zip(sizes, names, strict=True)]
         wide = points.dtype == torch.float64
         dense = [self._is_dense(len(member), name, wide) for member, name in zip(members, names, strict=True)]
         assignment = np.empty(len(points), dtype=np.int64)
@@ -156,6 +167,8 @@ class Crust:
     def select_logits(self, logits: Any, y: Any) -> Coreset:
         """Select by the gradients softmax(logits) - onehot(y), shape (point, class); groups by prediction are of the largest logit.
 
+        A predicted class with fewer points than the budget is taken whole, since its size cannot be known beforehand.
+
         Raises:
             As `select`; also ShapeError for fewer than two classes, and DataError for a label that is no class.
 
@@ -180,7 +193,7 @@ class Crust:
             )
         gradients = loss_gradients(scores, classes)
         predicted = scores.argmax(dim=1) if self.group_by == "prediction" else None
-        found = self.select(gradients, classes, groups=predicted)
+        found = self._select(gradients, classes, predicted, capped=predicted is not None)
         return found if isinstance(logits, Tensor) else found.on(None)
 
     def plan(self, groups: Any, *, features: int, float64: bool = False) -> dict[str, Any]:
@@ -227,8 +240,18 @@ class Crust:
             )
         return of
 
+    @property
+    def _is_budget(self) -> bool:
+        return self.budget is not None or self.fraction > 1
+
+    def check(self, labels: Any) -> None:
+        """Raise SpecError for a budget above a class of these labels, or above all points where groups are predicted."""
+        sizes = [len(labels)] if self.group_by != "label" else np.unique(_host(labels), return_counts=True)[1].tolist()
+        for size in sizes:
+            self._budget(size, None)
+
     def _budget(self, n: int, name: Any) -> int:
-        if self.budget is None and self.fraction <= 1:
+        if not self._is_budget:
             return max(math.ceil(self.fraction * n - 1e-9), 1)
         budget = int(self.fraction if self.budget is None else self.budget)
         if budget > n:

@@ -45,6 +45,10 @@ class Distances:
             self._zero = float(_ZERO * squared.max())
             self._left = torch.cat([-2 * self._points, squared, ones], dim=1)
             self._right = torch.cat([self._points, ones, squared], dim=1).T.contiguous()
+        self.height = max(_BLOCK_BYTES // (8 * self.n), 1)
+        # Blocks are written to the same memory each time: fresh ones of a few rows leave holes that add up to gigabytes.
+        self._product = torch.empty(self.height, self.n, dtype=torch.float64, device=self.device)
+        self._block = torch.empty(self.height, self.n, dtype=self.dtype, device=self.device)
         self._matrix = torch.empty(self.n, self.n, dtype=self.dtype, device=self.device) if dense else None
         self._sums: list[NDArray[np.float64]] = []
         self.largest = 0.0
@@ -54,7 +58,7 @@ class Distances:
                 self._sums.append(_sums(block))
 
     def rows(self, indices: list[int]) -> Tensor:
-        """Distances of some points to all, in steps, shape (len(indices), point)."""
+        """Distances of some points to all, in steps, shape (len(indices), point); of up to `height` points good until the next call."""
         if self._matrix is None:
             return self._compute(torch.tensor(indices, device=self.device))
         if len(indices) == 1:  # a view
@@ -78,20 +82,17 @@ class Distances:
         return 0 if self._matrix is None else self._matrix.nbytes
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """All rows, some at a time, with the number of the first."""
+        """All rows, some at a time, with the number of the first; a block is good until the next one."""
         if self._matrix is None:
             yield from self._computed(None)
         else:
-            for start in range(0, self.n, self._height()):
-                yield start, self._matrix[start : start + self._height()]
+            for start in range(0, self.n, self.height):
+                yield start, self._matrix[start : start + self.height]
 
     def _computed(self, into: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, self.n, self._height()):
-            rows = slice(start, min(start + self._height(), self.n))
+        for start in range(0, self.n, self.height):
+            rows = slice(start, min(start + self.height, self.n))
             yield start, self._compute(rows, None if into is None else into[rows])
-
-    def _height(self) -> int:
-        return max(_BLOCK_BYTES // (8 * self.n), 1)
 
     def _compute(self, rows: slice | Tensor, into: Tensor | None = None) -> Tensor:
         """Distances of some points to all, in steps, written to `into` where given."""
@@ -105,7 +106,10 @@ class Distances:
         elif self._direct:
             found = torch.cdist(chosen, self._points, compute_mode="donot_use_mm_for_euclid_dist")
         else:
-            found = self._left[rows] @ self._right
+            product = self._product[: len(chosen)] if len(chosen) <= self.height else None
+            found = torch.matmul(self._left[rows], self._right, out=product)
+        if into is None and len(chosen) <= self.height:
+            into = self._block[: len(chosen)]
         found = found.to(self.dtype) if into is None else into.copy_(found)
         if self.metric == "euclidean" and not self._direct:
             torch.threshold_(found, self._zero, 0.0).sqrt_()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._points import measures, points_table
@@ -38,12 +39,8 @@ def fit_robust(
         )
     X, y = dataset[0], class_numbers(dataset[1] if labels is None else labels, len(dataset[0]))
     truth = None if true_labels is None else class_numbers(true_labels, len(X))
-    counts = torch.bincount(y)
-    if int(counts.min()) < spec.folds:
-        raise SpecError(
-            f"class {int(counts.argmin())} has {int(counts.min())} points and there are {spec.folds} folds. Expected a point a fold. Pass folds="
-            f"{max(int(counts.min()), 2)}, or leave the class out."
-        )
+    counts = check_folds(y, spec.folds)
+    crust.check(y)
     splitter = StratifiedKFold(spec.folds, shuffle=True, random_state=spec.seed)
     folds = list(splitter.split(np.zeros(len(y)), y.numpy()))
     coreset: Coreset | None = None
@@ -71,6 +68,17 @@ def fit_robust(
     model = _fit(clone(estimator), X, y.numpy(), np.arange(len(y)), coreset, spec.seed)
     progress("fitting on coresets", 1, 1)
     return model, pd.DataFrame(history), points_table(logits, y, coreset, n_kept, truth), coreset
+
+
+def check_folds(labels: Tensor, folds: int) -> Tensor:
+    """Points of each class; raises SpecError where one has fewer than there are folds."""
+    counts = torch.bincount(labels)
+    if int(counts.min()) < folds:
+        raise SpecError(
+            f"class {int(counts.argmin())} has {int(counts.min())} points and there are {folds} folds. Expected a point a fold. "
+            f"Pass folds={max(int(counts.min()), 2)}, or leave the class out."
+        )
+    return counts
 
 
 def _fit(

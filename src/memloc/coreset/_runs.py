@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def robust_run(
     scores: Sequence[pd.DataFrame] = (),
     out: Path | None = None,
     progress: Report = silent,
-    **record: Any,
+    record: Mapping[str, Any] | None = None,
 ) -> tuple[CoresetRun, RobustRun]:
     """Train on coresets and put what was found into tables.
 
@@ -60,7 +60,7 @@ def robust_run(
         {
             "by": "gradient", "spec": asdict(spec), "crust": _plain(crust), "seed": spec.seed, "points": len(table), "agreement": agreements,
             "answer": _answer(table, run.history, agreements), "warnings": _warnings(crust, run.history), "versions": versions(),
-            "seconds": time.monotonic() - began, **record,
+            "seconds": time.monotonic() - began, **(record or {}),
         },
     )  # fmt: skip
     return found, run
@@ -80,7 +80,13 @@ def represent(encoder: Encoder, images: Images, *, device: str = "auto", progres
 
 
 def representation_run(
-    encoder: Encoder, images: Images, crust: Crust, *, device: str = "auto", progress: Report = silent, **record: Any
+    encoder: Encoder,
+    images: Images,
+    crust: Crust,
+    *,
+    device: str = "auto",
+    progress: Report = silent,
+    record: Mapping[str, Any] | None = None,
 ) -> CoresetRun:
     """Select images that stand for all in an encoder's representation space; labels are not looked at."""
     began = time.monotonic()
@@ -99,7 +105,7 @@ def representation_run(
         {"coreset": table},
         {
             "by": "representation", "spec": {}, "crust": _plain(crust), "seed": crust.random_state, "points": len(images), "agreement": [], "answer": answer,
-            "warnings": [], "objective": coreset.objective, "cost": coreset.cost, "versions": versions(), "seconds": time.monotonic() - began, **record,
+            "warnings": [], "objective": coreset.objective, "cost": coreset.cost, "versions": versions(), "seconds": time.monotonic() - began, **(record or {}),
         },
     )  # fmt: skip
 

@@ -139,6 +139,8 @@ class _Training:
 
     def check(self) -> None:
         """Score a few points, so that a model that does not fit fails here."""
+        if isinstance(self.crust, Crust):
+            self.crust.check(self.source.labels)
         logits = self._scored(self.source, torch.arange(min(2, len(self.source))))
         classes = max(self.source.classes, 0 if self.tested is None else self.tested.classes)
         if logits.ndim != 2 or logits.shape[1] < classes:
@@ -228,9 +230,7 @@ class _Training:
     @torch.no_grad()
     def _scored(self, source: Source, points: Tensor) -> Tensor:
         self.model.eval()
-        return torch.cat(
-            [self._logits(source.plain(part).to(self.device)) for part in points.split(_SCORED_AT_ONCE)]
-        )
+        return torch.cat([self._logits(source.plain(part).to(self.device)) for part in points.split(_SCORED_AT_ONCE)])
 
     def save(self, path: Path | None) -> None:
         """Keep what a later process needs to go on to the same weights."""

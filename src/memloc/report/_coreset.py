@@ -14,10 +14,10 @@ from memloc.report._charts import series_chart
 from memloc.report._page import page
 from memloc.results import TABLES, conform, make_folder, read_record, read_table, replacing
 
-_SUSPECTED = 300  # rows of the table
+_SUSPECTED = 120  # rows of the table
 _SERIES = {
-    "clean_fraction": "right labels among those selected", "test_accuracy": "accuracy on test data", "accuracy_kept": "accuracy, kept",
-    "accuracy_dropped": "accuracy, dropped", "noisy_memorized": "wrong labels memorized",
+    "clean_fraction": "right among selected", "test_accuracy": "test accuracy", "accuracy_kept": "accuracy of kept",
+    "accuracy_dropped": "accuracy of dropped", "noisy_memorized": "memorized of wrong",
 }  # fmt: skip
 
 
