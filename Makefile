@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # Optional packages live apart: torchvision is a CUDA build and would break others beside a CPU torch.
 OPTIONAL := .optional
+# What benchmarks compare with; memloc never imports it.
+PEERS := .peers
 TEST_WORKERS ?= 2
 
 .PHONY: env demo test test-all lint bench docs clean
@@ -23,6 +25,11 @@ $(OPTIONAL)/.complete: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OPTIONAL) torchvision==0.28.0 timm==1.0.31 lightly==1.6.0 lightly_utils==0.0.2 aenum==3.1.17
 	@touch $@
 
+$(PEERS)/.complete: $(STAMP)
+	@rm -rf $(PEERS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(PEERS) submodlib-py==0.0.3 apricot-select==0.6.1 numba==0.68.1 llvmlite==0.50.0 tqdm==4.70.1 nose==1.3.7
+	@touch $@
+
 demo: env
 	$(BIN)/memloc demo --out memloc-demo
 
@@ -39,13 +46,14 @@ lint: env
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_docs.py
 
-bench: env $(OPTIONAL)/.complete
+bench: env $(OPTIONAL)/.complete $(PEERS)/.complete
 	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/valuation.py
+	PEERS=$(CURDIR)/$(PEERS) $(BIN)/python benchmarks/coreset_speed.py
 
 docs: env
 	$(BIN)/python scripts/make_docs.py
 
 clean:
-	rm -rf $(VENV) $(OPTIONAL) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(OPTIONAL) $(PEERS) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

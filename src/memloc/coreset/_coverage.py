@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memloc.coreset._distances import Distances
 
-_LISTS_BYTES = 24 << 20  # that lists of neighbours may take, or an eighth of the matrix of distances where that is more
+_LISTS_BYTES = 8 << 20  # that lists of neighbours may take, or a quarter of the matrix of distances where that is more
 _FIRST_LISTS = 64  # picks after which candidates have lists of whom they can serve; those served have theirs from the first pick on
 _CHUNK = 1 << 24  # distances looked at together on an accelerator
 
@@ -58,7 +58,7 @@ class Coverage:
         self._by_candidate = by_candidate
         self._lists: Lists | None = None
         self._next_lists = _FIRST_LISTS if by_candidate else 1
-        self._room = max(_LISTS_BYTES, distances.bytes // 8) // (4 + distances.dtype.itemsize)
+        self._room = max(_LISTS_BYTES, distances.bytes // 4) // (4 + distances.dtype.itemsize)
 
     picks: list[int]
 
