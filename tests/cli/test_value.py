@@ -11,6 +11,7 @@ from sklearn.datasets import load_wine
 from tests.cli.test_cli import run
 
 from memloc.cli import main
+from memloc.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +264,22 @@ def test_the_report_in_a_browser(place, browser):
     browser.set_window_size(390, 900)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_decimal_commas_and_tables_of_categories(tmp_path, monkeypatch):
+    from memloc.valuation import open_table
+
+    rows = [f"{i},5;{'ab'[i % 2]};{i % 3};{'xy'[i % 2]}" for i in range(30)]
+    (tmp_path / "commas.csv").write_text("\n".join(["size;mark;count;kind", *rows]))
+    X, _ = open_table(tmp_path / "commas.csv", "kind")
+    assert X["size"].tolist() == [i + 0.5 for i in range(30)]
+    assert X["mark"].tolist()[:2] == ["a", "b"]
+    assert X["count"].tolist() == [i % 3 for i in range(30)]
+    monkeypatch.chdir(tmp_path)
+    X[["mark"]].assign(other=X["count"].astype(str) + "!", kind=X["mark"].map({"a": "x", "b": "y"})).to_csv(
+        "texts.csv", index=False
+    )
+    assert main(["value", "texts.csv", "--target", "kind", "--learners", "20", "--out", "texts"]) == 0
+    (tmp_path / "latin.csv").write_bytes("a,kind\n1,café\n2,b\n".encode("latin-1"))
+    with pytest.raises(DataError, match="Save it as UTF-8"):
+        open_table(tmp_path / "latin.csv", "kind")

@@ -227,3 +227,11 @@ def test_fingerprint_ignores_order_and_sees_content():
     changed = images.pixels.clone()
     changed[0, 0, 0, 0] ^= 1
     assert as_images(changed).fingerprint() != images.fingerprint()
+
+
+def test_a_size_below_one_is_refused_and_names_are_not_printed():
+    from memloc.errors import SpecError
+
+    with pytest.raises(SpecError, match=r"size is 0\. Expected at least 1 pixel"):
+        open_images("sample:test", size=0)
+    assert "sample:test[" not in repr(open_images("sample:test"))

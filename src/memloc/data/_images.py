@@ -38,7 +38,7 @@ class Images:
 
     pixels: Tensor
     ids: Tensor
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field(repr=False)
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -47,6 +47,8 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
     torch.Size([1000, 1, 28, 28])
     """
     text = str(where)
+    if size is not None and size < 1:
+        raise SpecError(f"size is {size}. Expected at least 1 pixel. Pass --size 32.")
     if text.startswith("sample:"):
         images = _open_sample(text.removeprefix("sample:"))
     elif text.startswith("hf:"):

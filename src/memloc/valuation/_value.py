@@ -134,14 +134,17 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
                     f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename or drop one."
                 )
             table = pd.read_csv(path, sep=between)  # which would rename the second of two equal names
+            if between != "," and any(_has_decimal_commas(table[name]) for name in table):
+                table = pd.read_csv(path, sep=between, decimal=",")
         else:
             table = pd.read_parquet(path)
     except (ValueError, OSError) as problem:
         if isinstance(problem, DataError):
             raise
         reason = str(problem).splitlines()[0]
+        step = "Save it as UTF-8" if isinstance(problem, UnicodeDecodeError) else "Open it and check"
         raise DataError(
-            f"{str(path)!r} cannot be read as a table ({reason}). Expected a header and rows. Open it and check."
+            f"{str(path)!r} cannot be read as a table ({reason}). Expected a header and rows. {step}."
         ) from problem
     if target not in table:
         raise DataError(
@@ -157,6 +160,14 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
             f"{path.name} has no column beside {target!r}. Expected at least one to value. Pass another table."
         )
     return table.drop(columns=target), table[target]
+
+
+def _has_decimal_commas(column: pd.Series) -> bool:
+    """Whether a column of text is one of numbers such as 1,5."""
+    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
+        return False
+    known = column.dropna().astype(str)
+    return bool(known.str.fullmatch(r"[+-]?\d*,?\d+").all() and known.str.contains(",").any())
 
 
 def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
@@ -290,7 +301,9 @@ def z_scores(X: pd.DataFrame, y: NDArray[Any], *, regression: bool) -> NDArray[n
     if len(known) == X.shape[1] and not X.isna().any(axis=None):
         return class_z_scores(X.astype(np.float64), None if regression else y)
     numbers = pd.DataFrame(
-        {name: pd.to_numeric(X[name]) if name in known else np.nan for name in X.columns}, dtype=np.float64
+        {name: pd.to_numeric(X[name]) if name in known else np.nan for name in X.columns},
+        index=X.index,
+        dtype=np.float64,
     )
     return class_z_scores(numbers, None if regression else y)
 
