@@ -24,7 +24,13 @@ AUDIT = ("points", "point_layers", "layers", "units", "thumbnails")
 def example(name):
     """A table of two rows with every column."""
     values = {"int": [1, 2], "float": [0.5, 0.25], "text": ["a", "b"], "bytes": [b"a", b"b"]}
-    return pd.DataFrame({column.name: values[column.kind] for column in TABLES[name]})
+    flags = {"int": [0, 1]}
+    return pd.DataFrame(
+        {
+            column.name: (flags if column.high == 1 else values).get(column.kind, values[column.kind])
+            for column in TABLES[name]
+        }
+    )
 
 
 @pytest.fixture
@@ -115,3 +121,20 @@ def test_a_folder_is_claimed_once(tmp_path):
     with pytest.raises(ResultsError, match="was not made by memloc"):
         claim_folder(tmp_path / "other", {"epochs": 4}, overwrite=True)
     assert (tmp_path / "other/thesis.txt").exists()
+
+
+def test_what_differs_is_named_by_its_path_and_kept_short(tmp_path):
+    from memloc.errors import ResultsError
+    from memloc.results import claim_folder
+
+    spec = {"views": {"n": 16, "policy": {"flip": 0.5, "blur": 0.1}}, "splits": ["candidate"] * 100, "seed": 0}
+    claim_folder(tmp_path / "a", spec)
+    claim_folder(tmp_path / "a", spec)
+    other = {"views": {"n": 16, "policy": {"flip": 0.7, "blur": 0.1}}, "splits": ["external"] * 100, "seed": 0}
+    with pytest.raises(ResultsError) as caught:
+        claim_folder(tmp_path / "a", other)
+    text = str(caught.value)
+    assert "views.policy.flip: 0.5 there, 0.7 now" in text
+    assert "blur" not in text
+    assert "splits: ['candidate', 'candidate'" in text
+    assert len(text) < 500

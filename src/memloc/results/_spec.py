@@ -12,6 +12,8 @@ from typing import Any
 from memloc.errors import OutputError, ResultsError
 from memloc.results._files import make_folder, read_json, write_json
 
+_SHOWN = 60  # characters of a setting in a message
+
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
     """A short hash of settings.
@@ -20,6 +22,19 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
     True
     """
     return hashlib.blake2b(json.dumps(spec, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def _flat(spec: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Settings of settings by their path."""
+    found: dict[str, Any] = {}
+    for key, value in spec.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) and value else {f"{path}{key}": value}
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def claim_folder(folder: Path, spec: Mapping[str, Any], *, overwrite: bool = False) -> Path:
@@ -40,9 +55,12 @@ def claim_folder(folder: Path, spec: Mapping[str, Any], *, overwrite: bool = Fal
                 f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out."
             )
         stored = read_json(stored_at)
-        different = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
+        there, now = _flat(stored), _flat(wanted)
+        different = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
         if different and not overwrite:
-            listed = "; ".join(f"{key}: {stored.get(key)!r} there, {wanted.get(key)!r} now" for key in different[:5])
+            listed = "; ".join(
+                f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now" for key in different[:5]
+            )
             raise ResultsError(
                 f"{str(folder)!r} holds the work of other settings ({listed}). Expected the same, to continue it. "
                 "Pass another --out, or --overwrite to replace it."
