@@ -180,14 +180,32 @@ def test_dinos_teacher_follows_and_is_what_is_kept():
     with torch.no_grad():
         for p in module.parameters():
             p.add_(1.0)
-    objective.after_step(module, 0.0)
+    objective.after_step(module, 0, 1_000_000)
     for old, new in zip(before, objective.teacher.parameters(), strict=True):
         assert torch.allclose(new, old + 0.004, atol=1e-6)
-    objective.after_step(module, 1.0)  # momentum 1: the teacher stays
+    objective.after_step(module, 999_999, 1_000_000)  # momentum 1: the teacher stays
     for old, new in zip(before, objective.teacher.parameters(), strict=True):
         assert torch.allclose(new, old + 0.004, atol=1e-6)
     objective.finish(module)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), objective.teacher.parameters(), strict=True))
+
+
+def test_dinos_teacher_forgets_within_a_short_training():
+    module, objective = objective_of("dino")
+    before = [p.clone() for p in objective.teacher.parameters()]
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(1.0)
+    objective.after_step(module, 49, 100)  # half of it done: momentum .95, from .9
+    for old, new in zip(before, objective.teacher.parameters(), strict=True):
+        assert torch.allclose(new, old + 0.05, atol=1e-6)
+
+
+def test_dinos_head_has_batch_norm_where_the_encoder_has():
+    norms = [isinstance(part, nn.BatchNorm1d) for part in objective_of("dino")[1].head.modules()]
+    assert not any(norms)
+    with_norm = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert sum(isinstance(part, nn.BatchNorm1d) for part in objective_of("dino", with_norm)[1].head.modules()) == 2
 
 
 @pytest.mark.vision
@@ -489,7 +507,7 @@ def test_dinos_teacher_keeps_batch_norm_statistics_of_its_own():
     with torch.no_grad():
         for buffer in module.buffers():
             buffer.fill_(7)
-    objective.after_step(module, 0.5)
+    objective.after_step(module, 5, 10)
     assert all(torch.equal(a, b) for a, b in zip(before, objective.teacher.buffers(), strict=True))
 
 

@@ -13,6 +13,7 @@ from memloc.pretrain._objective import Batch, Objective, Projected
 
 _STUDENT, _TEACHER = 0.1, 0.04  # temperatures
 _CENTRE, _MOMENTUM = 0.9, 0.996
+_TURNS = 10  # of the teacher's memory in a training: with the published momentum 400 steps would keep a fifth of its random weights
 
 
 def dino_loss(
@@ -43,13 +44,20 @@ def dino_loss(
 
 
 class Head(nn.Module):
-    """Three layers with GELU, a bottleneck of unit length, and prototypes of unit length."""
+    """Three layers with GELU, a bottleneck of unit length, and prototypes of unit length.
 
-    def __init__(self, features: int, *, hidden: int = 512, bottleneck: int = 128, prototypes: int = 1024) -> None:
+    With `norm` two of the layers are followed by batch-norm, for encoders that have it themselves: the features of such an encoder point in nearly
+    one direction at first, all images look alike to the teacher, and the student learns to answer evenly.
+    """
+
+    def __init__(
+        self, features: int, *, norm: bool, hidden: int = 512, bottleneck: int = 128, prototypes: int = 1024
+    ) -> None:
         super().__init__()
+        norms = [nn.BatchNorm1d(hidden) if norm else nn.Identity() for _ in range(2)]
         self.mlp = nn.Sequential(
-            nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
-        )
+            nn.Linear(features, hidden), norms[0], nn.GELU(), nn.Linear(hidden, hidden), norms[1], nn.GELU(), nn.Linear(hidden, bottleneck)
+        )  # fmt: skip
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
         for part in self.mlp:
             if isinstance(part, nn.Linear):
@@ -71,7 +79,9 @@ class DINO(Objective):
     def __init__(self, module: nn.Module, features: int, *, local_crops: int = 0) -> None:
         super().__init__()
         self.views = 2 + local_crops
-        self.head = Head(features)
+        self.head = Head(
+            features, norm=any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+        )
         self.teacher = copy.deepcopy(module).requires_grad_(False)
         self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(len(self.head.prototypes)))
@@ -93,9 +103,10 @@ class DINO(Objective):
         return loss
 
     @torch.no_grad()
-    def after_step(self, module: nn.Module, done: float) -> None:
-        """Move the teacher's parameters: momentum rises by a cosine from .996 to 1. Its batch-norms keep statistics of their own."""
-        momentum = 1 - (1 - _MOMENTUM) * (math.cos(math.pi * done) + 1) / 2
+    def after_step(self, module: nn.Module, step: int, steps: int) -> None:
+        """Move the teacher's parameters: momentum rises by a cosine from .996 (less in short trainings) to 1. Its batch-norms keep statistics of their own."""
+        first = max(min(_MOMENTUM, 1 - _TURNS / steps), 0.0)
+        momentum = 1 - (1 - first) * (math.cos(math.pi * (step + 1) / steps) + 1) / 2
         for own, other in ((self.teacher, module), (self.teacher_head, self.head)):
             torch._foreach_lerp_(list(own.parameters()), [each.detach() for each in other.parameters()], 1 - momentum)
 

@@ -113,7 +113,7 @@ def train_encoder(
             loss.backward()
             average_gradients(parameters)
             optimizer.step()
-            objective.after_step(module, (step + 1) / steps)
+            objective.after_step(module, step, steps)
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):

@@ -57,8 +57,8 @@ class Objective(nn.Module, ABC):
     def loss(self, projected: Projected, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar."""
 
-    def after_step(self, module: nn.Module, done: float) -> None:
-        """What follows the optimizer's step; `done` is the share of training."""
+    def after_step(self, module: nn.Module, step: int, steps: int) -> None:
+        """What follows the optimizer's step, counted from 0, of so many."""
 
     def finish(self, module: nn.Module) -> None:
         """What follows training: the module becomes the encoder that is kept."""
