@@ -191,12 +191,13 @@ def lightly_rate(pictures, batch: int) -> float:
 
 
 def photographs() -> dict:
-    """A folder of 1 000 photographs of mixed sizes, modes and formats at 224 pixels with a ResNet9 and 2 views: peak memory of the process."""
+    """A folder of 1 000 photographs of mixed sizes, modes and formats at 224 pixels with a ViT-Ti/16 and 2 views: peak memory of the process."""
     import tempfile
 
     import numpy as np
     from PIL import Image
 
+    vit = "hf:vit,hidden_size=192,num_hidden_layers=12,num_attention_heads=3,intermediate_size=768,image_size=224,patch_size=16"
     with tempfile.TemporaryDirectory() as folder:
         random = np.random.default_rng(0)
         for row in range(1_000):
@@ -220,9 +221,13 @@ def photographs() -> dict:
         flags = [
             "audit",
             "--f",
-            "resnet18",
+            vit,
             "--g",
-            "resnet18",
+            vit,
+            "--f-weights",
+            "random",
+            "--g-weights",
+            "random",
             "--data",
             "photos",
             "--size",

@@ -156,6 +156,8 @@ def test_representations_need_no_labels(place, monkeypatch, capsys):
     assert (np.diff(picks["gain"]) <= 0).all()
     page = (place / "represented/report.html").read_text()
     assert "The first picks" in page
+    assert "Which images stand for all of bare.npz" in page
+    assert "random" in json.loads((place / "represented/coreset.json").read_text())["warnings"][0]
     assert page.count("data:image/png") == 16
 
 

@@ -19,7 +19,7 @@ from memloc.coreset._results import CoresetRun, picks_table
 from memloc.coreset._spec import RobustSpec
 from memloc.coreset._train import RobustRun, train_robust
 from memloc.data import Images, thumbnail
-from memloc.encoders import Encoder, features_of, pick_device, versions
+from memloc.encoders import RANDOM_NOTE, Encoder, features_of, pick_device, versions
 from memloc.progress import Report, silent
 
 _SHOWN = 60  # points with a picture in the report
@@ -105,7 +105,7 @@ def representation_run(
         {"coreset": table},
         {
             "by": "representation", "spec": {}, "crust": _plain(crust), "seed": crust.random_state, "points": len(images), "agreement": [], "answer": answer,
-            "warnings": [], "objective": coreset.objective, "cost": coreset.cost, "versions": versions(), "seconds": time.monotonic() - began, **(record or {}),
+            "warnings": ["The weights of the encoder are random: distances between its outputs are not learned. Pass --weights."] if encoder.note == RANDOM_NOTE else [], "objective": coreset.objective, "cost": coreset.cost, "versions": versions(), "seconds": time.monotonic() - began, **(record or {}),
         },
     )  # fmt: skip
 

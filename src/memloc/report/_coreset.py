@@ -44,8 +44,9 @@ def summarize_coreset(folder: str | Path) -> dict[str, Any]:
     assert picks is not None, "every run has picks"
     pictures = _pictures(folder)
     names: list[str] = record.get("class_names") or []
+    name = Path(str(record.get("data") or "the data")).name
     return {
-        "title": f"Which points of {Path(str(record.get('data') or 'the data')).name} to train on", "answer": record["answer"], "warnings": record["warnings"],
+        "title": f"Which points of {name} to train on" if record["by"] == "gradient" else f"Which images stand for all of {name}", "answer": record["answer"], "warnings": record["warnings"],
         "record": record, "counts": {"points": record["points"], "selected": len(picks), **({} if labels is None else {"suspected labels": int(labels["suspected"].sum())})},
         "series": _series(epochs), "epochs": [] if epochs is None else _lines(epochs), "epoch_columns": [] if epochs is None else [c for c in epochs if c != "learning_rate"],
         "suspected": [] if labels is None else _suspected(labels, names, pictures), "classes": [] if labels is None else _classes(labels, names),
