@@ -1,6 +1,9 @@
 """Crust against hand-worked values, brute force, a slow loop from the formula, and laws."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,10 +109,14 @@ def test_points_on_a_grid_with_ties_and_copies(points, fraction):
     assert lazy.cost == pytest.approx(d[:, lazy.indices].min(axis=1).sum(), abs=1e-9)
 
 
+@pytest.mark.parametrize("exact", [0, 1 << 40])  # distances by the Gram matrix, by differences
 @pytest.mark.parametrize("room", [0, 1 << 30])
 @pytest.mark.parametrize("optimizer", ["lazy", "stochastic", "naive"])
-def test_lists_memory_and_device_change_no_pick(monkeypatch, room, optimizer):
-    x = clusters(400, dtype=np.float32)
+def test_lists_memory_and_device_change_no_pick(monkeypatch, exact, room, optimizer):
+    from memloc.coreset import _distances
+
+    monkeypatch.setattr(_distances, "_EXACT", exact)
+    x = np.round(clusters(400, dtype=np.float32), 1)  # many ties
     usual = Crust(group_by=None, optimizer=optimizer).select(x)
     monkeypatch.setattr(coverage, "_LISTS_BYTES", room)
     monkeypatch.setattr(coverage, "_FIRST_LISTS", 3)
@@ -183,8 +190,8 @@ def test_groups_are_selected_one_after_the_other():
 
 
 def test_identical_points_fill_the_budget():
-    for objective in ("facility_location", "centrality"):
-        for optimizer in ("lazy", "stochastic", "naive"):
+    for objective, optimizers in (("facility_location", ("lazy", "stochastic", "naive")), ("centrality", ("lazy",))):
+        for optimizer in optimizers:
             found = Crust(0.5, group_by=None, objective=objective, optimizer=optimizer).select(np.ones((8, 3)))
             assert len(set(found.indices.tolist())) == 4
             assert found.weights.sum() == 8
@@ -205,6 +212,8 @@ def test_what_comes_in_goes_out_and_stays_as_it_was():
     assert isinstance(arrays.assignment, np.ndarray)
     assert Crust().select(x.astype(np.float16), labels).indices.shape == (20,)
     assert Crust(group_by=None).select((x * 10).astype(int)).indices.shape == (20,)
+    for other in (x[::-1, ::-1], x.astype(">f4"), np.broadcast_to(x, x.shape)):
+        assert Crust(group_by=None).select(other).indices.shape == (20,)
 
 
 def test_logits_become_gradients_and_predicted_groups():
@@ -217,14 +226,53 @@ def test_logits_become_gradients_and_predicted_groups():
         assert (
             crust.select_logits(logits, y).indices.tolist() == crust.select(gradients, groups=groups).indices.tolist()
         )
+    for kind in (np.uint8, np.int8, np.int32):
+        assert (
+            Crust(0.3).select_logits(logits, y.astype(kind)).indices.tolist()
+            == Crust(0.3).select_logits(logits, y).indices.tolist()
+        )
     tensors = Crust(0.3).select_logits(torch.from_numpy(logits), torch.from_numpy(y))
     assert isinstance(tensors.indices, torch.Tensor)
 
 
 def test_the_plan_states_what_memory_is_taken():
-    assert Crust(memory="dense").plan([0] * 5000 + [1] * 100, features=10)["memory_mb"] in range(100, 130)
-    assert Crust(memory="free").plan(20_000, features=10)["memory_mb"] < 50
     assert Crust(budget=7).plan([0, 1] * 20, features=10)["picks"] == [7, 7]
+    assert Crust(budget=7, group_by=None).plan([0, 1] * 20, features=10) == Crust(budget=7, group_by=None).plan(
+        40, features=10
+    )
+    assert Crust(budget=7, group_by="prediction").plan([0] * 20 + [1] * 5, features=10)["picks"] == [7, 5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "n", "d"),
+    [
+        ({"memory": "dense"}, 4000, 10),
+        ({"memory": "free"}, 6000, 10),
+        ({"memory": "free", "optimizer": "stochastic"}, 2000, 300),
+    ],
+)
+def test_no_more_memory_is_taken_than_the_plan_states(settings, n, d):
+    script = f"""
+import resource
+import numpy as np, psutil, torch
+from memloc.coreset import Crust
+torch.set_num_threads(1)
+x = np.random.default_rng(0).normal(size=({n}, {d})).astype(np.float32)
+crust = Crust(group_by=None, **{settings})
+crust.select(x[:300])
+before = psutil.Process().memory_info().rss
+crust.select(x)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20, crust.plan({n}, features={d})["memory_mb"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    taken, planned = map(float, done.stdout.split())
+    assert 0.3 * planned < taken < 1.1 * planned
 
 
 @pytest.mark.parametrize(
@@ -233,8 +281,14 @@ def test_the_plan_states_what_memory_is_taken():
         (SpecError, r"fraction is 0\. Expected a share", lambda: Crust(0)),
         (SpecError, r"fraction is 1\.5\. Expected a share", lambda: Crust(1.5)),
         (SpecError, r"fraction is nan\.", lambda: Crust(float("nan"))),
-        (SpecError, r"budget is 0\. Expected at least 1", lambda: Crust(budget=0)),
-        (SpecError, r"epsilon is 1\.", lambda: Crust(epsilon=1.0)),
+        (SpecError, r"fraction is '0.5'\.", lambda: Crust("0.5")),
+        (SpecError, r"fraction is 2.0\. Expected a share", lambda: Crust(2.0)),
+        (SpecError, r"budget is 2.5\. Expected a whole number", lambda: Crust(budget=2.5)),
+        (SpecError, r"random_state is -1\.", lambda: Crust(random_state=-1)),
+        (SpecError, r"objective is centrality, which is a sort", lambda: Crust(objective="centrality", optimizer="naive")),
+        (SpecError, r"epsilon is 0.1 and the optimizer is lazy", lambda: Crust(epsilon=0.1)),
+        (SpecError, r"budget is 0\. Expected a whole number of points a group, at least 1", lambda: Crust(budget=0)),
+        (SpecError, r"epsilon is 1\.", lambda: Crust(optimizer="stochastic", epsilon=1.0)),
         (SpecError, r"metric is 'euclid'\. Nearest: 'euclidean'", lambda: Crust(metric="euclid")),
         (SpecError, r"objective is 'central'\. Nearest: 'centrality'", lambda: Crust(objective="central")),
         (SpecError, r"optimizer is 'lazier'\.", lambda: Crust(optimizer="lazier")),
@@ -248,6 +302,12 @@ def test_the_plan_states_what_memory_is_taken():
         (ShapeError, r"have shape \(0, 3\)", lambda: Crust(group_by=None).select(np.empty((0, 3)))),
         (ShapeError, r"have shape \(3,\)", lambda: Crust(group_by=None).select(np.ones(3))),
         (NonFiniteError, r"row 3 of the gradients", lambda: Crust(group_by=None).select(np.where(LINE == 10, np.nan, LINE))),
+        (NonFiniteError, r"numbers above 1e150", lambda: Crust(group_by=None).select(LINE * 1e200)),
+        (DataError, r"the gradients are <U", lambda: Crust(group_by=None).select(LINE.astype(str))),
+        (DataError, r"groups are of several kinds", lambda: Crust().select(LINE, np.array([0, "a", None, 1, 1], dtype=object))),
+        (ShapeError, r"labels of shape \(4,\)", lambda: Crust(group_by=None).select(LINE, [0] * 4)),
+        (NonFiniteError, r"row 0 of the logits", lambda: Crust().select_logits(np.full((2, 2), np.nan), [0, 1])),
+        (DataError, r"labels are <U1\..*return_inverse", lambda: Crust().select_logits(np.ones((2, 2)), ["a", "b"])),
         (DataError, r"row 1 has no label", lambda: Crust().select(LINE, [0, np.nan, 1, 1, 1])),
         (ShapeError, r"logits have 1 column", lambda: Crust().select_logits(LINE, [0] * 5)),
         (ShapeError, r"5 rows of logits and labels of shape \(4,\)", lambda: Crust().select_logits(np.ones((5, 2)), [0] * 4)),
@@ -263,7 +323,7 @@ def test_memory_below_what_is_needed_is_refused_with_the_estimate(monkeypatch):
     import psutil
 
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
-    with pytest.raises(DataError, match=r'take 0\.0 GiB.*Pass memory="free"'):
+    with pytest.raises(DataError, match=r"take 0\.0 GiB.*Pass a memory of free"):
         Crust(group_by=None, memory="dense").select(clusters(50))
     assert len(Crust(group_by=None).select(clusters(50))) == 25  # matrix-free
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,11 @@ from memloc.coreset._distances import Distances
 _LISTS_BYTES = 8 << 20  # that lists of neighbours may take, or a quarter of the matrix of distances where that is more
 _FIRST_LISTS = 64  # picks after which candidates have lists of whom they can serve; those served have theirs from the first pick on
 _CHUNK = 1 << 24  # distances looked at together on an accelerator
+
+
+def lists_bytes(matrix: int) -> int:
+    """What lists of neighbours may take beside a matrix of so many bytes, 0 without one."""
+    return max(_LISTS_BYTES, matrix // 4)
 
 
 class Lists(NamedTuple):
@@ -35,7 +41,7 @@ class Lists(NamedTuple):
 
     def shorter(self, kept: NDArray[np.bool_]) -> Lists:
         """The entries that are kept."""
-        ends = np.cumsum(kept, dtype=np.int32)
+        ends = np.cumsum(kept, dtype=np.int32 if len(kept) < 1 << 31 else np.int64)
         starts = np.where(self.starts > 0, ends[np.maximum(self.starts - 1, 0)] if len(ends) else 0, 0)
         return Lists(starts, self.others[kept], self.lengths[kept])
 
@@ -48,19 +54,25 @@ class Coverage:
 
     Attributes:
         near: distance to the nearest pick, d_0 before the first (similarity is d_0 - d, never negative). owner: that pick; the lower number
-            where two are as near. picks: in order. evaluations: of gains.
+            where two are as near. picks: in order.
     """
 
     def __init__(self, distances: Distances, *, by_candidate: bool) -> None:
-        self.distances, self.picks, self.evaluations = distances, [], distances.n
+        self.distances, self.picks = distances, []
         self.near = np.full(distances.n, distances.largest, dtype=distances.dtype_of_numpy)
         self.owner = np.full(distances.n, distances.n)
         self._by_candidate = by_candidate
         self._lists: Lists | None = None
         self._next_lists = _FIRST_LISTS if by_candidate else 1
-        self._room = max(_LISTS_BYTES, distances.bytes // 4) // (4 + distances.dtype.itemsize)
+        self._room = lists_bytes(distances.bytes) // (4 + distances.dtype.itemsize)
+        self._touched = 0
 
     picks: list[int]
+
+    @property
+    def evaluations(self) -> int:
+        """Gains computed so far; one that is brought up to date counts by the share of the points that are looked at."""
+        return self.distances.n + math.ceil(self._touched / self.distances.n)
 
     def serve(self, point: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Add a pick; returns the points that it serves better than those before, and how far they were."""
@@ -83,6 +95,7 @@ class Coverage:
         if self._lists is not None and not listed:
             added = np.repeat(self.near, np.diff(self._lists.starts)) - self._lists.lengths
             gains = _summed(self._lists.others, added, self.distances.n)
+            self._touched += len(added)
             gains[self.picks] = -np.inf
             return gains
         gains -= self._lost(served, before)
@@ -93,7 +106,7 @@ class Coverage:
 
     def gains(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each candidate would add now, shape (candidate,)."""
-        self.evaluations += len(candidates)
+        self._touched += len(candidates) * self.distances.n
         if self._lists is not None:
             places, counts = self._lists.of(candidates)
             added = np.maximum(self.near[self._lists.others[places]] - self._lists.lengths[places], 0)
@@ -140,11 +153,13 @@ class Coverage:
         # max(0, before - d) - max(0, now - d) with before >= now is before less d held between them.
         if self._lists is not None:
             places, counts = self._lists.of(points)
+            self._touched += len(places)
             lengths = self._lists.lengths[places]
             then = np.repeat(before, counts)
             np.maximum(lengths, np.repeat(now, counts), out=lengths)
             then -= np.minimum(lengths, then, out=lengths)
             return _summed(self._lists.others[places], then, self.distances.n)
+        self._touched += len(points) * self.distances.n
         total, at_once = np.zeros(self.distances.n), self.distances.height
         for start in range(0, len(points), at_once):
             part = slice(start, start + at_once)
@@ -198,6 +213,7 @@ class DeviceCoverage:
     ) -> NDArray[np.float64]:
         """As of `Coverage`."""
         at_once = max(_CHUNK // self.distances.n, 1)
+        self.evaluations += len(served)
         for start in range(0, len(served), at_once):
             part = served[start : start + at_once].tolist()
             rows = self.distances.rows(part).double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memloc.coreset._distances import METRICS, Distances, matrix_bytes
+from memloc.coreset._coverage import lists_bytes
+from memloc.coreset._distances import METRICS, Distances, free_bytes, matrix_bytes
 from memloc.coreset._greedy import Picks, exact_greedy, most_central, naive_greedy, stochastic_greedy
 from memloc.errors import DataError, NonFiniteError, ShapeError, SpecError, nearest
 
@@ -19,6 +21,8 @@ OBJECTIVES = ("facility_location", "centrality")
 GROUPINGS = ("label", "prediction")
 OPTIMIZERS = ("lazy", "stochastic", "naive")
 MEMORIES = ("auto", "dense", "free")
+_EPSILON = 0.01
+_LIBRARIES = 32 << 20  # that blocks and the buffers of linear algebra take (measured: 20 to 30 MB)
 DENSE_BYTES = 2 << 30  # that a group's matrix of distances may take under memory="auto"
 
 
@@ -84,7 +88,7 @@ class Crust:
     objective: str = "facility_location"
     group_by: str | None = "label"
     optimizer: str = "lazy"
-    epsilon: float = 0.01
+    epsilon: float = _EPSILON
     metric: str = "euclidean"
     memory: str = "auto"
     random_state: int = 0
@@ -99,15 +103,28 @@ class Crust:
                 raise SpecError(
                     f"{name} is {value!r}. {close} Expected one of {', '.join(map(str, known))}. Pass {name}={known[0]!r}."
                 )
-        whole = isinstance(self.fraction, (int, np.integer)) and self.fraction > 1
-        if not whole and not 0 < self.fraction <= 1:
+        number = isinstance(self.fraction, Real)
+        whole = isinstance(self.fraction, Integral) and self.fraction > 1
+        if not number or not (whole or 0 < self.fraction <= 1):
             raise SpecError(
-                f"fraction is {self.fraction}. Expected a share above 0 and at most 1, or a whole number of points. Pass fraction=0.5."
+                f"fraction is {self.fraction!r}. Expected a share above 0 and at most 1. Pass a fraction of 0.5, or a budget of points."
             )
-        if self.budget is not None and self.budget < 1:
-            raise SpecError(f"budget is {self.budget}. Expected at least 1 point a group. Pass budget=100.")
-        if not 0 < self.epsilon < 1:
-            raise SpecError(f"epsilon is {self.epsilon}. Expected a number between 0 and 1. Pass epsilon=0.01.")
+        if self.budget is not None and not (isinstance(self.budget, Integral) and self.budget >= 1):
+            raise SpecError(
+                f"budget is {self.budget!r}. Expected a whole number of points a group, at least 1. Pass a budget of 100."
+            )
+        if not isinstance(self.epsilon, Real) or not 0 < self.epsilon < 1:
+            raise SpecError(f"epsilon is {self.epsilon!r}. Expected a number between 0 and 1. Pass an epsilon of 0.01.")
+        if not isinstance(self.random_state, Integral) or self.random_state < 0:
+            raise SpecError(f"random_state is {self.random_state!r}. Expected a whole number of 0 or more. Pass 0.")
+        if self.objective == "centrality" and self.optimizer != "lazy":
+            raise SpecError(
+                f"optimizer is {self.optimizer!r} and the objective is centrality, which is a sort. Expected facility_location for it. Leave the optimizer out."
+            )
+        if self.optimizer != "stochastic" and self.epsilon != _EPSILON:
+            raise SpecError(
+                f"epsilon is {self.epsilon} and the optimizer is {self.optimizer}. Expected stochastic for it. Leave epsilon out."
+            )
 
     def select(self, gradients: Any, labels: Any = None, *, groups: Any = None) -> Coreset:
         """Select from gradients of the loss at the last layer, or from any representation.
@@ -127,7 +144,7 @@ class Crust:
         """Select; with `capped` a group smaller than the budget is taken whole."""
         points = _points(gradients)
         of = self._groups(points, labels, groups)
-        names = np.unique(of)
+        names = _names(of)
         members = [np.flatnonzero(of == name) for name in names]
         sizes = [len(member) for member in members]
         if capped:
@@ -137,8 +154,11 @@ class Crust:
             ]
         else:
             budgets = [self._budget(size, name) for size, name in zip(sizes, names, strict=True)]
-        wide = points.dtype == torch.float64
-        dense = [self._is_dense(len(member), name, wide) for member, name in zip(members, names, strict=True)]
+        shape = (points.shape[1], points.dtype == torch.float64)
+        dense = [
+            self._is_dense(matrix_bytes(size, *shape), name, points.device)
+            for size, name in zip(sizes, names, strict=True)
+        ]
         assignment = np.empty(len(points), dtype=np.int64)
         indices, weights, gains, found_groups = [], [], [], []
         value, cost, evaluations = 0.0, 0.0, 0
@@ -176,8 +196,13 @@ class Crust:
         >>> Crust(budget=1, objective="centrality", group_by="prediction").select_logits(logits, [0, 0, 1, 1]).groups.tolist()
         [0, 1]
         """
-        scores = _points(logits)
-        classes = torch.as_tensor(_host(y)).to(scores.device)
+        scores = _points(logits, "logits")
+        labels = _host(y)
+        if labels.dtype.kind not in "iub":
+            raise DataError(
+                f"the labels are {labels.dtype}. Expected class numbers. Number the classes: names, y = numpy.unique(labels, return_inverse=True)"
+            )
+        classes = torch.from_numpy(labels.astype(np.int64)).to(scores.device)
         if scores.shape[1] < 2:
             raise ShapeError(
                 f"the logits have {scores.shape[1]} column. Expected one per class, of two classes or more. Pass logits of shape (point, class)."
@@ -186,7 +211,7 @@ class Crust:
             raise ShapeError(
                 f"there are {len(scores)} rows of logits and labels of shape {tuple(classes.shape)}. Expected one label each. Pass y of shape ({len(scores)},)."
             )
-        if classes.is_floating_point() or int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]:
+        if int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]:
             raise DataError(
                 f"labels go from {classes.min().item()} to {classes.max().item()} and there are {scores.shape[1]} classes. "
                 f"Expected whole numbers from 0 to {scores.shape[1] - 1}. Number the classes."
@@ -202,38 +227,42 @@ class Crust:
         Args:
             groups: group of each point, or its number of points where all are one. features: of each gradient.
 
-        >>> Crust(memory="dense").plan(5000, features=10)["memory_mb"]
-        104
+        >>> Crust(memory="dense", group_by=None).plan(5000, features=10)["picks"]
+        [2500]
         """
         sizes = [groups] if isinstance(groups, int) else np.unique(_host(groups), return_counts=True)[1].tolist()
-        matrices = [
-            matrix_bytes(n, float64=float64) if self._fits(matrix_bytes(n, float64=float64)) else 24 << 20
-            for n in sizes
-        ]
+        if self.group_by is None:
+            sizes = [sum(sizes)]
+        capped = self.group_by == "prediction" and self._is_budget
         return {
-            "points": sizes, "picks": [self._budget(n, None) for n in sizes],
-            "memory_mb": math.ceil((max(matrices) + 8 * features * max(sizes) + (8 << 20)) / 2**20),
+            "points": sizes, "picks": [min(self._budget(sum(sizes), None), n) if capped else self._budget(n, None) for n in sizes],
+            "memory_mb": math.ceil(max(self._bytes(n, features, float64) for n in sizes) / 2**20),
         }  # fmt: skip
 
+    def _bytes(self, n: int, features: int, float64: bool) -> int:
+        """What a group's selection takes at most, beside its gradients: matrix, lists with what they are made from, copies of the points, blocks."""
+        matrix = matrix_bytes(n, features, float64)
+        matrix = matrix if self._fits(matrix, torch.device("cpu")) else 0
+        lists = 0 if self.objective == "centrality" else round(2.5 * lists_bytes(matrix))
+        return matrix + lists + 3 * 8 * n * features + 100 * n + _LIBRARIES
+
     def _groups(self, points: Tensor, labels: Any, groups: Any) -> NDArray[Any]:
-        given = groups
-        if groups is None and self.group_by == "label":
-            given = labels
-        if given is None:
-            if self.group_by is None:
-                return np.zeros(len(points), dtype=np.int64)
+        for name, given in (("labels", labels), ("groups", groups)):
+            if given is not None and _host(given).shape != (len(points),):
+                raise ShapeError(
+                    f"there are {len(points)} gradients and {name} of shape {_host(given).shape}. Expected one each. Pass shape ({len(points)},)."
+                )
+        chosen = labels if groups is None and self.group_by == "label" else groups
+        if chosen is None and self.group_by is None:
+            return np.zeros(len(points), dtype=np.int64)
+        if chosen is None:
             missing = (
                 "labels=" if self.group_by == "label" else "groups= (the predicted classes), or call select_logits"
             )
             raise SpecError(
                 f"group_by is {self.group_by!r} and there is nothing to group by. Expected a group per point. Pass {missing}, or group_by=None."
             )
-        of = _host(given)
-        if of.shape != (len(points),):
-            raise ShapeError(
-                f"there are {len(points)} gradients and {'labels' if groups is None else 'groups'} of shape {of.shape}. Expected one each. "
-                f"Pass shape ({len(points)},)."
-            )
+        of = _host(chosen)
         if of.dtype.kind == "f" and not np.isfinite(of).all():
             raise DataError(
                 f"row {int(np.flatnonzero(~np.isfinite(of))[0])} has no label. Expected one for every point. Drop such rows."
@@ -261,23 +290,18 @@ class Crust:
             )
         return budget
 
-    def _fits(self, needed: int) -> bool:
-        import psutil
-
+    def _fits(self, needed: int, device: torch.device) -> bool:
         if self.memory == "auto":
-            return needed <= min(DENSE_BYTES, psutil.virtual_memory().available // 2)
+            return needed <= min(DENSE_BYTES, free_bytes(device) // 2)
         return self.memory == "dense"
 
-    def _is_dense(self, n: int, name: Any, wide: bool) -> bool:
-        import psutil
-
-        needed, free = matrix_bytes(n, float64=wide), psutil.virtual_memory().available
-        if self.memory == "dense" and needed > free:
+    def _is_dense(self, needed: int, name: Any, device: torch.device) -> bool:
+        if self.memory == "dense" and needed > (free := free_bytes(device)):
             raise DataError(
-                f"the distances of the {n} points of group {name!s} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
-                'Expected room for them. Pass memory="free".'
+                f"the distances within group {name!s} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
+                "Expected room for them. Pass a memory of free, which computes them as needed."
             )
-        return self._fits(needed)
+        return self._fits(needed, device)
 
     def _pick(self, distances: Distances, budget: int, number: int) -> Picks:
         if self.objective == "centrality":
@@ -306,12 +330,12 @@ def loss_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     return gradients
 
 
-def _points(given: Any) -> Tensor:
+def _points(given: Any, what: str = "gradients") -> Tensor:
     """Gradients as a tensor of floats, checked."""
-    points = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+    points = given.detach() if isinstance(given, Tensor) else _from_numpy(np.asarray(given), what)
     if points.ndim != 2 or not points.numel():
         raise ShapeError(
-            f"the gradients have shape {tuple(points.shape)}. Expected (point, feature), at least one of each. Pass a table of numbers."
+            f"the {what} have shape {tuple(points.shape)}. Expected (point, feature), at least one of each. Pass a table of numbers."
         )
     if not points.is_floating_point():
         points = points.double()
@@ -320,9 +344,26 @@ def _points(given: Any) -> Tensor:
     good = torch.isfinite(points).all(dim=1)
     if not bool(good.all()):
         raise NonFiniteError(
-            f"row {int((~good).nonzero()[0])} of the gradients holds NaN or Inf. Expected finite numbers. Drop such rows, or train at a lower learning rate."
+            f"row {int((~good).nonzero()[0])} of the {what} holds NaN or Inf. Expected finite numbers. Drop such rows, or train at a lower learning rate."
         )
     return points
+
+
+def _from_numpy(array: NDArray[Any], what: str) -> Tensor:
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"the {what} are {array.dtype}. Expected numbers. Pass a table of floats.")
+    native = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+    return torch.from_numpy(np.ascontiguousarray(native))
+
+
+def _names(groups: NDArray[Any]) -> NDArray[Any]:
+    """The different groups, in order."""
+    try:
+        return np.unique(groups)
+    except TypeError as problem:
+        raise DataError(
+            f"the groups are of several kinds ({problem}). Expected numbers or texts alone, for every point. Drop points without a group."
+        ) from problem
 
 
 def _host(given: Any) -> NDArray[Any]:

@@ -10,18 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memloc.errors import NonFiniteError
+
 METRICS = ("euclidean", "cosine", "manhattan")
-_FLOAT64_POINTS = 4096  # up to which float64 input keeps a matrix of float64
+_FLOAT64_POINTS, _FLOAT64_PRODUCTS = 4096, 500_000_000  # up to which float64 input has distances of float64
 _EXACT = 50_000_000  # products up to which Euclidean distances are of differences, not of the Gram matrix
-_ZERO = 1e-12  # of the largest squared length: squared distances below are rounding of the Gram matrix
+_ZERO = 4e-15  # of the largest squared length: squared distances below are rounding of the Gram matrix
 _BLOCK_BYTES = 2 << 20
 
 
 class Distances:
     """Distances between the points of one group, kept or computed as they are asked for.
 
-    Every distance is a whole number of `step`, at most 2^24 of them (2^40 for float64 input of up to 4 096 points): sums of a group are
-    whole numbers that float64 holds, whatever the order, the device or the number of points asked for at once.
+    Every distance is a whole number of `step`, at most 2^24 of them (2^40 for float64 input of up to 4 096 points and 5 x 10^8 products):
+    sums of a group are whole numbers that float64 holds, whatever the order or the number of points asked for at once. A distance is
+    wrong by less than 2^-22 of the largest (2^-38).
 
     Attributes:
         step: a power of two. largest: the largest distance, d_0, in steps.
@@ -33,21 +36,24 @@ class Distances:
 
     def __init__(self, points: Tensor, metric: str, *, dense: bool) -> None:
         self.n, self.metric, self.device = len(points), metric, points.device
-        wide = points.dtype == torch.float64 and self.n <= _FLOAT64_POINTS
+        wide = is_wide(self.n, points.shape[1], points.dtype == torch.float64)
         self.dtype = torch.float64 if wide else torch.float32
         self._points = _centred(points.double(), metric)
         bound = max(_bound(self._points, metric), float(np.finfo(np.float32).tiny))
+        if not bound < 1e150:
+            raise NonFiniteError(
+                "the gradients hold numbers above 1e150. Expected numbers whose squares are finite. Scale them."
+            )
         self.step = 2.0 ** (math.ceil(math.log2(bound)) - (40 if wide else 24))
         self._points /= 1.0 if metric == "cosine" else self.step
-        self._direct = metric == "euclidean" and self.n * self.n * points.shape[1] <= _EXACT
-        if metric == "euclidean" and not self._direct:  # x² - 2xy + y² as one product
-            squared, ones = self._points.square().sum(dim=1, keepdim=True), torch.ones_like(self._points[:, :1])
-            self._zero = float(_ZERO * squared.max())
-            self._left = torch.cat([-2 * self._points, squared, ones], dim=1)
-            self._right = torch.cat([self._points, ones, squared], dim=1).T.contiguous()
+        self._direct = metric == "euclidean" and (wide or self.n * self.n * points.shape[1] <= _EXACT)
+        self._squared = self._points.square().sum(dim=1)
+        self._zero = float(_ZERO * self._squared.max())
         self.height = max(_BLOCK_BYTES // (8 * self.n), 1)
         # Blocks are written to the same memory each time: fresh ones of a few rows leave holes that add up to gigabytes.
-        self._product = torch.empty(self.height, self.n, dtype=torch.float64, device=self.device)
+        self._product, self._both = (
+            torch.empty(self.height, self.n, dtype=torch.float64, device=self.device) for _ in range(2)
+        )
         self._block = torch.empty(self.height, self.n, dtype=self.dtype, device=self.device)
         self._matrix = torch.empty(self.n, self.n, dtype=self.dtype, device=self.device) if dense else None
         self._sums: list[NDArray[np.float64]] = []
@@ -106,8 +112,11 @@ class Distances:
         elif self._direct:
             found = torch.cdist(chosen, self._points, compute_mode="donot_use_mm_for_euclid_dist")
         else:
-            product = self._product[: len(chosen)] if len(chosen) <= self.height else None
-            found = torch.matmul(self._left[rows], self._right, out=product)
+            few = len(chosen) <= self.height
+            product, both = (self._product[: len(chosen)], self._both[: len(chosen)]) if few else (None, None)
+            # x² + y² first: the sum is then the same for (x, y) and (y, x).
+            both = torch.add(self._squared[rows, None], self._squared, out=both)
+            found = torch.addmm(both, chosen, self._points.T, alpha=-2, out=product)
         if into is None and len(chosen) <= self.height:
             into = self._block[: len(chosen)]
         found = found.to(self.dtype) if into is None else into.copy_(found)
@@ -116,9 +125,23 @@ class Distances:
         return found.round_()
 
 
-def matrix_bytes(n: int, *, float64: bool) -> int:
+def is_wide(n: int, features: int, float64: bool) -> bool:
+    """Whether the distances of a group are kept in float64."""
+    return float64 and n <= _FLOAT64_POINTS and n * n * features <= _FLOAT64_PRODUCTS
+
+
+def matrix_bytes(n: int, features: int, float64: bool) -> int:
     """What a group's matrix of distances takes."""
-    return n * n * (8 if float64 and n <= _FLOAT64_POINTS else 4)
+    return n * n * (8 if is_wide(n, features, float64) else 4)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free where the distances will lie."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
 
 
 def _sums(block: Tensor) -> NDArray[np.float64]:
