@@ -52,7 +52,7 @@ def call(place, monkeypatch, capsys, *arguments):
     return code, said.out, said.err
 
 
-def test_images_with_wrong_labels(place):
+def test_images_with_wrong_labels(place, monkeypatch):
     done = run(
         place, "coreset", "images.npz", *FAST, "--noise", "0.2", "--test", "images.npz", "--out", "found", "--json"
     )
@@ -73,6 +73,14 @@ def test_images_with_wrong_labels(place):
     assert len(epochs) == 8
     weights = load_file(place / "found/model.safetensors")
     assert weights["head.weight"].shape == (2, 16)
+    from memloc.coreset import load_classifier
+    from memloc.data import open_images
+
+    monkeypatch.chdir(place)  # the factory's file is named as it was given
+    model = load_classifier("found")
+    images = open_images(place / "images.npz")
+    guessed = model(images.pixels.float() / 255).argmax(dim=1).numpy()
+    assert (guessed == labels["predicted"].to_numpy()).all()
     assert len(pd.read_parquet(place / "found/thumbnails.parquet")) == min(len(result["suspected"]), 60)
     assert not (place / "found/training").exists()
     record = json.loads((place / "found/coreset.json").read_text())
@@ -126,7 +134,9 @@ def test_a_table_with_verified_labels(place, monkeypatch, capsys, learner):
     assert "verified" not in json.dumps(json.loads((place / f"table-{learner}/coreset.json").read_text())["spec"])
     import joblib
 
-    assert joblib.load(result["model"]).predict(np.zeros((1, 15))).shape == (1,)  # 13 numbers, 2 categories
+    table = pd.read_csv(place / "wine.csv")
+    predicted = joblib.load(result["model"]).predict(table.drop(columns=["kind", "verified"]))
+    assert (predicted == table["verified"]).mean() > 0.9
 
 
 def test_values_of_the_same_rows_are_compared(place, monkeypatch, capsys):
@@ -161,20 +171,53 @@ def test_representations_need_no_labels(place, monkeypatch, capsys):
     assert page.count("data:image/png") == 16
 
 
+def test_truth_may_be_known_of_some_rows(place, monkeypatch, capsys):
+    table = pd.read_csv(place / "wine.csv")
+    number = {"barolo": 0, "grignolino": 1, "barbera": 2}
+    table["kind"], table["verified"] = (
+        table["kind"].map(number),
+        table["verified"].map(number).where(table.index % 3 > 0),
+    )
+    table.to_csv(place / "partly.csv", index=False)
+    code, said, err = call(place, monkeypatch, capsys, "partly.csv", "--target", "kind", "--truth", "verified", "--rounds", "1", "--out", "partly", "--json")  # fmt: skip
+    assert code == 0, err
+    labels = pd.read_parquet(place / "partly/labels.parquet")
+    assert (labels["true_label"] == -1).sum() == (table.index % 3 == 0).sum()
+    known = labels[(labels["true_label"] >= 0) & (labels["kept"] == 1)]
+    assert json.loads(said)["last"]["clean_fraction"] == pytest.approx((known["label"] == known["true_label"]).mean())
+
+
+def test_scores_of_other_data_are_refused_before_training(place, monkeypatch, capsys):
+    other = place / "elsewhere"
+    other.mkdir()
+    pd.DataFrame({"row": [0, 1], "value": [0.5, 0.2], "stderr": [0.1, 0.1], "n_draws": [3, 3]}).to_parquet(
+        other / "rows.parquet"
+    )
+    (other / "value.json").write_text(json.dumps({"names": ["a", "b"]}))
+    code, _, err = call(place, monkeypatch, capsys, "images.npz", *FAST, "--scores", "elsewhere", "--out", "unmatched")
+    assert (code, (place / "unmatched").exists()) == (2, False)
+    assert "0 of 160 points are in both tables by name" in err
+
+
 def test_dry_run_writes_nothing(place, monkeypatch, capsys):
-    code, said, _ = call(place, monkeypatch, capsys, "images.npz", *FAST, "--dry-run", "--json", "--out", "never")
-    cost = json.loads(said)
-    assert code == 0
+    done = run(place, "coreset", "images.npz", *FAST, "--dry-run", "--json", "--out", "never")
+    cost = json.loads(done.stdout)
+    assert done.returncode == 0
     assert cost["points"] == 160
     assert cost["picks"] == [40, 40]
     assert cost["seconds"] > 0
     assert cost["memory_mb"] > 0
-    code, said, _ = call(
+    _, said, _ = call(
         place, monkeypatch, capsys, "wine.csv", "--target", "kind", "--dry-run", "--json", "--out", "never"
     )
     assert json.loads(said)["fits"] == 21
-    code, said, _ = call(place, monkeypatch, capsys, "bare.npz", "--by", "representation", "--encoder", "net.py:net", "--weights", "random", "--dry-run", "--json", "--out", "never")  # fmt: skip
+    _, said, _ = call(place, monkeypatch, capsys, "bare.npz", "--by", "representation", "--encoder", "net.py:net", "--weights", "random", "--dry-run", "--json", "--out", "never")  # fmt: skip
     assert json.loads(said)["picks"] == [80]
+    assert json.loads(said)["seconds"] >= 0
+    _, said, _ = call(
+        place, monkeypatch, capsys, "images.npz", *FAST, "--budget", "100", "--dry-run", "--json", "--out", "never"
+    )
+    assert json.loads(said)["picks"] == [80, 80]  # a predicted class of fewer is taken whole
     assert not (place / "never").exists()
 
 
@@ -190,6 +233,18 @@ def test_dry_run_writes_nothing(place, monkeypatch, capsys):
         (["images.npz", "--noise", "1.5"], "the noise rate is 1.5"),
         (["images.npz", "--noise", "0.4", "--noise-kind", "odd"], "there is no noise-kind 'odd'"),
         (["images.npz", "--truth", "label"], "--truth is for tables"),
+        (["images.npz", "--rounds", "2"], "--rounds is for tables"),
+        (["wine.csv", "--target", "kind", "--epochs", "9"], "--epochs is for images"),
+        (["images.npz", "--optimizer", "stochastic"], "the objective is centrality, which is a sort"),
+        (
+            ["images.npz", "--noise", "0.4", "--noise-kind", "asymmetric"],
+            "the pairs name class 9 and the classes go from 0 to 1",
+        ),
+        (["bare.npz", "--by", "representation", "--group-by", "label"], "looks at no labels"),
+        (
+            ["bare.npz", "--by", "representation", "--encoder", "net.py:net", "--weights", "random", "--budget", "500"],
+            "the budget is 500 and the 160 points",
+        ),
         (["images.npz", "--augmentation", "crob"], "there is no view policy 'crob'"),
         (["images.npz", "--scores", "nowhere"], "holds no scores of points"),
         (["bare.npz"], "'bare.npz' has no labels"),

@@ -90,7 +90,7 @@ def coreset(
     config: Config = None,
 ) -> None:
     """Train on the points whose labels can be trusted (CRUST), and list those whose labels cannot."""
-    from memloc.coreset import Crust, RobustSpec
+    from memloc.coreset import CoresetRun, Crust, RobustSpec, check_names, scores_of
 
     for name, value, known in (
         ("by", by, ("gradient", "representation")),
@@ -113,27 +113,39 @@ def coreset(
     if gradient and not is_table and warmup >= epochs:
         raise SpecError(f"warmup is {warmup} of {epochs} epochs. Expected fewer, so that there is a selection. Pass --warmup {max(epochs // 4, 1)}.")  # fmt: skip
     made = {"noise": noise, "noise_kind": noise_kind if noise is not None else None}
+    given = {
+        "images": {"--encoder": encoder != "resnet9", "--weights": weights is not None, "--epochs": epochs != 40, "--warmup": warmup != 5, "--every": every != 1,
+                   "--batch-size": batch_size != 128, "--learning-rate": learning_rate != 0.05, "--schedule": schedule != "step", "--mixup": mixup != "label",
+                   "--augmentation": augmentation != "none", "--precision": precision != "auto", "--size": size is not None},
+        "tables": {"--truth": truth is not None, "--learner": learner != "forest", "--rounds": rounds != 3, "--folds": folds != 5},
+    }  # fmt: skip
+    clash = [flag for flag, used in given["images" if is_table else "tables"].items() if used]
+    if clash:
+        raise SpecError(
+            f"{clash[0]} is for {'images' if is_table else 'tables'} and {data!r} is {'a table' if is_table else 'images'}. Expected other flags. Leave {clash[0]} out."
+        )
     if is_table:
         if not gradient:
             raise SpecError("--by representation is for images and a table is given. Expected --by gradient. Leave --by out.")  # fmt: skip
         work: _Table | _Images = _Table(data, target, truth, learner, test, crust, spec, made)
     else:
-        if truth is not None:
-            raise SpecError("--truth is for tables and images are given. Expected a table, or --noise for an experiment. Leave --truth out.")  # fmt: skip
+        if not gradient and grouping != "none":
+            raise SpecError(f"--group-by is {grouping} and --by representation looks at no labels. Expected none. Leave --group-by out.")  # fmt: skip
         if not gradient and (noise is not None or test is not None or scores):
             raise SpecError("--noise, --test or --scores is given with --by representation, which looks at no labels. Expected --by gradient for them. Leave them out.")  # fmt: skip
         images = _opened(data, size, max_bad, labelled=gradient)
         tested = None if test is None else _opened(test, images.size if size is None else size, max_bad, labelled=True)
         work = _Images(images, data, encoder, weights, tested, crust, spec, made, by)
+    others = [scores_of(folder) for folder in scores or []]
+    for other in others:
+        check_names(work.names, other)
     if dry_run:
         cost = work.cost()
         common.emit(as_json, cost, "\n".join(f"{key}: {value}" for key, value in cost.items()))
         return
-    from memloc.coreset import CoresetRun, scores_of
     from memloc.report import write_coreset_report
     from memloc.results import claim_folder
 
-    others = [scores_of(folder) for folder in scores or []]
     identity = {**asdict(spec), **{f"crust_{key}": value for key, value in vars(crust).items()}, **made, "by": by, "data": data, "test": test, "scores": scores or [], **work.identity()}  # fmt: skip
     identity.pop("device")
     claim_folder(out, identity, overwrite=overwrite)
@@ -146,7 +158,7 @@ def coreset(
     suspected = [] if labels is None else labels[labels["suspected"] == 1].sort_values("p_label")["name"].tolist()
     result = {
         "out": str(out), "report": str(path), "points": found.record["points"], "selected": len(found.tables["coreset"]), "suspected": suspected,
-        "model": found.record.get("saved"), "agreement": found.record["agreement"], "warnings": found.record["warnings"],
+        "model": str(out / found.record["saved"]) if "saved" in found.record else None, "agreement": found.record["agreement"], "warnings": found.record["warnings"],
         "last": None if "epochs" not in found.tables else found.tables["epochs"].iloc[-1].to_dict(),
     }  # fmt: skip
     for warning in [] if as_json else found.record["warnings"]:
@@ -167,6 +179,7 @@ class _Images:
 
         self.images, self.data, self.test, self.crust, self.spec, self.by = images, data, test, crust, spec, by
         self.how: dict[str, Any] = {"encoder": encoder, "weights": weights}
+        self.names = list(images.names)
         channels, height, width = images.pixels.shape[1:]
         shape = (channels, height, width)
         with torch.random.fork_rng():
@@ -181,16 +194,20 @@ class _Images:
                     int(self.labels.max()) + 1, 0 if test is None or test.labels is None else int(test.labels.max()) + 1
                 )
                 self.model = Classifier(self.encoder, classes, shape)
+                self.trained = {"classes": classes, "shape": list(shape), "saved": "model.safetensors"}
+            else:
+                crust.check(images.ids)
 
     def identity(self) -> dict[str, Any]:
         return {**self.how, "fingerprint": self.images.fingerprint()}
 
     def cost(self) -> dict[str, Any]:
-        if self.by == "representation":
-            return self.crust.plan(len(self.images), features=512) | {"forward_passes": len(self.images)}
-        from memloc.coreset import training_cost
+        from memloc.coreset import representation_cost, training_cost
 
-        return training_cost(self.model, self.images, self.crust, self.spec, labels=self.labels)
+        if self.by == "representation":
+            return representation_cost(self.encoder, self.images, self.crust, device=self.spec.device)
+        tested = 0 if self.test is None else len(self.test)
+        return training_cost(self.model, self.images, self.crust, self.spec, labels=self.labels, tested=tested)
 
     def run(self, others: list[pd.DataFrame], out: Path, progress: Any) -> CoresetRun:
         from memloc.coreset import pictures, representation_run, robust_run
@@ -205,7 +222,7 @@ class _Images:
         else:
             found, run = robust_run(
                 self.model, self.images, self.crust, self.spec, points=self.images.ids.tolist(), names=self.images.names, labels=self.labels,
-                truth=self.truth, test=self.test, scores=others, out=out / "training", progress=progress, record={**kept, "saved": str(out / "model.safetensors")},
+                truth=self.truth, test=self.test, scores=others, out=out / "training", progress=progress, record={**kept, **self.trained},
             )  # fmt: skip
             save_weights(out / "model.safetensors", run.model.cpu(), {"memloc_encoder": str(self.how["encoder"])})
         write_table(out / "thumbnails.parquet", pictures(self.images, found))
@@ -235,7 +252,8 @@ class _Table:
             raise DataError(
                 f"column {target!r} holds numbers that are no classes. Expected classes. Turn it into some."
             )
-        given, self.class_names = y.astype(str), sorted(set(y.astype(str)))
+        given = _as_text(y)
+        self.class_names = sorted(set(given))
         true = None
         if truth is not None:
             if truth not in frame or made["noise"] is not None:
@@ -244,8 +262,8 @@ class _Table:
                     if truth not in frame
                     else "--truth and --noise are both given. Expected one of them. Leave --noise out."
                 )
-            true, frame = frame[truth].astype(str), frame.drop(columns=truth)
-            self.class_names = sorted({*self.class_names, *true})
+            true, frame = _as_text(frame[truth]), frame.drop(columns=truth)
+            self.class_names = sorted({*self.class_names, *true.dropna()})
         number = {name: place for place, name in enumerate(self.class_names)}
         self.encoder = TableEncoder().fit(frame)
         self.X = self.encoder.transform(frame)
@@ -255,15 +273,16 @@ class _Table:
             if made["noise"] is not None
             else None
             if true is None
-            else torch.from_numpy(true.map(number).to_numpy(dtype=np.int64, copy=True))
+            else torch.from_numpy(true.map(number).fillna(-1).to_numpy(dtype=np.int64, copy=True))
         )
         self.labels = class_numbers(_noisy(known, made, spec.seed), len(self.X))
+        self.names = [str(row) for row in range(len(self.X))]
         crust.check(self.labels)
         check_folds(self.labels, spec.folds)
         self.test = None
         if test is not None:
             other, labels = open_table(test, target)
-            wanted = labels.astype(str).map(number)
+            wanted = _as_text(labels).map(number)
             if wanted.isna().any():
                 raise DataError(f"{test!r} has the class {labels[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the same classes. Leave such rows out.")  # fmt: skip
             self.test = (
@@ -295,19 +314,27 @@ class _Table:
     def run(self, others: list[pd.DataFrame], out: Path, progress: Any) -> CoresetRun:
         import joblib
 
-        from memloc.coreset import robust_run
+        from memloc.coreset import TableClassifier, robust_run
         from memloc.results import replacing
 
-        names = [str(row) for row in range(len(self.X))]
         found, run = robust_run(
-            _learner(self.how, self.spec.seed), (self.X, self.labels), self.crust, self.spec, points=range(len(self.X)), names=names, labels=self.labels,
+            _learner(self.how, self.spec.seed), (self.X, self.labels), self.crust, self.spec, points=range(len(self.X)), names=self.names, labels=self.labels,
             truth=self.truth, test=self.test, scores=others, progress=progress,
-            record={"saved": str(out / "model.joblib"), "data": self.path, "target": self.target, "learner": self.how, "class_names": self.class_names},
+            record={"saved": "model.joblib", "data": self.path, "target": self.target, "learner": self.how, "class_names": self.class_names},
         )  # fmt: skip
         with replacing(out / "model.joblib") as temporary:
-            joblib.dump(run.model, temporary)
+            joblib.dump(TableClassifier(self.encoder, run.model, self.class_names), temporary)
         found.save(out)
         return found
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """Names of classes; whole numbers alike whether a blank made them floats or not, blanks missing."""
+    import pandas as pd
+
+    if pd.api.types.is_float_dtype(column) and bool((column.dropna() % 1 == 0).all()):
+        column = column.astype("Int64")
+    return column.astype(object).map(str, na_action="ignore").where(column.notna())
 
 
 def _opened(where: str, size: int | None, max_bad: int, *, labelled: bool) -> Images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def scores_of(folder: str | Path) -> pd.DataFrame:
     )
 
 
+def check_names(names: Iterable[str], scores: pd.DataFrame) -> None:
+    """Raise DataError unless two points or more are in both by name, each once."""
+    known = pd.Index(list(names))
+    both = known.intersection(scores.index)
+    if len(both) < 2 or known.has_duplicates or scores.index.has_duplicates:
+        raise DataError(
+            f"{len(both)} of {len(known)} points are in both tables by name. Expected scores of the same points, each named once. Pass scores of the same data."
+        )
+
+
 def agreement(labels: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
     """For each score: how well it tells dropped from kept points, and wrong from right labels where these are known.
 
@@ -48,12 +59,8 @@ def agreement(labels: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]
     >>> agreement(labels, pd.DataFrame({"odd": [0.0, 1.0, 3.0, 2.0]}, index=list("abcd")))[0]["dropped"]
     1.0
     """
-    table = labels.set_index("name")
-    both = table.join(scores, how="inner")
-    if len(both) < 2 or both.index.has_duplicates:
-        raise DataError(
-            f"{len(both)} of {len(table)} points are in both tables by name. Expected scores of the same points, each named once. Pass scores of the same data."
-        )
+    check_names(labels["name"], scores)
+    both = labels.set_index("name").join(scores, how="inner")
     found = []
     for name in scores.columns:
         known = both[both[name].notna()]
@@ -65,8 +72,9 @@ def agreement(labels: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]
             "tau": kendall_tau(value, torch.from_numpy(1 - known["p_label"].to_numpy()))[0],
         }  # fmt: skip
         if "true_label" in known:
+            told = torch.from_numpy((known["true_label"] >= 0).to_numpy(copy=True))
             wrong = torch.from_numpy((known["true_label"] != known["label"]).to_numpy(copy=True))
-            of_wrong = auroc(value[wrong], value[~wrong])
+            of_wrong = auroc(value[wrong & told], value[~wrong & told])
             line |= {"wrong": of_wrong.value, "wrong_low": of_wrong.low, "wrong_high": of_wrong.high}
         found.append(line)
     return found

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders import Encoder, features_of
+from memloc.encoders import RANDOM, Encoder, features_of, load_encoder, load_weights
+from memloc.errors import ResultsError
+from memloc.results import read_record
 
 
 class Classifier(nn.Module):
@@ -35,3 +39,24 @@ class Classifier(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.head(features * self.head.in_features**-0.5)
         return logits
+
+
+def load_classifier(folder: str | Path) -> Classifier:
+    """The trained model of a folder that `memloc coreset` filled with images, in eval mode.
+
+    Raises:
+        DataNotFoundError: no coreset there. ResultsError: one of a table or of representations, which has no such model.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    record = read_record(folder, "coreset.json", "coreset", f"memloc coreset DATA --out {folder}")
+    if "shape" not in record:
+        raise ResultsError(
+            f"{str(folder)!r} holds no trained module. Expected a coreset of images by gradient. Of a table, load model.joblib."
+        )
+    channels, height, width = record["shape"]
+    shape = (channels, height, width)
+    model = Classifier(load_encoder(record["encoder"], weights=RANDOM, shape=shape), record["classes"], shape)
+    load_weights(model, load_file(folder / "model.safetensors"), name="model.safetensors")
+    return model.eval()

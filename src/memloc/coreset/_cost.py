@@ -1,4 +1,4 @@
-"""What a robust training will take, from a few timed steps."""
+"""What a coreset will take, from a few timed steps."""
 
 from __future__ import annotations
 
@@ -11,40 +11,83 @@ import torch
 from torch import nn
 
 from memloc.coreset._crust import Crust
+from memloc.coreset._runs import represent
 from memloc.coreset._sources import Source
 from memloc.coreset._spec import RobustSpec
 from memloc.coreset._train import train_robust
+from memloc.data import Images
+from memloc.encoders import Encoder
 
-_BATCHES = 4
+_BATCHES, _IMAGES, _SELECTED = 4, 32, 4_000  # timed: batches, images to represent, points to select from
+_ACTIVATIONS = (
+    60  # floats of activations and gradients per float of input in a small convolutional net, as in training of pairs
+)
 
 
-def training_cost(
-    model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec, *, labels: Any = None
-) -> dict[str, Any]:
+def training_cost(model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec, *, labels: Any = None, tested: int = 0) -> dict[str, Any]:  # fmt: skip
     """Points, picks a group, forward passes, and expected seconds and memory; the model is left as it is.
 
     Args:
-        As in `train_robust`.
+        As in `train_robust`. tested: points of the test data.
     """
     source = Source(dataset, labels)
-    plan = crust.plan(source.labels, features=source.classes)
-    few = torch.from_numpy(np.random.default_rng(0).permutation(len(source))[: _BATCHES * spec.batch_size])
-    inputs = source.plain(few)
+    n, plan = len(source), crust.plan(source.labels, features=source.classes)
+    few = torch.from_numpy(np.random.default_rng(0).permutation(n)[: _BATCHES * spec.batch_size])
+    # Labels by turns, so that the sample has every class.
+    turns = torch.arange(len(few)) % source.classes
+    part = dataset.take(few) if isinstance(dataset, Images) else (source.plain(few), turns)
     seconds = []
-    for epochs in (1, 3):
+    for epochs in (1, 1, 3):  # the first also loads what the others use
         began = time.monotonic()
-        # Labels by turns, so that a sample has every class.
         train_robust(
-            copy.deepcopy(model), (inputs, torch.arange(len(few)) % source.classes), crust=None, epochs=epochs, batch_size=spec.batch_size,
-            warmup=1, mixup=spec.mixup, device=spec.device, seed=spec.seed,
+            copy.deepcopy(model), part, crust=None, labels=turns, epochs=epochs, batch_size=spec.batch_size, warmup=1, mixup=spec.mixup,
+            augmentation=spec.augmentation, precision=spec.precision, device=spec.device, seed=spec.seed,
         )  # fmt: skip
         seconds.append(time.monotonic() - began)
-    each = (seconds[1] - seconds[0]) / 2 / len(few)  # one point trained on and scored
-    share = sum(plan["picks"]) / len(source)
-    trained = len(source) * (min(spec.warmup, spec.epochs) + share * max(spec.epochs - spec.warmup, 0))
-    mixed = 1 if spec.mixup == "none" else 2
+    each = max(seconds[2] - seconds[1], 0.0) / 2 / len(few)  # one point trained on and scored
+    share = sum(plan["picks"]) / n
+    trained = n * (spec.warmup + share * (spec.epochs - spec.warmup))
+    scored = spec.epochs * (n + tested)
+    selections = len(range(spec.warmup, spec.epochs, spec.every))
+    # Training a point takes about three times what scoring one does.
+    steps = each * (0.75 * trained + 0.25 * scored)
+    largest = 4 * source.plain(few[:1]).numel() * spec.batch_size
     return {
-        "points": len(source), "classes": source.classes, "picks": plan["picks"], "forward_passes": round(trained + spec.epochs * len(source)),
-        "inputs_read": round(mixed * trained + spec.epochs * len(source)), "seconds": round(each * max(trained, spec.epochs * len(source) / 2), 1),
-        "memory_mb": plan["memory_mb"] + round(4 * inputs[0].numel() * spec.batch_size * 60 / 2**20),
+        "points": n, "classes": source.classes, "picks": plan["picks"], "forward_passes": round(trained + scored),
+        "seconds": round(steps + selections * _selection_seconds(crust, source), 1), "memory_mb": plan["memory_mb"] + round(_ACTIVATIONS * largest / 2**20),
     }  # fmt: skip
+
+
+def representation_cost(encoder: Encoder, images: Images, crust: Crust, *, device: str = "auto") -> dict[str, Any]:
+    """Points, picks, forward passes, and expected seconds and memory of a selection by representation."""
+    few = images.take(torch.arange(min(_IMAGES, len(images))))
+    represent(encoder, few, device=device)
+    began = time.monotonic()
+    features = represent(encoder, few, device=device)
+    each = (time.monotonic() - began) / len(few)
+    plan = crust.plan(len(images), features=features.shape[1])
+    sample = torch.randn(min(_SELECTED, len(images)), features.shape[1], generator=torch.Generator().manual_seed(0))
+    began = time.monotonic()
+    Crust(
+        group_by=None, objective=crust.objective, optimizer=crust.optimizer, epsilon=crust.epsilon, metric=crust.metric
+    ).select(sample)
+    grows = (len(images) / len(sample)) ** 2
+    return {
+        **plan, "forward_passes": len(images), "seconds": round(each * len(images) + grows * (time.monotonic() - began), 1),
+    }  # fmt: skip
+
+
+def _selection_seconds(crust: Crust, source: Source) -> float:
+    """One selection from gradients of these points, timed on a sample of them."""
+    n = min(_SELECTED, len(source))
+    logits = torch.randn(n, source.classes, generator=torch.Generator().manual_seed(0))
+    trial = Crust(
+        objective=crust.objective,
+        group_by=crust.group_by,
+        optimizer=crust.optimizer,
+        epsilon=crust.epsilon,
+        metric=crust.metric,
+    )
+    began = time.monotonic()
+    trial.select_logits(logits, torch.arange(n) % source.classes)
+    return (time.monotonic() - began) * (len(source) / n) ** 2

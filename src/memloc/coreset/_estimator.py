@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,10 @@ def fit_robust(
         raise DataError(
             "the model is an estimator and the dataset is no pair. Expected (X, y). Pass a table and its labels."
         )
+    if test is not None and (not isinstance(test, tuple) or len(test) != 2):
+        raise DataError("the test data is no pair. Expected (X, y), as the dataset. Pass a table and its labels.")
     X, y = dataset[0], class_numbers(dataset[1] if labels is None else labels, len(dataset[0]))
-    truth = None if true_labels is None else class_numbers(true_labels, len(X))
+    truth = None if true_labels is None else class_numbers(true_labels, len(X), training=False)
     counts = check_folds(y, spec.folds)
     crust.check(y)
     splitter = StratifiedKFold(spec.folds, shuffle=True, random_state=spec.seed)
@@ -55,17 +57,15 @@ def fit_robust(
         logits = torch.from_numpy(np.log(np.clip(chance, 1e-12, None)))
         line: dict[str, Any] = {"epoch": turn, "selected": len(y) if coreset is None else len(coreset)}
         line |= measures(logits, y, coreset, truth)
+        if test is not None or turn == spec.rounds:
+            model = _fit(clone(estimator), X, y.numpy(), np.arange(len(y)), coreset, spec.seed)
         if test is not None:
-            everything = np.arange(len(y))
-            line["test_accuracy"] = float(
-                _fit(clone(estimator), X, y.numpy(), everything, coreset, spec.seed).score(test[0], np.asarray(test[1]))
-            )
+            line["test_accuracy"] = float(model.score(test[0], np.asarray(test[1])))
         history.append(line)
         if turn < spec.rounds:
             coreset = crust.select_logits(logits, y)
             n_kept[coreset.indices] += 1
     assert coreset is not None, "there is a round"
-    model = _fit(clone(estimator), X, y.numpy(), np.arange(len(y)), coreset, spec.seed)
     progress("fitting on coresets", 1, 1)
     return model, pd.DataFrame(history), points_table(logits, y, coreset, n_kept, truth), coreset
 
@@ -84,7 +84,9 @@ def check_folds(labels: Tensor, folds: int) -> Tensor:
 def _fit(
     estimator: Any, X: Any, y: NDArray[np.int64], rows: NDArray[np.int64], coreset: Coreset | None, seed: int
 ) -> Any:
-    """A fit on the rows that are selected, with their weights where the estimator takes any."""
+    """A fit on the rows that are selected, with their weights where the estimator, or the last step of a pipeline, takes any."""
+    from sklearn.utils.validation import has_fit_parameter
+
     if "random_state" in estimator.get_params() and estimator.get_params()["random_state"] is None:
         estimator.set_params(random_state=seed)
     if coreset is None:
@@ -92,10 +94,28 @@ def _fit(
     weights = np.zeros(len(y))
     weights[coreset.indices.numpy()] = coreset.weights.numpy()
     chosen = rows[weights[rows] > 0]
-    if "sample_weight" in inspect.signature(estimator.fit).parameters:
-        return estimator.fit(_rows(X, chosen), y[chosen], sample_weight=weights[chosen])
+    last, name = (
+        (estimator.steps[-1][1], f"{estimator.steps[-1][0]}__") if hasattr(estimator, "steps") else (estimator, "")
+    )
+    if has_fit_parameter(last, "sample_weight"):
+        return estimator.fit(_rows(X, chosen), y[chosen], **{f"{name}sample_weight": weights[chosen]})
     return estimator.fit(_rows(X, chosen), y[chosen])
 
 
 def _rows(X: Any, rows: NDArray[np.int64]) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+class TableClassifier:
+    """A classifier with what turns a user's table into numbers, and the names of the classes.
+
+    Args:
+        encoder: has `transform`, from a DataFrame to numbers. model: fitted on those. class_names: name of each class number.
+    """
+
+    def __init__(self, encoder: Any, model: Any, class_names: Sequence[str]) -> None:
+        self.encoder, self.model, self.class_names = encoder, model, list(class_names)
+
+    def predict(self, table: Any) -> NDArray[Any]:
+        """Names of the predicted classes, shape (row,)."""
+        return np.array(self.class_names, dtype=object)[self.model.predict(self.encoder.transform(table))]

@@ -42,8 +42,11 @@ def asymmetric_noise(labels: NDArray[np.int64], rate: float, *, pairs: Mapping[i
     2
     """
     labels, count = _checked(labels, rate, None)
-    if any(not 0 <= other < max(count, max(pairs.values()) + 1) for other in pairs.values()):
-        raise SpecError(f"pairs are {dict(pairs)}. Expected class numbers of 0 or more. Pass pairs={{0: 1}}.")
+    outside = [one for pair in pairs.items() for one in pair if not 0 <= one < count]
+    if outside:
+        raise SpecError(
+            f"the pairs name class {outside[0]} and the classes go from 0 to {count - 1}. Expected pairs of these. Pass pairs={{0: 1}}, or take symmetric noise."
+        )
     noisy, rng = labels.copy(), np.random.default_rng([seed, 41])
     for rows in _chosen(labels, rate, rng):
         noisy[rows] = [pairs.get(label, label) for label in labels[rows].tolist()]

@@ -13,7 +13,7 @@ from memloc.coreset._crust import Coreset
 def measures(logits: Tensor, labels: Tensor, coreset: Coreset | None, truth: Tensor | None) -> dict[str, float]:
     """Accuracy on given labels, of kept and of dropped points; where the truth is known also the clean fraction and what was memorized.
 
-    `noisy_memorized` is the share of wrongly labelled points that are predicted as their wrong label.
+    `noisy_memorized` is the share of wrongly labelled points that are predicted as their wrong label. A truth of -1 is unknown.
 
     >>> logits, labels, truth = torch.eye(2)[[0, 1, 1]], torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
     >>> measures(logits, labels, None, truth)["noisy_memorized"]
@@ -27,12 +27,17 @@ def measures(logits: Tensor, labels: Tensor, coreset: Coreset | None, truth: Ten
         kept[coreset.indices.cpu()] = True
         found |= {"accuracy_kept": _mean(right[kept]), "accuracy_dropped": _mean(right[~kept])}
     if truth is not None:
-        clean = (labels == truth).double()
-        weights = torch.ones(len(labels), dtype=torch.float64) if coreset is None else coreset.weights.cpu()
-        rows = torch.arange(len(labels)) if coreset is None else coreset.indices.cpu()
+        clean, known = (labels == truth).double(), truth >= 0
+        weights = torch.zeros(len(labels), dtype=torch.float64)
+        weights[kept] = 1.0
+        if coreset is not None:
+            weights[coreset.indices.cpu()] = coreset.weights.cpu().double()
+        weighed = weights[known].sum()
         found |= {
-            "clean_fraction": _mean(clean[kept]), "clean_fraction_weighted": float((weights * clean[rows]).sum() / weights.sum()),
-            "noisy_memorized": _mean(right[clean == 0]), "true_accuracy": float((logits.argmax(dim=1) == truth).double().mean()),
+            "clean_fraction": _mean(clean[kept & known]),
+            "clean_fraction_weighted": float((weights * clean)[known].sum() / weighed) if weighed > 0 else float("nan"),
+            "noisy_memorized": _mean(right[known & (clean == 0)]),
+            "true_accuracy": _mean((logits.argmax(dim=1) == truth).double()[known]),
         }  # fmt: skip
     return found
 

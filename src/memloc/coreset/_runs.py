@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memloc.coreset._agreement import agreement
+from memloc.coreset._agreement import agreement, check_names
 from memloc.coreset._crust import Crust
 from memloc.coreset._results import CoresetRun, picks_table
 from memloc.coreset._spec import RobustSpec
@@ -49,6 +49,8 @@ def robust_run(
         scores: of the same points, to compare with (see `scores_of`). out: folder to resume from. record: what else to keep.
     """
     began = time.monotonic()
+    for each in scores:
+        check_names(names, each)
     run = train_robust(
         model, dataset, crust=crust, labels=labels, true_labels=truth, test=test, out=out, progress=progress, **asdict(spec)
     )  # fmt: skip
@@ -142,12 +144,17 @@ def _answer(labels: pd.DataFrame, history: pd.DataFrame, agreements: list[dict[s
         "does not predict: their labels are suspected to be wrong."
     ]
     if "true_label" in labels:
-        wrong = labels["label"] != labels["true_label"]
+        known = labels["true_label"] >= 0
+        wrong = known & (labels["label"] != labels["true_label"])
+        right = known & ~wrong
         lines.append(
-            f"The truth is known: {1 - wrong[kept].mean():.1%} of the kept labels are right, against {1 - wrong.mean():.1%} of all; "
-            f"{wrong[suspected].mean() if suspected.any() else 0:.1%} of the suspected are wrong, and {suspected[wrong].mean() if wrong.any() else 0:.1%} of the wrong are suspected. "
-            f"The model predicts {last['noisy_memorized'] if wrong.any() else 0:.1%} of the wrong labels: so many are memorized."
+            f"The truth is known of {known.sum()} points: {_share(right[kept & known])} of the kept labels are right, against {_share(right[known])} of all."
         )
+        if wrong.any():
+            lines[-1] += (
+                f" {_share(wrong[suspected & known])} of the suspected are wrong, and {_share(suspected[wrong])} of the wrong are suspected. "
+                f"The model predicts {last['noisy_memorized']:.1%} of the wrong labels: so many are memorized."
+            )
     if "test_accuracy" in history:
         best = history["test_accuracy"].max()
         lines.append(f"Accuracy on the test data is {last['test_accuracy']:.3f} at the end, {best:.3f} at its best.")
@@ -161,6 +168,10 @@ def _answer(labels: pd.DataFrame, history: pd.DataFrame, agreements: list[dict[s
             )
         )
     return lines
+
+
+def _share(values: pd.Series) -> str:
+    return f"{values.mean():.1%}" if len(values) else "none"
 
 
 def _warnings(crust: Crust, history: pd.DataFrame) -> list[str]:

@@ -15,9 +15,9 @@ from memloc.errors import ShapeError
 
 
 class CrustSampler(Sampler[int]):
-    """Indices of the selected points, in a new order every epoch.
+    """Indices of the selected points, in an order that follows from `seed` and the epoch alone.
 
-    The order follows from `seed` and the epoch alone (`set_epoch`), so that a resumed training sees the same one.
+    Call `set_epoch` before each epoch, as with torch's DistributedSampler: else the order is that of epoch 0. A resumed training sees the same one.
 
     Args:
         coreset: what `Crust.select` found, or the selected points' numbers. weights: of numbers given bare; 1 by default.
@@ -59,8 +59,16 @@ class CrustSampler(Sampler[int]):
         self.epoch = epoch
 
     def weights_of(self, points: Any) -> Tensor:
-        """Weights of some selected points, float64, shape (point,)."""
-        return self._weights[torch.as_tensor(_host(points)).long()]
+        """Weights of some selected points, float64, shape (point,); 0 of points that are not selected.
+
+        Raises:
+            ShapeError: a negative number.
+        """
+        wanted = torch.as_tensor(_host(points)).long()
+        if len(wanted) and int(wanted.min()) < 0:
+            raise ShapeError(f"point {int(wanted.min())} is asked for. Expected numbers of points from 0. Pass those.")
+        inside = wanted < len(self._weights)
+        return torch.where(inside, self._weights[wanted.clamp_max(len(self._weights) - 1)], 0.0)
 
     def __iter__(self) -> Iterator[int]:
         if not self.shuffle:

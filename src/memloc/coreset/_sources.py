@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +23,19 @@ class Source:
     """
 
     def __init__(
-        self, dataset: Any, labels: Any = None, *, augmentation: str = "none", plain: Any = None, seed: int = 0
+        self,
+        dataset: Any,
+        labels: Any = None,
+        *,
+        augmentation: str = "none",
+        plain: Any = None,
+        seed: int = 0,
+        training: bool = True,
     ) -> None:
+        self._dataset = dataset
         self._read, found = _reader(dataset)
         self._plain = self._read if plain is None else _reader(plain)[0]
-        self.labels = class_numbers(found if labels is None else labels, _length(dataset))
+        self.labels = class_numbers(found if labels is None else labels, _length(dataset), training=training)
         self.classes = int(self.labels.max()) + 1
         self._views: Views | None = None
         if augmentation != "none":
@@ -39,6 +48,15 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """A hash of labels, and of inputs that are in memory."""
+        found = hashlib.blake2b(self.labels.numpy().tobytes(), digest_size=16)
+        if isinstance(self._dataset, Images):
+            found.update(self._dataset.fingerprint().encode())
+        elif isinstance(self._dataset, tuple):
+            found.update(np.ascontiguousarray(np.asarray(self._dataset[0])).tobytes())
+        return found.hexdigest()
 
     def plain(self, points: Tensor) -> Tensor:
         """Inputs as they are, for scoring."""
@@ -65,8 +83,8 @@ def _reader(dataset: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
     if isinstance(dataset, Images):
         return lambda points: dataset.pixels[points], dataset.labels
     if isinstance(dataset, tuple) and len(dataset) == 2:
-        inputs, labels = (part if isinstance(part, Tensor) else torch.as_tensor(np.asarray(part)) for part in dataset)
-        return lambda points: inputs[points], labels
+        inputs = dataset[0] if isinstance(dataset[0], Tensor) else torch.as_tensor(np.asarray(dataset[0]))
+        return lambda points: inputs[points], dataset[1]
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise DataError(
             f"the dataset is {type(dataset).__name__}. Expected memloc's Images, a pair (X, y) of arrays, or a dataset with a length and items "
@@ -80,31 +98,39 @@ def _reader(dataset: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
     return read, known if known is not None else [dataset[point][1] for point in range(len(dataset))]
 
 
-def class_numbers(labels: Any, points: int) -> Tensor:
-    """Labels as class numbers from 0 without gaps, checked.
+def class_numbers(labels: Any, points: int, *, training: bool = True) -> Tensor:
+    """Labels as class numbers, int64, checked.
 
+    Args:
+        training: of a training set, where every class from 0 has points and there are two or more; elsewhere -1 stands for unknown.
     Raises:
         DataError: none, no whole numbers, one class, or a class without points. ShapeError: another length.
+
+    >>> class_numbers(np.array([1, 0, 1], dtype=np.uint8), 3).tolist()
+    [1, 0, 1]
     """
     if labels is None:
         raise DataError("the dataset has no labels. Expected a class per point. Pass labelled data, or labels=.")
-    found = torch.as_tensor(np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels))
-    if found.shape != (points,):
+    found = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if found.shape != (points,) or not points:
         raise ShapeError(
-            f"there are {points} points and labels of shape {tuple(found.shape)}. Expected one each. Pass shape ({points},)."
+            f"there are {points} points and labels of shape {found.shape}. Expected one each, of one point or more. Pass shape ({points},)."
         )
-    if found.is_floating_point() or found.dtype == torch.bool or int(found.min()) < 0:
+    if found.dtype.kind not in "iub":
         raise DataError(
-            f"the labels are {found.dtype} from {found.min().item()}. Expected class numbers from 0, for every point. Number the classes, and drop "
-            "points without a label."
+            f"the labels are {found.dtype}. Expected class numbers from 0. Number the classes: names, y = numpy.unique(labels, return_inverse=True)"
         )
-    if len(found.unique()) < 2:
+    if found.min() < (0 if training else -1):
         raise DataError(
-            f"all {points} labels are {int(found[0])}. Expected two classes or more. Pass data with more classes."
+            f"the labels go from {found.min()}. Expected class numbers from 0, for every point. Drop points without a label."
+        )
+    if training and len(np.unique(found)) < 2:
+        raise DataError(
+            f"all {points} labels are {found[0]}. Expected two classes or more. Pass data with more classes."
         )
     empty = sorted(set(range(int(found.max()) + 1)) - set(found.tolist()))
-    if empty:
+    if training and empty:
         raise DataError(
-            f"class {empty[0]} of 0 to {int(found.max())} has no points. Expected at least one each. Number the classes without gaps."
+            f"class {empty[0]} of 0 to {found.max()} has no points. Expected at least one each. Number the classes without gaps."
         )
-    return found.long()
+    return torch.from_numpy(found.astype(np.int64))

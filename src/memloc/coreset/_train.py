@@ -68,7 +68,7 @@ def train_robust(
         crust: what selects; a function of (logits, labels, epoch) that returns a Coreset or points' numbers; or None for plain training.
         labels: class numbers instead of the dataset's. true_labels: known truth, to report and never to train on.
         test: dataset for accuracy after every epoch. plain: the same points as `dataset` without augmentation, for selection.
-        out: folder to resume from. progress: called with epochs done and in all.
+        out: folder of a checkpoint to resume from, which also keeps the finished training; of modules alone. progress: called with epochs done and in all.
         settings: see RobustSpec.
     Returns:
         RobustRun.
@@ -89,16 +89,23 @@ def train_robust(
             )
         if not isinstance(crust, Crust):
             raise SpecError("crust is no Crust and the model is an estimator. Expected a Crust. Pass memloc.coreset.Crust(...).")  # fmt: skip
+        if out is not None:
+            raise SpecError(
+                "out is given and the model is an estimator, whose fits are not resumed. Expected none. Leave out= away."
+            )
         found = fit_robust(
             model, dataset, crust, spec, labels=labels, true_labels=true_labels, test=test, progress=progress
         )
         return RobustRun(*found, spec)
     source = Source(dataset, labels, augmentation=spec.augmentation, plain=plain, seed=spec.seed)
-    truth = None if true_labels is None else class_numbers(true_labels, len(source))
-    tested = None if test is None else Source(test)
+    truth = None if true_labels is None else class_numbers(true_labels, len(source), training=False)
+    tested = None if test is None else Source(test, training=False)
     training = _Training(model, source, crust, spec, truth, tested)
     training.check()
-    folder = None if out is None else claim_folder(Path(out), {**asdict(spec), "points": len(source)})
+    selector = vars(crust) if isinstance(crust, Crust) else getattr(crust, "__qualname__", str(crust))
+    identity = {**asdict(spec), "crust": selector, "points": len(source), "data": source.fingerprint()}
+    identity.pop("device")
+    folder = None if out is None else claim_folder(Path(out), identity)
     checkpoint = None if folder is None else folder / "training.pt"
     training.resume(checkpoint)
     with torch.random.fork_rng():
@@ -107,8 +114,6 @@ def train_robust(
             training.epoch(epoch)
             training.save(checkpoint)
     progress("training on coresets", spec.epochs, spec.epochs)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     points = points_table(training.logits, source.labels, training.coreset, training.n_kept, truth)
     return RobustRun(model.eval(), pd.DataFrame(training.history), points, training.coreset, spec)
 
@@ -139,6 +144,11 @@ class _Training:
 
     def check(self) -> None:
         """Score a few points, so that a model that does not fit fails here."""
+        if self.crust is not None and self.spec.warmup >= self.spec.epochs:
+            raise SpecError(
+                f"warmup is {self.spec.warmup} of {self.spec.epochs} epochs. Expected fewer, so that there is a selection. Pass a warmup of "
+                f"{max(self.spec.epochs // 4, 1)}."
+            )
         if isinstance(self.crust, Crust):
             self.crust.check(self.source.labels)
         logits = self._scored(self.source, torch.arange(min(2, len(self.source))))
@@ -154,9 +164,9 @@ class _Training:
         spec = self.spec
         if self.crust is not None and epoch >= spec.warmup and (epoch - spec.warmup) % spec.every == 0:
             self.coreset = self._selected(epoch)
+            self.n_kept[self.coreset.indices.cpu()] += 1
         rows = torch.arange(len(self.source)) if self.coreset is None else self.coreset.indices.cpu()
         weights = torch.ones(len(rows), dtype=torch.float64) if self.coreset is None else self.coreset.weights.cpu()
-        self.n_kept[rows] += self.coreset is not None
         torch.manual_seed(spec.seed * _STRIDE + epoch)  # of dropout and the like; the caller's generator is kept
         for group in self.optimizer.param_groups:
             group["lr"] = spec.rate(epoch)
@@ -210,9 +220,15 @@ class _Training:
         found = self.crust(self.logits, self.source.labels, epoch)
         if isinstance(found, Coreset):
             return found.on(torch.device("cpu"))
-        indices = torch.as_tensor(np.asarray(found)).long()
-        if not len(indices):
-            raise DataError(f"the selector returned no points in epoch {epoch + 1}. Expected some. Correct it.")
+        indices = torch.as_tensor(np.asarray(found))
+        if indices.dtype == torch.bool and len(indices) == len(self.source):
+            indices = indices.nonzero().flatten()
+        indices = indices.long()
+        if not len(indices) or int(indices.min()) < 0 or int(indices.max()) >= len(self.source):
+            span = f"from {int(indices.min())} to {int(indices.max())}" if len(indices) else "none"
+            raise DataError(
+                f"the selector returned points {span} in epoch {epoch + 1}. Expected some of 0 to {len(self.source) - 1}. Correct it."
+            )
         assignment = torch.full((len(self.source),), -1)
         assignment[indices] = indices
         nothing = torch.full((len(indices),), math.nan, dtype=torch.float64)

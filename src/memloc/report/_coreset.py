@@ -111,7 +111,8 @@ def _classes(labels: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
     for number, rows in labels.groupby("label"):
         suspected = rows[rows["suspected"] == 1]
         others = suspected["predicted"].value_counts()
-        wrong = (rows["label"] != rows["true_label"]).mean() if "true_label" in rows else None
+        known = rows[rows["true_label"] >= 0] if "true_label" in rows else rows
+        wrong = (known["label"] != known["true_label"]).mean() if "true_label" in rows and len(known) else None
         found.append(
             {
                 "name": _class(number, names), "points": len(rows), "kept": float(rows["kept"].mean()), "suspected": float(rows["suspected"].mean()),
