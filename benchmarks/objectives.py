@@ -143,7 +143,7 @@ def page(found: dict) -> str:
             before = f"{row['before']:.3f}" if "before" in row else "–"
             lines.append(f"| {name} | {row.get('encoder', '–')} | {before} | {row['after']:.3f} |")
         text += (
-            f"\n## Every objective learns\n\nAccuracy of {learned['neighbours']} nearest neighbours (cosine) on {learned['test']} test images of CIFAR-10, after "
+            f"\n## What nearest neighbours see\n\nAccuracy of {learned['neighbours']} nearest neighbours (cosine) on {learned['test']} test images of CIFAR-10, after "
             f"{learned['epochs']} epochs on {learned['images']} training images without recipes beyond the defaults.\n\n"
             + "\n".join(lines)
             + "\n"

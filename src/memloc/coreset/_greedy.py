@@ -26,7 +26,7 @@ class Picks:
 def exact_greedy(distances: Distances, budget: int) -> Picks:
     """The greedy picks: every gain is kept up to date by what it lost, so that the next pick is always the largest.
 
-    Lazy evaluation (Minoux 1978) makes the same picks and computes ten times as many gains in full (docs/decisions/0011).
+    Lazy evaluation (Minoux 1978) makes the same picks for eight times the gains (docs/decisions/0011).
     """
     coverage, found = _coverage(distances, by_candidate=False), []
     gains = distances.first_gains()
