@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -72,8 +73,6 @@ class RobustSpec:
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch."""
-        import math
-
         done = epoch / self.epochs
         if self.schedule == "cosine":
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

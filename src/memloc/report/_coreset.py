@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from memloc.report._charts import series_chart
-from memloc.report._page import page
-from memloc.results import TABLES, conform, make_folder, read_record, read_table, replacing
+from memloc.report._page import page, write_page
+from memloc.results import TABLES, conform, read_record, read_table
 
 _SUSPECTED = 120  # rows of the table
 _SERIES = {
@@ -27,13 +27,7 @@ def write_coreset_report(folder: str | Path, path: str | Path | None = None) -> 
     Raises:
         DataNotFoundError, ResultsError: no coreset there. OutputError: the file cannot be written.
     """
-    folder = Path(folder)
-    path = folder / "report.html" if path is None else Path(path)
-    make_folder(path.parent)
-    content = render_coreset(summarize_coreset(folder))
-    with replacing(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-    return path
+    return write_page(path or Path(folder) / "report.html", lambda: render_coreset(summarize_coreset(folder)))
 
 
 def summarize_coreset(folder: str | Path) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+from memloc.results import make_folder, replacing
 
 
 def page(template: str, script: str, **content: Any) -> str:
@@ -23,6 +27,20 @@ def page(template: str, script: str, **content: Any) -> str:
         Markup(files("memloc.report").joinpath(name).read_text("utf-8")) for name in ("report.css", script)
     )
     return environment.get_template(template).render(**content, css=css, script=javascript)
+
+
+def write_page(path: str | Path, make: Callable[[], str]) -> Path:
+    """Write what `make` returns to an HTML file, whole or not at all; the folder is looked at first.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    content = make()
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    return path
 
 
 def _figure(value: object, digits: int = 3) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memloc.report._charts import box_chart
-from memloc.report._page import page
-from memloc.results import TABLES, conform, make_folder, read_record, read_table, replacing
+from memloc.report._page import page, write_page
+from memloc.results import TABLES, conform, read_record, read_table
 
 _ROWS, _COLUMNS = 60, 60  # of the heat map
 _MAP_SHARE = 0.05  # lowest-valued rows of a class that a map is the mean of
@@ -28,13 +28,7 @@ def write_value_report(folder: str | Path, path: str | Path | None = None) -> Pa
     Raises:
         DataNotFoundError, ResultsError: no values there. OutputError: the file cannot be written.
     """
-    folder = Path(folder)
-    path = folder / "report.html" if path is None else Path(path)
-    make_folder(path.parent)
-    content = render_values(summarize_values(folder))
-    with replacing(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-    return path
+    return write_page(path or Path(folder) / "report.html", lambda: render_values(summarize_values(folder)))
 
 
 def summarize_values(folder: str | Path) -> dict[str, Any]:

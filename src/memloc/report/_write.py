@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from memloc.report._charts import layer_chart, scatter, series_chart, unit_chart
-from memloc.report._page import page
+from memloc.report._page import page, write_page
 from memloc.report._summary import summarize
-from memloc.results import Audit, make_folder, replacing
+from memloc.results import Audit
 
 _SERIES: dict[str, list[tuple[str, str, str, str | None, str | None]]] = {
     "calibrated": [("calibrated", "membership effect", "layermem_calibrated", "calibrated_low", "calibrated_high")],
@@ -38,12 +38,8 @@ def write_report(audit: Audit | str | Path, path: str | Path | None = None) -> P
     if not isinstance(audit, Audit):
         path = Path(audit) / "report.html" if path is None else path
         audit = Audit.load(audit)
-    path = Path("report.html" if path is None else path)
-    make_folder(path.parent)
-    content = render(summarize(audit))
-    with replacing(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-    return path
+    found = audit
+    return write_page(path or "report.html", lambda: render(summarize(found)))
 
 
 def render(summary: dict[str, Any]) -> str:
