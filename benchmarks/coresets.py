@@ -254,8 +254,7 @@ def labelling(kept: dict[str, Any]) -> Iterator[Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from memloc.coreset import represent
-    from memloc.encoders import pick_device
+    from memloc.encoders import pick_device, represent
     from memloc.pretrain import spec_of, train_encoder
 
     train, test = (some(part, count, 1) for part, count in zip(fashion(), (3_000, 2_000), strict=True))
@@ -273,7 +272,7 @@ def labelling(kept: dict[str, Any]) -> Iterator[Any]:
             checkpoint=Path(folder) / "c.pt",
             log=lambda line: None,
         )
-    x, tested = represent(encoder, train).numpy(), represent(encoder, test).numpy()
+    x, tested = represent(encoder, train.pixels).numpy(), represent(encoder, test.pixels).numpy()
     pixels = train.pixels.flatten(1).numpy() / 255.0
     for budget in (100, 200):
         for seed in SEEDS:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memloc.cli import _audit, _common, _coreset, _demo, _inspect, _train, _value
+from memloc.cli import _audit, _common, _coreset, _demo, _inspect, _interventions, _probe, _train, _value
 
 app = typer.Typer(
     name="memloc", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -19,6 +19,14 @@ for command in (
     _audit.report,
     _value.value,
     _coreset.coreset,
+    _probe.probe,
+    _probe.compare,
+    _probe.dejavu,
+    _interventions.replace,
+    _interventions.finetune,
+    _interventions.prune,
+    _interventions.insert,
+    _interventions.remove,
     _inspect.layers,
     _inspect.doctor,
     _inspect.export,

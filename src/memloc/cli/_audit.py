@@ -217,28 +217,13 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
 
 def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
     """Arguments of an audit of a finished training run, its augmentation, and what its record adds."""
-    from memloc.data import as_images, concatenate, open_images
-    from memloc.errors import DataError
-    from memloc.pretrain import load_run
+    from memloc.data import concatenate, open_images
+    from memloc.pretrain import images_of, load_run
 
     run = load_run(folder)
     record, points = run.record, run.points
-    if (folder / "images.npz").is_file():
-        import numpy as np
-
-        with np.load(folder / "images.npz") as stored:
-            labels = points["label"].tolist() if "label" in points else None
-            images = as_images(stored["images"], points=points["point"].tolist(), labels=labels)
-        images = replace(images, names=tuple(points["name"]), class_names=tuple(record["class_names"]))
-    else:
-        max_bad = max(max_bad, len(record["skipped"]))
-        images = open_images(record["data"], size=record["size"], max_bad=max_bad)
-        if record["external"] is not None:
-            images = concatenate(images, open_images(record["external"], size=record["size"], max_bad=max_bad))
-    if images.fingerprint() != record["fingerprint"]:
-        raise DataError(
-            f"the images are not those that {str(folder)!r} was trained on: their contents changed. Expected the same files. Restore them, or train again."
-        )
+    images, given = images_of(run, max_bad=max_bad)
+    images = images if given is None else concatenate(images, given)
     splits = points["split"].tolist()
     if external is not None:
         others = open_images(external, size=record["size"], max_bad=max_bad)
@@ -255,7 +240,12 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
         seen[:, : len(points)] = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
         arguments |= {"encoders": list(run.encoders.values()), "membership": seen}
     else:
-        arguments |= {"f": run.side("f"), "g": run.side("g"), "paired": not record["spec"]["unpaired"]}
+        # a run without a g is one that memloc remove trained, of one encoder by any name
+        arguments |= {
+            "f": run.side("f") or list(run.encoders.values()),
+            "g": run.side("g") or None,
+            "paired": not record["spec"]["unpaired"],
+        }
     return arguments, record["augmentation"], extra
 
 

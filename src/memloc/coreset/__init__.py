@@ -18,7 +18,6 @@ from memloc.coreset._noise import symmetric_noise as symmetric_noise
 from memloc.coreset._results import CoresetRun as CoresetRun
 from memloc.coreset._results import picks_table as picks_table
 from memloc.coreset._runs import pictures as pictures
-from memloc.coreset._runs import represent as represent
 from memloc.coreset._runs import representation_run as representation_run
 from memloc.coreset._runs import robust_run as robust_run
 from memloc.coreset._sampler import CrustSampler as CrustSampler

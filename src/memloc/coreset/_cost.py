@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from memloc.coreset._crust import Crust
-from memloc.coreset._runs import represent
 from memloc.coreset._sources import Source
 from memloc.coreset._spec import RobustSpec
 from memloc.coreset._train import train_robust
 from memloc.data import Images
-from memloc.encoders import Encoder
+from memloc.encoders import Encoder, represent
 
 _BATCHES, _IMAGES, _SELECTED = 4, 32, 4_000  # timed: batches, images to represent, points to select from
 _ACTIVATIONS = (
@@ -61,9 +60,9 @@ def training_cost(model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec
 def representation_cost(encoder: Encoder, images: Images, crust: Crust, *, device: str = "auto") -> dict[str, Any]:
     """Points, picks, forward passes, and expected seconds and memory of a selection by representation."""
     few = images.take(torch.arange(min(_IMAGES, len(images))))
-    represent(encoder, few, device=device)
+    represent(encoder, few.pixels, device=device)
     began = time.monotonic()
-    features = represent(encoder, few, device=device)
+    features = represent(encoder, few.pixels, device=device)
     each = (time.monotonic() - began) / len(few)
     plan = crust.plan(len(images), features=features.shape[1])
     sample = torch.randn(min(_SELECTED, len(images)), features.shape[1], generator=torch.Generator().manual_seed(0))

@@ -19,11 +19,10 @@ from memloc.coreset._results import CoresetRun, picks_table
 from memloc.coreset._spec import RobustSpec
 from memloc.coreset._train import RobustRun, train_robust
 from memloc.data import Images, thumbnail
-from memloc.encoders import RANDOM_NOTE, Encoder, features_of, pick_device, versions
+from memloc.encoders import RANDOM_NOTE, Encoder, represent, versions
 from memloc.progress import Report, silent
 
 _SHOWN = 60  # points with a picture in the report
-_AT_ONCE = 250  # images
 
 
 def robust_run(
@@ -68,19 +67,6 @@ def robust_run(
     return found, run
 
 
-def represent(encoder: Encoder, images: Images, *, device: str = "auto", progress: Report = silent) -> Tensor:
-    """An encoder's output for every image as it is, float32, shape (point, unit), on the device; maps and tokens are averaged."""
-    where, found = pick_device(device), []
-    module = encoder.module.to(where).eval()
-    with torch.no_grad():
-        for start in range(0, len(images), _AT_ONCE):
-            progress("representing images", start, len(images))
-            pixels = images.pixels[start : start + _AT_ONCE].to(where).float() / 255
-            found.append(features_of(module(encoder.prepare(pixels))).float())
-    progress("representing images", len(images), len(images))
-    return torch.cat(found)
-
-
 def representation_run(
     encoder: Encoder,
     images: Images,
@@ -92,7 +78,7 @@ def representation_run(
 ) -> CoresetRun:
     """Select images that stand for all in an encoder's representation space; labels are not looked at."""
     began = time.monotonic()
-    features = represent(encoder, images, device=device, progress=progress)
+    features = represent(encoder, images.pixels, device=device, progress=progress)
     coreset = crust.select(features)
     table = picks_table(coreset, images.ids.tolist(), grouped=False)
     share = float(np.asarray(coreset.on(None).weights)[:10].sum() / len(images))

@@ -22,6 +22,13 @@ from memloc.encoders._layers import as_tensor as as_tensor
 from memloc.encoders._layers import find_layers as find_layers
 from memloc.encoders._layouts import pick_weights as pick_weights
 from memloc.encoders._output import features_of as features_of
+from memloc.encoders._parts import LayerParts as LayerParts
+from memloc.encoders._parts import copied as copied
+from memloc.encoders._parts import layer_parts as layer_parts
+from memloc.encoders._parts import layer_tensors as layer_tensors
+from memloc.encoders._parts import shape_of as shape_of
+from memloc.encoders._parts import silence as silence
+from memloc.encoders._represent import represent as represent
 from memloc.encoders._resnet import ResNet as ResNet
 from memloc.encoders._resnet9 import ResNet9 as ResNet9
 from memloc.encoders._taps import check_finite_reading as check_finite_reading

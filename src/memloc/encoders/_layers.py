@@ -28,9 +28,9 @@ _ACTIVATIONS = (
     nn.Mish,
 )
 _NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid)
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _IMAGES = 2  # in the trial pass
 INPUT = " (input)"  # ends the address of a module that is read at its input
 _TOKEN_BLOCKS = (  # attention, second norm and fully-connected part of a transformer's block, by its attributes
@@ -238,9 +238,9 @@ class _Chain:
     def _add_leaf(self, leaves: list[_Call], place: int) -> int:
         """A convolution, linear layer, sum, norm or pooling; returns the place of the last leaf that its reading includes."""
         call = leaves[place]
-        if isinstance(call.module, _WEIGHTED) and len(call.shape) in (2, 3, 4) and len(call.gave) == _IMAGES:
+        if isinstance(call.module, WEIGHTED) and len(call.shape) in (2, 3, 4) and len(call.gave) == _IMAGES:
             end, extras = place, []
-            for kinds in (_NORMS, _ACTIVATIONS):
+            for kinds in (NORMS, _ACTIVATIONS):
                 if (
                     end + 1 < len(leaves)
                     and isinstance(leaves[end + 1].module, kinds)
@@ -259,7 +259,7 @@ class _Chain:
             else:  # a shortcut: it takes what an earlier layer took, and nothing on the main chain follows it
                 self._hang(name, read, f"{kind}{BRANCH}", branch[1], signed=not isinstance(read.module, _NON_NEGATIVE))
             for extra in extras:
-                extra_kind = "batch-norm" if isinstance(extra.module, _NORMS) else "before batch-norm"
+                extra_kind = "batch-norm" if isinstance(extra.module, NORMS) else "before batch-norm"
                 plain = self._builtin or extra_kind == "batch-norm"
                 self._hang(extra.address if plain else f"{extra.address} (before batch-norm)", extra, extra_kind, name)
             return end
@@ -304,10 +304,10 @@ class _Chain:
     def _hang_inner(self, call: _Call, on: _Call) -> None:
         if call.gave is on.gave or len(call.shape) not in (2, 3, 4) or len(call.gave) != _IMAGES:
             return
-        if isinstance(call.module, (*_WEIGHTED, *_ACTIVATIONS, nn.LayerNorm)):
+        if isinstance(call.module, (*WEIGHTED, *_ACTIVATIONS, nn.LayerNorm)):
             kind = (
                 "linear"
-                if isinstance(call.module, _WEIGHTED)
+                if isinstance(call.module, WEIGHTED)
                 else "norm"
                 if isinstance(call.module, nn.LayerNorm)
                 else "activation"
@@ -319,10 +319,10 @@ class _Chain:
         if isinstance(call.module, (nn.Sequential, nn.ModuleList)) or not list(call.module.children()):
             return False
         inside = [other for other in self._calls if other.address.startswith(f"{call.address.partition('#')[0]}.")]
-        weighted = [other for other in inside if isinstance(other.module, _WEIGHTED)]
+        weighted = [other for other in inside if isinstance(other.module, WEIGHTED)]
         if len(weighted) < 2 or not any(other.shape == call.shape for other in inside):
             return False
-        starts = (*_WEIGHTED, *_NORMS, *_ACTIVATIONS)
+        starts = (*WEIGHTED, *NORMS, *_ACTIVATIONS)
         if not any(other.took is call.took and isinstance(other.module, starts) for other in inside):
             return False  # a gate, such as squeeze and excitation: its layers take a pooled input
         giver = next((other for other in reversed(inside) if _gave(other, call)), None)
@@ -340,14 +340,14 @@ def _leaves(calls: list[_Call]) -> list[_Call]:
     whole = tuple(
         f"{call.address.partition('#')[0]}."
         for call in calls
-        if isinstance(call.module, _NORMS) and list(call.module.children())
+        if isinstance(call.module, NORMS) and list(call.module.children())
     )
     return [
         call
         for call in calls
         if call.address
         and not (whole and call.address.startswith(whole))
-        and (not list(call.module.children()) or isinstance(call.module, (*_NORMS, *_WEIGHTED)))
+        and (not list(call.module.children()) or isinstance(call.module, (*NORMS, *WEIGHTED)))
         and not isinstance(call.module, (nn.Identity, nn.Dropout))
     ]
 
@@ -414,7 +414,7 @@ def _is_last(call: _Call) -> bool:
     parts = [
         part for part in call.module.modules() if isinstance(part, (nn.Linear, nn.LayerNorm, nn.modules.conv._ConvNd))
     ]
-    if not parts or isinstance(call.module, (nn.modules.conv._ConvNd, *_NORMS)):
+    if not parts or isinstance(call.module, (nn.modules.conv._ConvNd, *NORMS)):
         return False
     final = parts[-1]
     return isinstance(final, (nn.Linear, nn.LayerNorm)) and _width(final) == call.shape[3]

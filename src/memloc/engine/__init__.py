@@ -6,6 +6,8 @@ from memloc.engine._audit import job_spec as job_spec
 from memloc.engine._audit import plan_cost as plan_cost
 from memloc.engine._audit import prepare as prepare
 from memloc.engine._audit import run_job as run_job
+from memloc.engine._compare import Comparison as Comparison
+from memloc.engine._compare import compare as compare
 from memloc.engine._job import Job as Job
 from memloc.engine._job import Options as Options
 from memloc.engine._protocols import PROTOCOLS as PROTOCOLS

@@ -16,6 +16,7 @@ from memloc.pretrain._recipes import recipe as recipe
 from memloc.pretrain._runs import EncoderPair as EncoderPair
 from memloc.pretrain._runs import Ensemble as Ensemble
 from memloc.pretrain._runs import Run as Run
+from memloc.pretrain._runs import images_of as images_of
 from memloc.pretrain._runs import load_run as load_run
 from memloc.pretrain._runs import spec_of as spec_of
 from memloc.pretrain._runs import train as train

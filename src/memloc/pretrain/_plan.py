@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ class Plan:
     def encoders(self) -> list[str]:
         """Names of the encoders: f, g (f0, g0, f1, ... with several runs), or e00, e01, ... of an ensemble."""
         return [str(name) for name in self.membership.columns[1:]]
+
+    def digest(self) -> str:
+        """A hash of who is trained on what."""
+        content = [self.points[["point", "split", "repeats"]].to_csv(index=False), self.membership.to_csv(index=False)]
+        return hashlib.blake2b("".join(content).encode(), digest_size=8).hexdigest()
 
     def seen_by(self, encoder: str) -> np.ndarray:
         """Whether the encoder was trained on each point."""

@@ -196,6 +196,7 @@ def train(
     spec: TrainSpec,
     *,
     external: Images | None = None,
+    plan: Plan | None = None,
     encoder: str | nn.Module | None = None,
     out: str | Path | None = None,
     progress: Report = silent,
@@ -205,11 +206,13 @@ def train(
 
     Args:
         images: training images. external: images that no encoder sees.
+        plan: who is trained on what, where it does not follow from the spec.
         encoder: a module to copy instead of the spec's encoder by name; then training stays in this process.
     """
     training = as_images(images)
     known = training if external is None else concatenate(training, external)
-    plan = make_plan(known, spec, 0 if external is None else len(external))
+    special = {} if plan is None else {"plan": plan.digest()}
+    plan = plan or make_plan(known, spec, 0 if external is None else len(external))
     module = encoder if isinstance(encoder, nn.Module) else None
     check_training(module or spec.encoder, known, spec, plan)
     device = pick_device(spec.device)
@@ -224,7 +227,7 @@ def train(
             "the images are read from files as they are used, and are a part of what a folder holds. Expected a whole folder, which can be opened again. "
             "Pass memloc.open_images(FOLDER, size=...) as it is, or a folder with that part alone."
         )
-    identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint()}
+    identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint(), **special}
     if world() > 1 and out is None:
         raise SpecError(
             "several processes train together and there is no folder. Expected one that all can read. Pass out=FOLDER."
@@ -246,6 +249,7 @@ def train(
                     **_record(folder, spec, plan, known, module),
                     **sources,
                     "fingerprint": identity["fingerprint"],
+                    "n_external": 0 if external is None else len(external),
                     "seconds": time.monotonic() - began,
                     "workers": workers,
                 }
@@ -353,6 +357,41 @@ def load_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
     return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
 
 
+def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
+    """The training images of a run, and the external ones that it was given, opened again.
+
+    Raises:
+        DataError: their contents changed. DataNotFoundError: they are gone.
+    """
+    record, points = run.record, run.points
+    if run.folder is not None and (run.folder / "images.npz").is_file():
+        with np.load(run.folder / "images.npz") as stored:
+            labels = points["label"].tolist() if "label" in points else None
+            known = as_images(stored["images"], points=points["point"].tolist(), labels=labels)
+        known = replace(known, names=tuple(points["name"]), class_names=tuple(record["class_names"]))
+        count = len(known) - int(record.get("n_external", 0))
+        rows = torch.arange(len(known))
+        images, external = known.take(rows[:count]), known.take(rows[count:]) if count < len(known) else None
+    else:
+        if record["data"] is None:
+            raise DataNotFoundError(
+                "the images of a run that was trained in a temporary folder are not kept. Expected a run in a folder. Pass out=FOLDER when training."
+            )
+        max_bad = max(max_bad, len(record["skipped"]))
+        images = open_images(record["data"], size=record["size"], max_bad=max_bad)
+        external = (
+            open_images(record["external"], size=record["size"], max_bad=max_bad)
+            if record["external"] is not None
+            else None
+        )
+        known = images if external is None else concatenate(images, external)
+    if known.fingerprint() != record["fingerprint"]:
+        raise DataError(
+            f"the images are not those that {str(run.folder)!r} was trained on: their contents changed. Expected the same files. Restore them, or train again."
+        )
+    return images, external
+
+
 def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, progress: Report = silent) -> None:
     """Train one encoder of a run folder, from its checkpoint if there is one, and write its weights."""
     stored = read_json(folder / "spec.json")
@@ -361,7 +400,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     work = read_json(folder / ".work/preprocess.json")
     pixels = _pixels_of(folder, stored)
     rows, points = slots(plan, name)
-    seed, shape = _seed(spec, name, plan.encoders), (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+    seed, shape = _seed(spec, name), (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = (
@@ -424,10 +463,8 @@ def _scoring_policy(spec: TrainSpec) -> str:
     return "normal" if spec.objective == "mae" else spec.policy
 
 
-def _seed(spec: TrainSpec, name: str, encoders: list[str]) -> int:
-    """Pairs share a seed unless unpaired; ensembles do not."""
-    if spec.ensemble:
-        return spec.seed * _PAIR_SEED + encoders.index(name)
+def _seed(spec: TrainSpec, name: str) -> int:
+    """Pairs share a seed unless unpaired; encoders of an ensemble, whose names differ in their number, do not."""
     return spec.seed * _PAIR_SEED + int(name[1:] or 0) + (_UNPAIRED if spec.unpaired and name.startswith("g") else 0)
 
 

@@ -78,11 +78,13 @@ def run_learner(task: Task, seed: int) -> Outcome:
 
 def _tree(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) -> tuple[Any, NDArray[Any]]:
     """A decision tree, without the checks that the whole table has already passed."""
+    from sklearn import config_context
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     kind = DecisionTreeRegressor if task.classes is None else DecisionTreeClassifier
     tree = kind(max_features="sqrt", random_state=one.seed)
-    tree.fit(seen, task.target, sample_weight=one.counts, check_input=False)
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # Python work that threads cannot share
+        tree.fit(seen, task.target, sample_weight=one.counts, check_input=False)
     rows = np.flatnonzero(outside)
     leaf = tree.tree_.apply(seen[rows])
     values = tree.tree_.value[:, 0]

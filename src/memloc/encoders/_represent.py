@@ -1,0 +1,70 @@
+"""What a frozen encoder, or one of its layers, says of images as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memloc.encoders._device import pick_device
+from memloc.encoders._encoder import Encoder
+from memloc.encoders._layers import OUTPUT, Layer
+from memloc.encoders._output import features_of
+from memloc.encoders._taps import tapped
+from memloc.errors import EncoderError, LayerNotFoundError, nearest
+from memloc.progress import Report, silent
+
+_AT_ONCE = 250  # images
+
+
+def represent(
+    encoder: Encoder, pixels: Tensor, *, layer: str = OUTPUT, dense: bool = False, device: str = "auto", progress: Report = silent
+) -> Tensor:  # fmt: skip
+    """The reading of a layer for every image as it is, without augmentation, on the device.
+
+    Args:
+        pixels: uint8 images, shape (point, channel, height, width).
+        layer: one of the encoder's layers; "output" is what it returns.
+        dense: keep positions apart instead of averaging maps and tokens.
+    Returns:
+        float32, shape (point, unit), or (point, position, unit) where `dense`; the class token and registers of a ViT are no positions.
+    Raises:
+        LayerNotFoundError, EncoderError: a layer that is not there, or has no positions.
+
+    >>> from memloc.encoders import load_encoder
+    >>> represent(load_encoder("resnet9"), torch.zeros(3, 3, 32, 32, dtype=torch.uint8), layer="conv4_2", device="cpu").shape
+    torch.Size([3, 256])
+    """
+    known = {each.name: each for each in encoder.layers}
+    if layer not in known:
+        raise LayerNotFoundError(
+            f"{encoder.name} has no layer {layer!r}. {nearest(layer, known)} List them with: memloc layers ENCODER"
+        )
+    where = pick_device(device)
+    encoder.module.to(where)
+    found: list[Tensor] = []
+
+    def reduce(row: Layer, output: Tensor) -> None:
+        found.append((_positions(row, output) if dense else features_of(_units_second(row, output))).float())
+
+    with tapped(encoder.module, [known[layer]], reduce) as forward:
+        for start in range(0, len(pixels), _AT_ONCE):
+            progress("representing images", start, len(pixels))
+            forward(encoder.prepare(pixels[start : start + _AT_ONCE].to(where).float() / 255))
+    progress("representing images", len(pixels), len(pixels))
+    return torch.cat(found).clone()  # out of inference mode
+
+
+def _units_second(row: Layer, output: Tensor) -> Tensor:
+    return output.movedim(3, 1) if output.ndim == 4 and row.last else output
+
+
+def _positions(row: Layer, output: Tensor) -> Tensor:
+    """(point, position, unit), positions row by row; of tokens the last square number, which leaves the class token and registers out."""
+    if output.ndim == 4:
+        return (output if row.last else output.movedim(1, 3)).flatten(1, 2)
+    if output.ndim == 3:
+        side = int(output.shape[1] ** 0.5)
+        return output[:, output.shape[1] - side * side :]
+    raise EncoderError(
+        f"layer {row.name!r} gives one vector an image. Expected maps or tokens for a dense probe. Name an earlier layer with --layer."
+    )

@@ -1,0 +1,170 @@
+"""Do two audits, or two layers of one, name the same points: overlap, Kendall's tau, and tests between splits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from memloc.errors import DataError, SpecError
+from memloc.metrics import Z95, kendall_tau, overlap_at_k, t_test
+from memloc.results import Audit
+
+_FEWEST = 8  # points that a comparison needs
+
+
+class Comparison(NamedTuple):
+    """Two audits side by side.
+
+    Attributes:
+        between: one row per layer that both read: overlap of the k most memorized points, the overlap of two random sets, Kendall's tau with its
+            p-value and 95 % interval, and both calibrated figures.
+        within: one row per pair of layers of each audit: the same agreement between layers.
+        splits: one row per audit, layer and pair of splits: Welch's t between their SSLMem.
+        extremes: one row per audit: units that each of the k most and of the k least memorized points drives, with Welch's t.
+        record: k, points in common, and what the comparison cannot say.
+    """
+
+    between: pd.DataFrame
+    within: pd.DataFrame
+    splits: pd.DataFrame
+    extremes: pd.DataFrame
+    record: dict[str, Any]
+
+
+def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
+    """Compare which points two audits find memorized, layer by layer; between seeds, objectives, or trainings.
+
+    Args:
+        first, second: audits; points are joined by name, and those that both score as candidates are compared.
+        k: how many of the most memorized points count; a tenth of those in common by default.
+    Raises:
+        DataError: fewer than eight candidates in common. SpecError: a k that is out of range.
+    Source: LocMem, Tables 3, 11 and 28.
+
+    >>> found = compare(audit_of_a_pair, audit_of_a_pair)  # doctest: +SKIP
+    """
+    tables = [_scores(each) for each in (first, second)]
+    common = tables[0].index.intersection(tables[1].index)
+    if len(common) < _FEWEST:
+        raise DataError(
+            f"{len(common)} candidates are in both audits. Expected at least {_FEWEST} points, by name, that both score. Audit the same images with both."
+        )
+    k = max(len(common) // 10, 1) if k is None else k
+    if not 1 <= k <= len(common):
+        raise SpecError(
+            f"k is {k} for {len(common)} candidates in common. Expected 1 to {len(common)}. Pass --k {min(max(k, 1), len(common))}."
+        )
+    one, two = (table.loc[common] for table in tables)
+    shared = [name for name in one.columns if name in two.columns]
+    figures = [each.layers.set_index("layer") for each in (first, second)]
+    between = pd.DataFrame(
+        [
+            {
+                "layer": name,
+                **_agreement(one[name], two[name], k),
+                **{f"layermem_{side}": _figure(table, name) for side, table in zip("ab", figures, strict=True)},
+            }
+            for name in shared
+        ]
+    )
+    within = pd.DataFrame(
+        [row for side, table in (("a", tables[0]), ("b", tables[1])) for row in _within(side, table, k)]
+    )
+    splits = pd.DataFrame([row for side, each in (("a", first), ("b", second)) for row in _splits(side, each)])
+    extremes = pd.DataFrame([{"audit": side, **_extremes(each, k)} for side, each in (("a", first), ("b", second))])
+    notes = (
+        []
+        if shared
+        else ["The two audits have no layer of the same name in common, so nothing was compared between them."]
+    )
+    reliable = [each.layers.sort_values("order").iloc[-1]["reliability_runs"] for each in (first, second)]
+    for side, value in zip(("first", "second"), reliable, strict=True):
+        known = value is not None and value == value
+        notes.append(
+            f"The {side} audit's score at the output has reliability {value:.2f} over training runs: agreement cannot be expected to exceed what that allows."
+            if known
+            else f"The {side} audit has one training run a side, so how much of its ranking another run would repeat is unknown."
+        )
+    return Comparison(
+        between, within, splits, extremes, {"k": k, "points": len(common), "by_chance": k / len(common), "notes": notes}
+    )
+
+
+def _scores(audit: Audit) -> pd.DataFrame:
+    """SSLMem of candidates: a row per point's name, a column per layer, in the order of the forward pass."""
+    names = audit.points.loc[audit.points["split"] == "candidate"].set_index("point")["name"]
+    rows = audit.point_layers[audit.point_layers["point"].isin(names.index)].dropna(subset=["sslmem"])
+    table = rows.pivot(index="point", columns="layer", values="sslmem")
+    order = audit.layers.sort_values("order")["layer"]
+    return table[[name for name in order if name in table.columns]].set_axis(names.loc[table.index], axis=0).dropna()
+
+
+def _agreement(one: pd.Series, two: pd.Series, k: int) -> dict[str, float]:
+    first, second = (torch.tensor(each.to_numpy(dtype=np.float64)) for each in (one, two))
+    tau, p_value = kendall_tau(first, second)
+    se = float(
+        np.sqrt(2 * (1 - tau**2) / len(first))
+    )  # Kendall's bound, whatever the distribution (Rank Correlation Methods, 1970)
+    return {
+        "overlap": overlap_at_k(first, second, k), "overlap_by_chance": k / len(first), "kendall": tau, "kendall_low": max(tau - Z95 * se, -1.0),
+        "kendall_high": min(tau + Z95 * se, 1.0), "kendall_p": p_value,
+    }  # fmt: skip
+
+
+def _figure(layers: pd.DataFrame, name: str) -> float:
+    for column in ("layermem_calibrated", "layermem"):
+        if (
+            column in layers
+            and layers.loc[name, column] == layers.loc[name, column]
+            and layers.loc[name, column] is not None
+        ):
+            return float(layers.loc[name, column])
+    return float("nan")
+
+
+def _within(side: str, table: pd.DataFrame, k: int) -> list[dict[str, Any]]:
+    names, k = list(table.columns), min(k, len(table))
+    return [
+        {
+            "audit": side,
+            "layer": one,
+            "other": two,
+            "neighbours": number == place + 1,
+            **_agreement(table[one], table[two], k),
+        }
+        for place, one in enumerate(names)
+        for number, two in enumerate(names)
+        if number > place
+    ]
+
+
+def _splits(side: str, audit: Audit) -> list[dict[str, Any]]:
+    split = audit.points.set_index("point")["split"]
+    rows = audit.point_layers.dropna(subset=["sslmem"])
+    found = []
+    for layer, table in rows.groupby("layer", sort=False):
+        parts = {
+            name: torch.tensor(part["sslmem"].to_numpy()) for name, part in table.groupby(table["point"].map(split))
+        }
+        for other in ("shared", "independent", "external"):
+            if len(parts.get("candidate", ())) > 1 and len(parts.get(other, ())) > 1:
+                t, p_value = t_test(parts["candidate"], parts[other])
+                means = {"candidate_mean": float(parts["candidate"].mean()), "other_mean": float(parts[other].mean())}
+                found.append(
+                    {"audit": side, "layer": layer, "split": "candidate", "other": other, **means, "t": t, "p": p_value}
+                )
+    return found
+
+
+def _extremes(audit: Audit, k: int) -> dict[str, Any]:
+    candidates = (
+        audit.points[audit.points["split"] == "candidate"].dropna(subset=["sslmem"]).sort_values(["sslmem", "point"])
+    )
+    least, most = (
+        torch.tensor(part["n_units"].to_numpy(dtype=np.float64)) for part in (candidates.head(k), candidates.tail(k))
+    )
+    t, p_value = t_test(most, least) if min(len(most), len(least)) > 1 else (float("nan"), float("nan"))
+    return {"k": len(most), "units_most": float(most.mean()), "units_least": float(least.mean()), "t": t, "p": p_value}

@@ -1,0 +1,145 @@
+"""Fine-tune chosen layers and a linear head, everything else frozen."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from memloc.data import Images
+from memloc.encoders import Encoder, copied, features_of, has_bfloat16, layer_parts, pick_device
+from memloc.errors import SpecError, TrainingError
+from memloc.probe import Probe, matched_labels, scored
+from memloc.progress import Report, silent
+from memloc.views import Views
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned encoder.
+
+    Attributes:
+        encoder: a copy with the chosen layers trained. head: the linear layer on its output, which was trained along.
+        accuracy: of head and encoder on the test images.
+        history: loss and seconds of each epoch.
+        trained: parameters that were trained, and in all.
+    """
+
+    encoder: Encoder
+    head: nn.Linear
+    accuracy: Probe
+    history: list[dict[str, float]]
+    trained: tuple[int, int]
+
+
+def finetune_layers(
+    encoder: Encoder, train: Images, test: Images, *, layers: Sequence[str] = (), epochs: int = 20, batch_size: int = 128, learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4, policy: str | None = None, seed: int = 0, device: str = "auto", progress: Report = silent,
+) -> Tuned:  # fmt: skip
+    """Train some layers of a copy of an encoder with a linear head on labelled images.
+
+    Args:
+        layers: those to train; none trains the head alone. Batch-norms of other layers keep their running statistics.
+        policy: augmentation of the training images; none by default.
+        seed: of the head, the order and the augmentation.
+    Returns:
+        Tuned with .encoder, .head and .accuracy, with its 95 % interval over test images.
+    Raises:
+        DataError, LayerNotFoundError, EncoderError, SpecError before training; TrainingError if it diverges.
+    Source: LocMem, Table 5.
+
+    >>> from memloc import load_encoder, open_images
+    >>> images = open_images("sample:train")
+    >>> tuned = finetune_layers(load_encoder("resnet9"), images.take(torch.arange(64)), images.take(torch.arange(64, 96)), layers=["conv4_2"], epochs=1)
+    >>> len(tuned.accuracy.right), tuned.trained
+    (32, (593162, 2267018))
+    """
+    if epochs < 1 or batch_size < 2 or not learning_rate > 0 or not weight_decay >= 0:
+        raise SpecError(
+            f"epochs is {epochs}, batch_size {batch_size}, learning_rate {learning_rate}, weight_decay {weight_decay}. Expected at least one epoch, batches of two or "
+            "more, a rate above 0 and a decay of 0 or more. Correct the flag."
+        )
+    train_labels, test_labels = matched_labels(train, test)
+    result = copied(encoder)
+    module, where = result.module, pick_device(device)
+    own = {name for parts in layer_parts(result, list(layers)).values() for name in parts.modules} if layers else set()
+    inside = [
+        part
+        for name, part in module.named_modules()
+        if any(name == each or name.startswith(f"{each}.") for each in own)
+    ]
+    module.requires_grad_(False).to(where)
+    tuned = {id(value): value for part in inside for value in part.parameters(recurse=False)}
+    for value in tuned.values():
+        value.requires_grad_(True)
+    classes = np.unique(train_labels)
+    codes = torch.from_numpy(np.searchsorted(classes, train_labels)).to(where)
+    views = None if policy is None else Views(policy, n=1, seed=seed, sampling="independent")
+    with torch.no_grad():
+        width = features_of(module.eval()(result.prepare(train.pixels[:2].to(where).float() / 255))).shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(width, len(classes))
+    head = head.to(where)
+    parameters = [*tuned.values(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    batches = math.ceil(len(train) / batch_size)
+    generator, history = torch.Generator().manual_seed(seed), []
+    for epoch in range(epochs):
+        began, losses = time.monotonic(), []
+        module.eval()
+        for part in inside:
+            part.train()
+        for number, rows in enumerate(torch.randperm(len(train), generator=generator).tensor_split(batches)):
+            for group in optimizer.param_groups:
+                group["lr"] = (
+                    learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch * batches + number) / (epochs * batches)))
+                )
+            inputs = _inputs(result, train, rows, views, epoch, where)
+            with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)), torch.set_grad_enabled(True):
+                features = features_of(module(inputs))
+            loss = nn.functional.cross_entropy(head(features.float()), codes[rows.to(where)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate."
+            )
+        history.append({"epoch": epoch + 1, "loss": mean, "seconds": time.monotonic() - began})
+        progress("fine-tuning", epoch + 1, epochs)
+    module.eval().requires_grad_(True)
+    predicted = classes[_predicted(result, head, test, where)]
+    counts = (
+        sum(value.numel() for value in parameters),
+        sum(value.numel() for value in (*module.parameters(), *head.parameters())),
+    )
+    return Tuned(result, head, scored(predicted, test_labels, kind="fine-tuned", n_train=len(train)), history, counts)
+
+
+def _inputs(
+    encoder: Encoder, images: Images, rows: Tensor, views: Views | None, epoch: int, where: torch.device
+) -> Tensor:
+    pixels = images.pixels[rows].to(where)
+    return encoder.prepare(
+        pixels.float() / 255 if views is None else views.draw(pixels, rows.to(where), first=epoch)[:, 0]
+    )
+
+
+@torch.no_grad()
+def _predicted(encoder: Encoder, head: nn.Linear, images: Images, where: torch.device) -> Any:
+    found = []
+    for start in range(0, len(images), _AT_ONCE):
+        batch = encoder.prepare(images.pixels[start : start + _AT_ONCE].to(where).float() / 255)
+        found.append(head(features_of(encoder.module(batch)).float()).argmax(dim=1).cpu())
+    return torch.cat(found).numpy()

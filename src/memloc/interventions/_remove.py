@@ -1,0 +1,111 @@
+"""Retrain an encoder without the points it memorized most, least, or random ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from memloc.errors import DataError, SpecError, nearest
+from memloc.pretrain import Plan, Run, TrainSpec, images_of, train
+from memloc.progress import Report, silent
+
+POINT_ORDERS = ("most", "least", "random")
+
+
+def choose_points(
+    run: Run, points: pd.DataFrame, count: int, *, order: str = "most", encoder: str | None = None, seed: int = 0
+) -> list[int]:
+    """Ids of points that an encoder of a run was trained on, by their SSLMem.
+
+    Args:
+        points: the points of an audit of that run. count: how many.
+        order: "most" or "least" memorized first, or "random", a seeded draw among the same points.
+        encoder: one of the run's; the first by default. Of a pair f's candidates can be chosen: scores of shared points say nothing.
+    Raises:
+        SpecError: an unknown order or encoder, more points than there are. DataError: an audit of other points.
+
+    >>> import memloc
+    >>> images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+    >>> run = memloc.train_pair(images, epochs=1, candidates=6, batch_size=32, workers=1).run
+    >>> scores = run.points.assign(sslmem=np.linspace(1, 0, 24))
+    >>> len(choose_points(run, scores, 2))
+    2
+    """
+    if order not in POINT_ORDERS:
+        raise SpecError(
+            f"there is no order {order!r}. {nearest(order, POINT_ORDERS)} Expected one of {', '.join(POINT_ORDERS)}. Pass --order most."
+        )
+    name = encoder_named(run, encoder)
+    seen = run.membership.loc[run.membership[name].to_numpy(dtype=bool), "point"]
+    mine = run.points[run.points["point"].isin(seen) & (run.points["split"] != "shared")]
+    table = points[points["point"].isin(mine["point"])].dropna(subset=["sslmem"])
+    if table.empty:
+        raise DataError(
+            f"no point of the audit is one that {name} alone was trained on and that has a score. Expected the audit of this run. Pass --audit with the folder that memloc audit RUN wrote."
+        )
+    if not 1 <= count <= len(table):
+        raise SpecError(
+            f"{count} points are to be removed of {len(table)} that {name} was trained on and that have scores. Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
+        )
+    if order == "random":
+        return sorted(table["point"].to_numpy()[np.random.default_rng(seed).permutation(len(table))[:count]].tolist())
+    ranked = table.sort_values(["sslmem", "point"], ascending=[order == "least", True])
+    return sorted(ranked["point"].head(count).tolist())
+
+
+def remove_points(
+    run: Run,
+    points: list[int],
+    *,
+    encoder: str | None = None,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+) -> Run:
+    """Train an encoder of a run again without some points, with everything else as it was.
+
+    The removed points are external in the new run, so `memloc audit` can compare them with those that stayed.
+
+    Args:
+        points: ids. encoder: as in `choose_points`. out: folder for the new run; None trains in a temporary one.
+    Returns:
+        The new run, of one encoder.
+    Raises:
+        DataError: the images changed, or a point that the encoder was not trained on. SpecError.
+    Source: SSLMem, section 4.4.
+    """
+    name = encoder_named(run, encoder)
+    kept = run.membership[["point", name]].copy()
+    strangers = np.setdiff1d(points, kept.loc[kept[name].to_numpy(dtype=bool), "point"])
+    if len(strangers):
+        raise DataError(
+            f"point {strangers[0]} is none that {name} was trained on. Expected points of its training set. Name points of an audit of this run."
+        )
+    gone = kept["point"].isin(points).to_numpy()
+    kept[name] = kept[name].to_numpy(dtype=bool) & ~gone
+    split = np.where(kept[name], np.where(run.points["split"] == "shared", "shared", "candidate"), "external")
+    spec = TrainSpec(
+        **{**run.record["spec"], "ensemble": 0, "runs": 1, "candidates": None, "independents": None, "shared": None}
+    )
+    images, external = images_of(run)
+    return train(
+        images,
+        spec,
+        plan=Plan(run.points.assign(split=split), kept),
+        external=external,
+        out=out,
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def encoder_named(run: Run, name: str | None) -> str:
+    """An encoder of a run by name, the first by default."""
+    names = list(run.encoders)
+    if name is not None and name not in names:
+        raise SpecError(
+            f"the run has no encoder {name!r}. {nearest(name, names)} Expected one of its encoders. Pass --encoder {names[0]}."
+        )
+    return name or names[0]

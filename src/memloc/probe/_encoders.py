@@ -1,0 +1,99 @@
+"""Probe an encoder: represent training and test images with one of its layers, then fit a probe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memloc.data import Images
+from memloc.encoders import OUTPUT, Encoder, represent
+from memloc.errors import DataError, SpecError, nearest
+from memloc.probe._accuracy import Probe
+from memloc.probe._probes import NEIGHBOURS, dense_probe, knn_probe, linear_probe, patch_labels
+from memloc.progress import Report, silent
+
+KINDS = ("linear", "knn", "dense")
+
+
+def probe_encoder(
+    encoder: Encoder, train: Images, test: Images, *, kind: str = "linear", layer: str = OUTPUT, neighbours: int = NEIGHBOURS,
+    masks: tuple[NDArray[Any], NDArray[Any]] | None = None, seed: int = 0, device: str = "auto", progress: Report = silent,
+) -> Probe:  # fmt: skip
+    """How well a frozen encoder's layer tells the classes of images apart.
+
+    Args:
+        train, test: images with labels; classes are matched by name where both have names.
+        kind: "linear" (logistic regression), "knn" (cosine neighbours) or "dense" (a label per patch).
+        layer: one of the encoder's layers; maps and tokens are averaged, but for a dense probe.
+        masks: for a dense probe, class numbers per pixel of the training and test images, shape (point, height, width); -1 is no class.
+    Returns:
+        Probe with .accuracy, .low, .high.
+    Raises:
+        DataError, SpecError, LayerNotFoundError, ShapeError.
+
+    >>> from memloc import load_encoder, open_images
+    >>> images = open_images("sample:train")
+    >>> found = probe_encoder(load_encoder("resnet9"), images.take(torch.arange(200)), images.take(torch.arange(200, 300)), kind="knn")
+    >>> found.chance < found.accuracy
+    True
+    """
+    check_probe(encoder, train, test, kind=kind, masks=masks)
+    features = [
+        represent(encoder, part.pixels, layer=layer, dense=kind == "dense", device=device, progress=progress)
+        .cpu()
+        .numpy()
+        for part in (train, test)
+    ]
+    if kind == "dense":
+        assert masks is not None, "dense probes were checked"
+        labels = [patch_labels(mask, part.shape[1]) for mask, part in zip(masks, features, strict=True)]
+        return dense_probe(features[0], labels[0], features[1], labels[1], seed=seed)
+    train_labels, test_labels = matched_labels(train, test)
+    if kind == "knn":
+        return knn_probe(features[0], train_labels, features[1], test_labels, neighbours=neighbours)
+    return linear_probe(features[0], train_labels, features[1], test_labels, seed=seed)
+
+
+def check_probe(encoder: Encoder, train: Images, test: Images, *, kind: str = "linear", masks: Any = None) -> None:
+    """Raise for what cannot be probed, before any work."""
+    if kind not in KINDS:
+        raise SpecError(
+            f"there is no probe {kind!r}. {nearest(kind, KINDS)} Expected one of {', '.join(KINDS)}. Pass --kind linear."
+        )
+    if (masks is not None) != (kind == "dense"):
+        raise SpecError(
+            f"kind is {kind!r} {'with' if masks is not None else 'without'} masks. Expected masks for a dense probe and for no other. "
+            "Pass --kind dense --train-masks FILE --test-masks FILE."
+        )
+    encoder.prepare(train.pixels[:1].float() / 255)
+    if masks is None:
+        matched_labels(train, test)
+        return
+    for mask, part in zip(masks, (train, test), strict=True):
+        if len(mask) != len(part):
+            raise DataError(
+                f"there are {len(mask)} masks for {len(part)} images. Expected one each, in the order of the images. Check the file of masks."
+            )
+
+
+def matched_labels(train: Images, test: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Class numbers of training and test images, the test's brought to the training's numbers where both name their classes."""
+    for name, part in (("training", train), ("test", test)):
+        if part.labels is None or bool((part.labels < 0).any()):
+            raise DataError(
+                f"the {name} images have no labels, or not all of them. Expected one each. Pass a folder with a folder per class, or a .parquet, IDX or .npz file with labels."
+            )
+    assert train.labels is not None, "labels were checked"
+    assert test.labels is not None, "labels were checked"
+    known, labels = train.labels.numpy(), test.labels.numpy()
+    if train.class_names and test.class_names and train.class_names != test.class_names:
+        numbers = {name: number for number, name in enumerate(train.class_names)}
+        unknown = [name for name in test.class_names if name not in numbers]
+        if unknown:
+            raise DataError(
+                f"the test images have a class {unknown[0]!r} that the training images lack. {nearest(unknown[0], numbers)} Expected the same classes. Rename its folder, or leave it out."
+            )
+        labels = np.array([numbers[name] for name in test.class_names])[labels]
+    return known, labels
