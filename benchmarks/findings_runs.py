@@ -29,16 +29,16 @@ PARQUET = {"cifar": ("CIFAR10", "cifar10"), "fashion": ("FASHION_MNIST", "fashio
 
 
 def small(
-    *more: str, seed: int = 0, draw: int | None = None, data: str = "cifar", points: int = POINTS, k: int = 4, epochs: int = EPOCHS
+    *more: str, seed: int = 0, draw: int | None = None, data: str = "cifar", points: int = POINTS, k: int = 4, epochs: int = EPOCHS, batch: int = BATCH
 ) -> list[str]:  # fmt: skip
     """Arguments of an ensemble: k encoders, each on a random half of a few points; seed is that of the points, draw of the training."""
     return [
-        f"{data}-{points}-s{seed}.npz", "--external", f"{data}-external.npz", "--ensemble", str(k), "--epochs", str(epochs), "--batch-size", str(BATCH),
+        f"{data}-{points}-s{seed}.npz", "--external", f"{data}-external.npz", "--ensemble", str(k), "--epochs", str(epochs), "--batch-size", str(batch),
         "--seed", str(seed if draw is None else draw), *more,
     ]  # fmt: skip
 
 
-def pair(seed: int, data: str = "cifar", epochs: int = 80) -> list[str]:
+def pair(seed: int, data: str = "cifar", epochs: int = 80, objective: str = "simclr") -> list[str]:
     """Arguments of a pair that is large enough to be probed."""
     count = sum(PAIR.values())
     sizes = [part for name, size in PAIR.items() for part in (f"--{name}", str(size))]
@@ -51,6 +51,7 @@ def pair(seed: int, data: str = "cifar", epochs: int = 80) -> list[str]:
         str(epochs),
         "--seed",
         str(seed),
+        *([] if objective == "simclr" else ["--objective", objective]),
     ]
 
 
@@ -59,12 +60,14 @@ RUNS: dict[str, list[str]] = {
     "pair-s0": pair(0),
     "base-s0": small(k=8),
     "reseed": small(k=8, draw=5),
+    "deep-s0": small(points=100, k=8, epochs=800, batch=50),
     "pair-fashion": pair(0, "fashion", 40),
     **{f"base-s{seed}": small(seed=seed, k=8) for seed in SEEDS[1:]},
     **{f"pair-s{seed}": pair(seed) for seed in SEEDS[1:]},
     **{f"{name}-s0": small("--policy", name) for name in ("weak", "strong")},
     "supervised": small("--objective", "supervised"),
     "vit": small("--encoder", VIT),
+    "pair-supervised": pair(0, objective="supervised"),
     "fashion": small(data="fashion"),
     "vicreg": small("--objective", "vicreg"),
     "epochs-100": small(k=8, epochs=100),

@@ -190,7 +190,7 @@ def report(
 def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -> int:
     from memloc.report import summarize, write_report
 
-    path = write_report(result, out / "report.html")
+    path = write_report(out)
     figure, low = next(
         (pair for pair in _GATES if pair[0] in result.layers and result.layers[pair[0]].notna().any()), _GATES[0]
     )

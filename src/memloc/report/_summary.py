@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from memloc.report._steps import RANKABLE, STEADY_VIEWS, next_steps
 from memloc.results import TABLES, Audit
 
 SPLITS = ("candidate", "shared", "independent", "external")
-RANKABLE = 0.5  # reliability over training runs from which points may be ranked; below it, most of a rank is luck
-STEADY_VIEWS = 0.8
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
 _UNITS_OF_POINT = 6
 
 
-def summarize(audit: Audit) -> dict[str, Any]:
-    """What the report shows: the answer, layers, points, units, how to read them, and the record.
+def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
+    """What the report shows: the answer, next steps, layers, points, units, how to read them, and the record.
 
     Plain numbers, text and lists; NaN is None. The same tables give the same dictionary.
     """
@@ -29,6 +28,7 @@ def summarize(audit: Audit) -> dict[str, Any]:
         "title": _title(audit),
         "mode": audit.record.get("mode", "pair"),
         "answer": _answer(audit, layers),
+        "steps": next_steps(audit, folder),
         "truth": audit.record.get("truth"),
         "warnings": audit.warnings,
         "counts": {

@@ -35,11 +35,12 @@ def write_report(audit: Audit | str | Path, path: str | Path | None = None) -> P
     Raises:
         DataNotFoundError, ResultsError: no finished audit there. OutputError: the file cannot be written.
     """
+    folder: str | None = None
     if not isinstance(audit, Audit):
-        path = Path(audit) / "report.html" if path is None else path
+        folder, path = str(audit), Path(audit) / "report.html" if path is None else path
         audit = Audit.load(audit)
     found = audit
-    return write_page(path or "report.html", lambda: render(summarize(found)))
+    return write_page(path or "report.html", lambda: render(summarize(found, folder)))
 
 
 def render(summary: dict[str, Any]) -> str:

@@ -1,0 +1,153 @@
+"""What to do with what an audit found: each step with its command, why, and what it did where it was measured."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from memloc.results import Audit
+
+_WEIGHTED = ("convolution", "linear", "patch embedding", "attention", "fully-connected")
+_LAYERS, _POINTS = 2, 20
+RANKABLE = 0.5  # reliability over training runs from which points may be ranked; below it, most of a rank is luck
+STEADY_VIEWS = 0.8
+
+
+def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
+    """Recommended next steps: title, why, command, evidence (what the step did in the runs of docs/findings.md).
+
+    Args:
+        folder: where the audit lies, for the commands; AUDIT by default. Words in capitals stand for what the reader has.
+    """
+    known, layers = evidence(), audit.layers.sort_values("order")
+    last, record = layers.iloc[-1], audit.record
+    place, run = shlex.quote(folder or "AUDIT"), shlex.quote(str(record.get("run") or "RUN"))
+    encoder = _encoder_of(record, run)
+    clear = layers[_clear(layers)]
+    steps: list[dict[str, str]] = []
+
+    def add(title: str, why: str, command: str, key: str) -> None:
+        steps.append({"title": title, "why": why, "command": command, "evidence": known[key]})
+
+    views, runs = _number(last.get("reliability_views")), _number(last.get("reliability_runs"))
+    if record.get("mode") == "alone":
+        add(
+            "Train a reference encoder before naming points",
+            "Without an encoder that never saw them, no single point has a score; the alignment gap speaks of the whole set.",
+            "memloc train DATA --external UNSEEN --out RUN && memloc audit RUN --out AUDIT",
+            "reference",
+        )
+    elif views == views and views < STEADY_VIEWS:
+        add(
+            "Draw more views",
+            f"Scores of points would come out in another order with other views (reliability {views:.2f}).",
+            f"memloc audit {run} --views auto --out {place}-more-views",
+            "views",
+        )
+    if record.get("mode") == "pair" and runs != runs:
+        add(
+            "Train more runs before ranking points",
+            "One run a side cannot tell what belongs to a point from what belongs to that run.",
+            "memloc train DATA --external UNSEEN --ensemble 8 --out RUN8 && memloc audit RUN8 --out RUN8-audit",
+            "runs",
+        )
+    if runs == runs and runs >= RANKABLE:
+        add(
+            "Review the most memorized points",
+            f"Other training runs would name them, too (reliability {runs:.2f}).",
+            f"memloc export {place} --table points --out points.csv",
+            "points",
+        )
+        add(
+            "See what the encoder is worth without them",
+            "Removing points costs accuracy where they are needed; compare with as many random ones.",
+            f"memloc remove {run} --audit {place} --count {_POINTS} --order most --train LABELLED --test HELD-OUT --out without",
+            "remove",
+        )
+    elif runs == runs:
+        add(
+            "Do not remove or review points by their score",
+            f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are layers, and encoders.",
+            f"memloc compare {place} ANOTHER-AUDIT",
+            "points",
+        )
+    if len(clear):
+        chosen = _to_tune(clear)
+        flags = " ".join(f"--layers {shlex.quote(name)}" for name in chosen)
+        if chosen:
+            add(
+                f"For another task, fine-tune {' and '.join(chosen)} first",
+                "Of the layers in which memorization is clear these add most (highest Δ), so they depend most on the old data.",
+                f"memloc finetune {encoder} {flags} --train LABELLED --test HELD-OUT --out tuned",
+                "finetune",
+            )
+        add(
+            "To lower it, train with a penalty or stronger augmentation, and audit again",
+            f"Trained points can be told from others in {len(clear)} of {len(layers)} layers.",
+            "memloc train DATA --policy strong --alignment-penalty 1 --out RUN2 && memloc audit RUN2 --out RUN2-audit",
+            "limit",
+        )
+        add(
+            "For a guarantee, train with differential privacy",
+            "A bound on what any single point can change, at a cost in accuracy; for MAE alone, whose loss is a sum over points.",
+            "memloc train DATA --objective mae --dp-epsilon 8 --out PRIVATE",
+            "privacy",
+        )
+    share = layers["member_share_low"] if "member_share_low" in layers else pd.Series(dtype=float)
+    if bool((pd.to_numeric(share, errors="coerce") > 0.5).any()):
+        at = layers.loc[pd.to_numeric(share, errors="coerce") > 0.5, "layer"].tolist()
+        add(
+            "See what the units of highest UnitMem are worth",
+            f"In {', '.join(at[:4])}{' and others' if len(at) > 4 else ''} units answer to trained images more often than to unseen ones.",
+            f"memloc prune {encoder} --audit {place} --fraction 0.1 --order top --train LABELLED --test HELD-OUT --out pruned",
+            "prune",
+        )
+    if not steps or (not len(clear) and not any(step["command"].startswith("memloc prune") for step in steps)):
+        add(
+            "There is nothing to act on yet",
+            "No layer shows memorization on these points. That is no proof of its absence: more points or more runs see smaller effects.",
+            f"memloc audit {run} --views 64 --out {place}-more-views",
+            "nothing",
+        )
+    return steps
+
+
+@lru_cache
+def evidence() -> dict[str, str]:
+    """What was measured of each step, in words; written by benchmarks/findings.py from the runs of docs/findings.md."""
+    return json.loads(files("memloc.report").joinpath("evidence.json").read_text())
+
+
+def _clear(layers: pd.DataFrame) -> pd.Series:
+    """Layers whose figure has an interval above 0."""
+    for name in ("calibrated_low", "own_low", "gap_low"):
+        if name in layers and layers[name].notna().any():
+            return pd.to_numeric(layers[name], errors="coerce") > 0
+    return pd.Series(False, index=layers.index)
+
+
+def _to_tune(clear: pd.DataFrame) -> list[str]:
+    """The layers with weights that add most."""
+    table = clear[clear["kind"].isin(_WEIGHTED)]
+    figure = next((name for name in ("delta_calibrated", "delta", "alignment_gap") if name in table and table[name].notna().any()), None)
+    if figure is None:
+        return []
+    return table.sort_values(figure, ascending=False).head(_LAYERS).sort_values("order")["layer"].tolist()
+
+
+def _encoder_of(record: dict[str, Any], run: str) -> str:
+    """The checkpoint of a run's first encoder, else what the reader calls it."""
+    name = str(record.get("encoder") or "f")
+    return f"{run}/encoders/{name}.safetensors" if record.get("run") else "ENCODER"
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
