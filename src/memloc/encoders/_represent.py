@@ -9,6 +9,7 @@ from memloc.encoders._device import pick_device
 from memloc.encoders._encoder import Encoder
 from memloc.encoders._layers import OUTPUT, Layer
 from memloc.encoders._output import features_of
+from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders._taps import tapped
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
 from memloc.progress import Report, silent
@@ -38,6 +39,10 @@ def represent(
     if layer not in known:
         raise LayerNotFoundError(
             f"{encoder.name} has no layer {layer!r}. {nearest(layer, known)} List them with: memloc layers ENCODER"
+        )
+    if dense and isinstance(encoder.module, ResNet9) and min(pixels.shape[2:]) < ResNet9.smallest:
+        raise EncoderError(
+            f"{encoder.name} pads images below {ResNet9.smallest} pixels, so its positions are not those of the image. Expected images of {ResNet9.smallest} pixels or more. Pass --size {ResNet9.smallest}."
         )
     where = pick_device(device)
     encoder.module.to(where)

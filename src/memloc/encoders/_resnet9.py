@@ -56,7 +56,7 @@ class ResNet9(nn.Module):
     [896, 18496, 36928, 36928, 73856, 295168, 590080, 590080]
     """
 
-    features = 256
+    features, smallest = 256, 32
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class ResNet9(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images of shape (point, channel, height, width) into (point, 256)."""
-        down, across = max(32 - x.shape[2], 0), max(32 - x.shape[3], 0)
+        down, across = max(self.smallest - x.shape[2], 0), max(self.smallest - x.shape[3], 0)
         if down or across:
             x = nn.functional.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
         x = self.pool1(self.conv1(x))
