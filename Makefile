@@ -9,7 +9,7 @@ OPTIONAL := .optional
 PEERS := .peers
 TEST_WORKERS ?= 2
 
-.PHONY: env demo test test-all lint bench docs clean
+.PHONY: env demo test test-all lint bench docs findings clean
 
 env: $(STAMP)
 
@@ -53,6 +53,12 @@ bench: env $(OPTIONAL)/.complete $(PEERS)/.complete
 
 docs: env
 	$(BIN)/python scripts/make_docs.py
+
+# Hours on two cores; every training, intervention and figure that is there is kept.
+findings: env
+	$(BIN)/python benchmarks/findings_runs.py
+	$(BIN)/python benchmarks/findings_acts.py
+	$(BIN)/python benchmarks/findings.py
 
 clean:
 	rm -rf $(VENV) $(OPTIONAL) $(PEERS) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -2,8 +2,10 @@ from . import coreset as coreset
 from . import data as data
 from . import encoders as encoders
 from . import engine as engine
+from . import interventions as interventions
 from . import metrics as metrics
 from . import pretrain as pretrain
+from . import probe as probe
 from . import report as report
 from . import results as results
 from . import stats as stats

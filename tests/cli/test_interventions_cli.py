@@ -30,7 +30,10 @@ def place(tmp_path_factory):
         labels = random.integers(0, 2, count) if name == "public" else labels
         np.savez(folder / f"{name}.npz", images=pixels.astype(np.uint8), labels=labels)
     flags = ["--epochs", "2", "--candidates", "12", "--batch-size", "32", "--external", "test.npz"]
-    for arguments in (("train", "train.npz", "--out", "run", *flags), ("audit", "run", "--out", "found", "--views", "4")):
+    for arguments in (
+        ("train", "train.npz", "--out", "run", *flags),
+        ("audit", "run", "--out", "found", "--views", "4"),
+    ):
         done = run(folder, *arguments)
         assert done.returncode == 0, done.stderr
     return folder
@@ -62,7 +65,9 @@ def asked(place, *arguments, code=0):
 
 
 def test_probe_of_every_layer(place):
-    found = asked(place, "probe", F, *PROBE, "--layer", "all", "--kind", "knn", "--neighbours", "5", "--out", "probe.json")
+    found = asked(
+        place, "probe", F, *PROBE, "--layer", "all", "--kind", "knn", "--neighbours", "5", "--out", "probe.json"
+    )
     assert [row["layer"] for row in found["layers"]][-1] == "output"
     assert len(found["layers"]) == 11
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in found["layers"])
@@ -86,7 +91,9 @@ def test_a_dense_probe_from_files(place):
 @pytest.mark.parametrize("order", ["top", "low", "random"])
 def test_prune_writes_a_checkpoint_that_loads_and_leaves_the_input(place, order):
     before = (place / F).read_bytes()
-    found = asked(place, "prune", F, "--audit", "found", "--fraction", "0.1", "--order", order, "--out", f"pruned-{order}", *PROBE)
+    found = asked(
+        place, "prune", F, "--audit", "found", "--fraction", "0.1", "--order", order, "--out", f"pruned-{order}", *PROBE
+    )
     assert (place / F).read_bytes() == before
     units = pd.read_parquet(place / f"pruned-{order}/units.parquet")
     assert sum(found["pruned"].values()) == len(units) == 112
@@ -104,18 +111,39 @@ def test_prune_writes_a_checkpoint_that_loads_and_leaves_the_input(place, order)
 def test_pruned_encoders_can_be_audited_and_pruned_again(place):
     done = installed(place, "prune", F, "--audit", "found", "--per", "network", "--out", "network")
     assert "silenced 112 units" in done.stdout, done.stderr
-    audit = ("--f", "network/encoder.safetensors", "--data", "train.npz", "--external", "test.npz", "--views", "4", "--out", "network-audit")
+    audit = (
+        "--f",
+        "network/encoder.safetensors",
+        "--data",
+        "train.npz",
+        "--external",
+        "test.npz",
+        "--views",
+        "4",
+        "--out",
+        "network-audit",
+    )
     assert run(place, "audit", *audit).returncode == 0
     again = run(place, "prune", "network/encoder.safetensors", "--audit", "network-audit", "--out", "network-2")
     assert again.returncode == 0, again.stderr
 
 
-@pytest.mark.parametrize("how", [("--layers", "conv3", "--layers", "conv4_2"), ("--audit", "found", "--count", "2"), ("--audit", "found", "--by", "random", "--count", "2")])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--layers", "conv3", "--layers", "conv4_2"),
+        ("--audit", "found", "--count", "2"),
+        ("--audit", "found", "--by", "random", "--count", "2"),
+    ],
+)
 def test_replace_by_name_and_by_figures(place, how):
     name = "-".join(("replaced", *(part.strip("-") for part in how)))
     found = asked(place, "replace", F, "--from", "run/encoders/g.safetensors", *how, "--out", name, *PROBE)
     assert len(found["settings"]["layers"]) == 2
-    result, donor = load_encoder(place / name / "encoder.safetensors"), load_encoder(place / "run/encoders/g.safetensors")
+    result, donor = (
+        load_encoder(place / name / "encoder.safetensors"),
+        load_encoder(place / "run/encoders/g.safetensors"),
+    )
     for layer in found["settings"]["layers"]:
         one, two = (dict(each.module.named_modules())[layer].state_dict() for each in (result, donor))
         assert all((one[key] == two[key]).all() for key in one)
@@ -123,7 +151,9 @@ def test_replace_by_name_and_by_figures(place, how):
 
 
 def test_finetune(place):
-    found = asked(place, "finetune", F, *PROBE, "--layers", "conv4_2", "--epochs", "6", "--batch-size", "10", "--out", "tuned")
+    found = asked(
+        place, "finetune", F, *PROBE, "--layers", "conv4_2", "--epochs", "6", "--batch-size", "10", "--out", "tuned"
+    )
     assert found["accuracy"]["accuracy"] > 0.8
     assert found["trained_parameters"] < found["parameters"] / 2
     assert (place / "tuned/head.safetensors").is_file()
@@ -134,12 +164,48 @@ def test_finetune(place):
 
 
 def test_insert(place):
-    found = asked(place, "insert", F, "--data", "train.npz", "--point", "train.npz[5]", "--layer", "conv2_0", "--unit", "3", "--steps", "20", "--limit", "20", "--out", "inserted")
+    found = asked(
+        place,
+        "insert",
+        F,
+        "--data",
+        "train.npz",
+        "--point",
+        "train.npz[5]",
+        "--layer",
+        "conv2_0",
+        "--unit",
+        "3",
+        "--steps",
+        "20",
+        "--limit",
+        "20",
+        "--out",
+        "inserted",
+    )
     assert found["largest_other_change"] <= 1e-6
     assert found["unitmem_after"] != found["unitmem_before"]
     units = pd.read_parquet(place / "inserted/units.parquet")
     assert len(units) == 64
-    text = run(place, "insert", F, "--data", "train.npz", "--point", "train.npz[5]", "--layer", "conv2_0", "--unit", "3", "--steps", "20", "--limit", "20", "--out", "inserted")
+    text = run(
+        place,
+        "insert",
+        F,
+        "--data",
+        "train.npz",
+        "--point",
+        "train.npz[5]",
+        "--layer",
+        "conv2_0",
+        "--unit",
+        "3",
+        "--steps",
+        "20",
+        "--limit",
+        "20",
+        "--out",
+        "inserted",
+    )
     assert "unit 3 of conv2_0: UnitMem" in text.stdout
 
 
@@ -167,7 +233,9 @@ def test_compare(place):
 
 
 def test_dejavu(place):
-    found = asked(place, "dejavu", "run", "--public", "public.npz", "--audit", "found", "--neighbours", "5", "--out", "dejavu.csv")
+    found = asked(
+        place, "dejavu", "run", "--public", "public.npz", "--audit", "found", "--neighbours", "5", "--out", "dejavu.csv"
+    )
     assert found["candidates"] == 12
     assert -1 <= found["kendall"] <= 1
     table = pd.read_csv(place / "dejavu.csv")
@@ -199,13 +267,35 @@ def test_report_recommends_commands_that_exist(place):
         (("prune", F, "--audit", "nowhere", "--out", "wrong"), "nowhere"),
         (("prune", F, "--audit", "found", "--fraction", "2", "--out", "wrong"), "fraction is 2.0"),
         (("prune", F, "--audit", "found", "--layers", "res6", "--out", "wrong"), "without weights"),
-        (("prune", F, "--audit", "found", "--train", "labelled.npz", "--out", "wrong"), "only one of --train and --test"),
+        (
+            ("prune", F, "--audit", "found", "--train", "labelled.npz", "--out", "wrong"),
+            "only one of --train and --test",
+        ),
         (("replace", F, "--from", "run/encoders/g.safetensors", "--out", "wrong"), "neither --layers nor --audit"),
         (("replace", F, "--from", "resnet18", "--layers", "conv1", "--out", "wrong"), "Expected one architecture"),
         (("finetune", F, *PROBE, "--head-only", "--layers", "conv1", "--out", "wrong"), "--head-only"),
         (("finetune", F, *PROBE, "--layers", "conv1", "--policy", "wild", "--out", "wrong"), "wild"),
-        (("insert", F, "--data", "train.npz", "--point", "nobody", "--layer", "conv1", "--unit", "1", "--out", "wrong"), "no image 'nobody'"),
-        (("insert", F, "--data", "train.npz", "--point", "5", "--layer", "conv1", "--unit", "99", "--out", "wrong"), "Expected 0 to 31"),
+        (
+            (
+                "insert",
+                F,
+                "--data",
+                "train.npz",
+                "--point",
+                "nobody",
+                "--layer",
+                "conv1",
+                "--unit",
+                "1",
+                "--out",
+                "wrong",
+            ),
+            "no image 'nobody'",
+        ),
+        (
+            ("insert", F, "--data", "train.npz", "--point", "5", "--layer", "conv1", "--unit", "99", "--out", "wrong"),
+            "Expected 0 to 31",
+        ),
         (("remove", "run", "--audit", "found", "--count", "99", "--out", "wrong"), "Pass --count 12"),
         (("remove", "nowhere", "--audit", "found", "--count", "1", "--out", "wrong"), "nowhere"),
         (("compare", "found", "nowhere"), "no folder 'nowhere'"),
@@ -226,4 +316,6 @@ def test_an_intervention_of_other_settings_is_refused_with_the_difference(place)
     done = run(place, "prune", F, "--audit", "found", "--fraction", "0.2", "--out", "twice")
     assert done.returncode == 2
     assert "fraction: 0.1 there, 0.2 now" in done.stderr
-    assert run(place, "prune", F, "--audit", "found", "--fraction", "0.2", "--out", "twice", "--overwrite").returncode == 0
+    assert (
+        run(place, "prune", F, "--audit", "found", "--fraction", "0.2", "--out", "twice", "--overwrite").returncode == 0
+    )

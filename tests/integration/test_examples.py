@@ -11,7 +11,11 @@ import torch
 from memloc.metrics import auroc
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
-SAYS = {"audit_in_python": "conv4_2", "coreset_in_python": "of the wrong labels memorized"}
+SAYS = {
+    "audit_in_python": "conv4_2",
+    "coreset_in_python": "of the wrong labels memorized",
+    "interventions_in_python": "without a tenth of the units, top UnitMem",
+}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

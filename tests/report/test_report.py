@@ -231,3 +231,45 @@ def test_an_encoder_against_itself_has_a_report_of_zeros(tmp_path):
     found = audit(tiny_net(0), tiny_net(0), images=pixels, splits=splits, views=Views(n=4))
     assert any("same weights" in text for text in found.warnings)
     assert write_report(found, tmp_path / "r.html").stat().st_size > 10_000
+
+
+def titles(audit, folder=None):
+    return {step["title"]: step for step in summarize(audit, folder)["steps"]}
+
+
+def test_next_steps_follow_the_figures(found):
+    good = strong(found)
+    steps = titles(good, "my audits/found")
+    assert "Review the most memorized points" in steps
+    assert "--table points" in steps["Review the most memorized points"]["command"]
+    assert "'my audits/found'" in steps["Review the most memorized points"]["command"]
+    tuned = next(title for title in steps if title.startswith("For another task, fine-tune"))
+    clear = good.layers[(good.layers["calibrated_low"] > 0) & good.layers["kind"].isin(["convolution", "linear"])]
+    best = clear.sort_values("delta_calibrated", ascending=False)["layer"].iloc[0]
+    assert best in tuned
+    assert f"--layers {best}" in steps[tuned]["command"]
+    assert "conv1" not in tuned  # its interval reaches below 0
+
+
+def test_next_steps_do_not_name_points_that_other_runs_would_not(found):
+    layers = strong(found).layers.assign(reliability_runs=0.1)
+    steps = titles(replace(found, layers=layers))
+    assert "Do not remove or review points by their score" in steps
+    assert not any("memloc remove" in step["command"] or "--table points" in step["command"] for step in steps.values())
+
+
+def test_next_steps_where_nothing_is_memorized(found):
+    layers = found.layers.assign(calibrated_low=-1.0, reliability_runs=float("nan"), reliability_views=0.95)
+    layers["member_share_low"] = 0.2
+    quiet = replace(found, layers=layers, record={**found.record, "mode": "ensemble"})
+    assert list(titles(quiet)) == ["There is nothing to act on yet"]
+
+
+def test_next_steps_quote_the_measured_evidence(found):
+    from memloc.report._steps import evidence
+
+    for step in summarize(strong(found))["steps"]:
+        assert step["evidence"] in evidence().values()
+        assert step["evidence"].startswith("docs/")
+        assert "not measured" not in step["evidence"]
+    assert "Recommended next steps" in render(summarize(strong(found)))

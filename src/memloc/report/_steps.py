@@ -134,7 +134,14 @@ def _clear(layers: pd.DataFrame) -> pd.Series:
 def _to_tune(clear: pd.DataFrame) -> list[str]:
     """The layers with weights that add most."""
     table = clear[clear["kind"].isin(_WEIGHTED)]
-    figure = next((name for name in ("delta_calibrated", "delta", "alignment_gap") if name in table and table[name].notna().any()), None)
+    figure = next(
+        (
+            name
+            for name in ("delta_calibrated", "delta", "alignment_gap")
+            if name in table and table[name].notna().any()
+        ),
+        None,
+    )
     if figure is None:
         return []
     return table.sort_values(figure, ascending=False).head(_LAYERS).sort_values("order")["layer"].tolist()
