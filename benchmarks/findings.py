@@ -128,6 +128,10 @@ def trained(name: str) -> str:
     return f"`findings_runs.py {name}`"
 
 
+def acted(name: str) -> str:
+    return f"`findings_acts.py {name}`"
+
+
 # ---------------------------------------------------------------- findings from audits
 
 
@@ -517,7 +521,7 @@ def pruning() -> Iterator[dict[str, str]]:
         count = len(seeds_of(f"prune-{fraction}-top-s{{seed}}"))
         yield row(
             f"Pruning the {fraction:.0%} of units of highest UnitMem hurts more than random ones (change of probe accuracy)", "−.174 top, −.123 random, −.078 low (Table 6)" if fraction == FRACTIONS[0] else "same order at 20 %",
-            f"top {top}, random {random}, low {low}; {count} seeds; random less top {total}", verdict(total), "`memloc prune … --order top`",
+            f"top {top}, random {random}, low {low}; {count} seeds; random less top {total}", verdict(total), acted(f"prune-{fraction}-top-s0"),
         )  # fmt: skip
     parts = {order: change([f"network-{order}-s0"]) for order in ("top", "low", "random")}
     if all(each is not None for each in parts.values()):
@@ -527,7 +531,7 @@ def pruning() -> Iterator[dict[str, str]]:
             "same order",
             f"top {parts['top']}, random {parts['random']}, low {parts['low']}; one seed",
             verdict(total),
-            "`memloc prune … --per network`",
+            acted("network-top-s0"),
         )
 
 
@@ -551,7 +555,7 @@ def replacement() -> Iterator[dict[str, str]]:
             f"{published} (Table 21)",
             f"{cells}; difference {total}" if other == "random" else f"difference {total}",
             verdict(total),
-            "`memloc replace … --by delta`",
+            acted("replace-delta-highest-s0"),
         )
 
 
@@ -591,7 +595,7 @@ def tuning() -> Iterator[dict[str, str]]:
             f"{published}, head alone 48.6 (Table 5)",
             ours,
             verdict(total),
-            "`memloc finetune … --by delta`",
+            acted("tune-delta-highest-s0"),
         )
 
 
@@ -619,7 +623,7 @@ def insertion() -> Iterator[dict[str, str]]:
             published,
             f"{cells}; other units of the layer change by {largest:.0e} at most",
             judged,
-            f"`memloc insert … --goal {goal}`",
+            acted(f"insert-{goal}-conv4_0"),
         )
 
 
@@ -633,7 +637,7 @@ def removal() -> Iterator[dict[str, str]]:
         "yes (SSLMem §4.4)",
         f"most {parts['most']}, random {parts['random']}, least {parts['least']}; random less most {total}",
         verdict(total),
-        "`memloc remove … --order most`",
+        acted("remove-most"),
     )
 
 
@@ -659,7 +663,7 @@ def transfer() -> Iterator[dict[str, str]]:
         "SSL memorizes more of what transfers (SSLMem §4)",
         f"{cells}; SimCLR less supervised on Fashion-MNIST {total}",
         verdict(total),
-        "`memloc probe`",
+        acted("transfer-pair-s0-fashion"),
     )
 
 
@@ -670,7 +674,7 @@ def dejavu_row() -> Iterator[dict[str, str]]:
     figure = Figure(done["auroc"] - 0.5, (done["auroc_high"] - done["auroc_low"]) / 2 / Z95)
     yield row(
         "Déjà Vu and SSLMem agree on the points", "Déjà Vu finds memorized images (DejaVu)", f"AUROC of candidates against unseen {done['auroc']:.2f} [{done['auroc_low']:.2f}, {done['auroc_high']:.2f}]; Kendall's tau with SSLMem {done['kendall']:+.2f} (p {done['kendall_p']:.2g})",
-        verdict(figure), "`memloc dejavu`",
+        verdict(figure), acted("dejavu"),
     )  # fmt: skip
 
 

@@ -216,7 +216,7 @@ def photographs() -> dict:
             picture.save(place / f"{row}.{suffix}")
         script = (
             "import sys; from memloc.cli import main; code = main(sys.argv[1:]); "
-            "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+            "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))); sys.exit(code)"
         )
         flags = [
             "audit",
@@ -345,7 +345,7 @@ def memory() -> dict:
     found = {}
     for points in (1000, 10_000):
         code = f"""
-import resource, sys
+import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch
 torch.set_num_threads(1)
@@ -355,7 +355,7 @@ f, g = run.pair()
 pictures = run.images({points})
 splits = (["candidate"] * 4 + ["independent"] * 4 + ["external"] * 2) * ({points} // 10)
 result = audit(f, g, images=pictures, splits=splits, views=Views(n=4))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 tables = sum(getattr(result, name).memory_usage(deep=True).sum() for name in ("points", "point_layers", "layers", "units", "thumbnails"))
 print(peak - pictures.numel() - int(tables), peak, int(tables), pictures.numel())
 """
