@@ -29,6 +29,7 @@ def place(tmp_path_factory):
         pixels = random.integers(0, 120, (count, 16, 16, 3)) + 110 * labels[:, None, None, None]
         labels = random.integers(0, 2, count) if name == "public" else labels
         np.savez(folder / f"{name}.npz", images=pixels.astype(np.uint8), labels=labels)
+    np.savez(folder / "one.npz", images=pixels[:3].astype(np.uint8), labels=[0, 0, 1])
     flags = ["--epochs", "2", "--candidates", "12", "--batch-size", "32", "--external", "test.npz"]
     for arguments in (
         ("train", "train.npz", "--out", "run", *flags),
@@ -298,9 +299,38 @@ def test_report_recommends_commands_that_exist(place):
         ),
         (("remove", "run", "--audit", "found", "--count", "99", "--out", "wrong"), "Pass --count 12"),
         (("remove", "nowhere", "--audit", "found", "--count", "1", "--out", "wrong"), "nowhere"),
+        (
+            ("prune", "run/encoders/g.safetensors", "--audit", "found", "--out", "wrong"),
+            "the audit 'found' is of the units of f",
+        ),
+        (("prune", F, "--audit", "found", "--out", "run", "--overwrite"), "which this command reads"),
+        (
+            ("remove", "run", "--audit", "found", "--count", "1", "--out", "found", "--overwrite"),
+            "which this command reads",
+        ),
+        (
+            (
+                "remove",
+                "run",
+                "--audit",
+                "found",
+                "--count",
+                "1",
+                "--out",
+                "wrong",
+                "--train",
+                "one.npz",
+                "--test",
+                "one.npz",
+            ),
+            "one training point",
+        ),
+        (("finetune", F, *PROBE, "--layers", "conv1", "--epochs", "0", "--out", "wrong"), "epochs is 0"),
+        (("dejavu", "run", "--public", "public.npz", "--out", "scores.txt"), "no known suffix"),
+        (("probe", F, *PROBE, "--device", "cuda"), "cuda"),
         (("compare", "found", "nowhere"), "no folder 'nowhere'"),
         (("compare", "found", "found", "--k", "40"), "k is 40"),
-        (("dejavu", "run", "--public", "train.npz"), "public images are among those scored"),
+        (("dejavu", "run", "--public", "train.npz"), "public images are among those"),
     ],
 )
 def test_wrong_calls_leave_nothing(place, arguments, message):

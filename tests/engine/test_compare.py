@@ -72,6 +72,10 @@ def test_splits_and_extremes(found):
     ordered = found.points.query("split == 'candidate'").sort_values("sslmem")
     assert result.extremes.loc[0, "units_most"] == ordered["n_units"].tail(3).mean()
     assert result.extremes.loc[0, "units_least"] == ordered["n_units"].head(3).mean()
+    everyone = compare(found, found, k=len(ordered)).extremes
+    assert everyone.loc[0, "k"] == len(ordered) // 2
+    ensemble = replace(found, record={**found.record, "mode": "ensemble"})
+    assert compare(ensemble, ensemble, k=3).extremes["units_most"].isna().all()
 
 
 def test_points_are_joined_by_name_whatever_their_ids(found):

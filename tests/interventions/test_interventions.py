@@ -148,7 +148,7 @@ def test_layers_are_chosen_by_figures_among_those_with_weights(by, order, expect
 def test_random_layers_follow_their_seed():
     encoder = load_encoder("resnet9")
     drawn = {tuple(choose_layers(encoder, LAYERS, 2, by="random", seed=seed)) for seed in range(12)}
-    assert len(drawn) > 3
+    assert len(drawn) == 3
     assert choose_layers(encoder, LAYERS, 2, by="random", seed=3) == choose_layers(
         encoder, LAYERS, 2, by="random", seed=3
     )
@@ -236,15 +236,19 @@ def test_an_activation_that_is_not_silent_at_zero_is_named():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(4 * 36, 3))
     encoder = load_encoder(net, shape=(1, 8, 8))
     with pytest.raises(EncoderError, match="still respond"):
-        prune_units(encoder_of(encoder), pd.DataFrame({"layer": ["0"], "unit": [1]}))
+        prune_units(encoder, pd.DataFrame({"layer": ["0"], "unit": [1]}))
     with pytest.raises(SpecError, match="has 4 units and unit 9"):
-        prune_units(encoder_of(encoder), pd.DataFrame({"layer": ["0"], "unit": [9]}))
+        prune_units(encoder, pd.DataFrame({"layer": ["0"], "unit": [9]}))
 
 
-def encoder_of(encoder):
-    from dataclasses import replace
-
-    return replace(encoder, size=8)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 64)])
+def test_encoders_are_changed_at_the_size_they_were_loaded_with(shape):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 12), nn.ReLU(), nn.Linear(12, 4))
+    encoder = load_encoder(net, shape=shape)
+    assert list(layer_parts(encoder)) == ["1", "3"]
+    pruned = prune_units(encoder, pd.DataFrame({"layer": ["1"], "unit": [2]}))
+    assert (pruned.module[:3](torch.rand(4, *shape))[:, 2] == 0).all()
 
 
 @pytest.mark.parametrize("layers", [[], ["conv4_2"], ["conv1", "conv3"]])
@@ -294,6 +298,58 @@ def test_insertion_raises_one_unit_and_leaves_all_others(make, layer, side):
             (after[name] != before[name]).flatten(1).any(dim=1) if after[name].ndim > 1 else after[name] != before[name]
         )
         assert rows.nonzero().flatten().tolist() == [3]
+
+
+def test_a_unit_whose_norm_others_share_is_refused():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    encoder = load_encoder(net, shape=(1, 8, 8))
+    images = as_images(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8))
+    with pytest.raises(EncoderError, match="GroupNorm"):
+        insert_point(encoder, images, 0, layer="0", unit=1, steps=2)
+
+
+class Attention(nn.Module):
+    """A block as torchvision's, whose attention never calls its last linear layer as a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(12), nn.LayerNorm(12)
+        self.self_attention = nn.MultiheadAttention(12, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(12, 12), nn.GELU(), nn.Linear(12, 12))
+
+    def forward(self, x):
+        y = self.ln_1(x)
+        x = x + self.self_attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.block = nn.Linear(8, 12), Attention()
+
+    def forward(self, x):
+        return self.block(self.embed(x.flatten(2)[:, 0].unflatten(1, (8, 8))))
+
+
+def test_insertion_into_attention_that_is_not_called_as_a_module():
+    torch.manual_seed(0)
+    encoder = load_encoder(Tokens(), shape=(1, 8, 8))
+    images = as_images(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8))
+    found = insert_point(encoder, images, 0, layer="block.self_attention", unit=1, steps=5)
+    changed_units = found.units["unitmem_after"] != found.units["unitmem_before"]
+    assert changed_units.to_numpy().nonzero()[0].tolist() == [1]
+
+
+def test_a_module_of_float64_stays_one():
+    encoder = load_encoder(tiny_net(0).double(), shape=(1, 8, 8))
+    random = np.random.default_rng(0)
+    images = as_images(random.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8), labels=np.arange(12) % 2)
+    tuned = finetune_layers(encoder, images, images, layers=["conv2"], epochs=1, batch_size=6)
+    assert tuned.encoder.module.conv2.weight.dtype == torch.float64
+    found = insert_point(encoder, images, 3, layer="conv2", unit=1, steps=2)
+    assert torch.equal(found.encoder.module.conv1.weight, encoder.module.conv1.weight)
 
 
 def test_a_dead_unit_can_be_woken():
@@ -360,6 +416,30 @@ def test_removing_nothing_trains_the_same_encoder(pair):
     assert fingerprint(remove_points(run, []).encoders["f"].module) == fingerprint(run.encoders["f"].module)
 
 
+def test_what_g_memorized_scores_low_and_is_removed_first(pair):
+    folder, run, scores = pair
+    independents = scores.points[scores.points["split"] == "independent"].sort_values("sslmem")
+    gone = choose_points(run, scores.points, 3, encoder="g")
+    assert set(gone) == set(independents["point"].head(3))
+    again = remove_points(run, gone, encoder="g", out=folder / "without-g")
+    assert list(again.encoders) == ["g"]
+    from memloc.cli._audit import _from_run
+
+    arguments, _, _ = _from_run(folder / "without-g", None, 0)
+    assert [each.name for each in arguments["f"]] == ["g"]
+    assert arguments["g"] is None
+
+
+def test_a_plan_of_other_images_is_refused(pair):
+    from memloc.pretrain import Plan, TrainSpec, images_of, train
+
+    _, run, _ = pair
+    images, _ = images_of(run)
+    shuffled = run.points.sample(frac=1, random_state=0)
+    with pytest.raises(DataError, match="another order"):
+        train(images, TrainSpec(epochs=1), plan=Plan(shuffled, run.membership))
+
+
 def test_an_encoder_of_an_ensemble_is_trained_as_it_was(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
     run = train_ensemble(images, k=2, epochs=1, workers=1, batch_size=16, out=tmp_path / "run").run
@@ -397,6 +477,21 @@ def test_a_finished_intervention_is_read_again_and_another_refused(tmp_path):
     assert pd.read_parquet(tmp_path / "out/units.parquet")["unit"].tolist() == [1]
     with pytest.raises(ResultsError, match=r"fraction: 0.1 there, 0.2 now"):
         intervene("prune", encoder, {}, {"fraction": 0.2}, act, out=tmp_path / "out")
+
+
+def test_work_that_fails_leaves_no_folder(tmp_path):
+    def act():
+        raise SpecError("no")
+
+    with pytest.raises(SpecError):
+        intervene("prune", different(0), {}, {"fraction": 0.1}, act, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_random_layers_are_drawn_from_those_with_a_delta():
+    encoder = load_encoder("resnet9")
+    drawn = {name for seed in range(30) for name in choose_layers(encoder, LAYERS, 1, by="random", seed=seed)}
+    assert drawn == {"conv2_0", "conv3", "conv4_2"}
 
 
 def test_a_named_module_is_a_layer_of_its_own():

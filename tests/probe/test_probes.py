@@ -1,5 +1,7 @@
 """Probes against hand-worked figures and slow loops; Déjà Vu on encoders whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,7 +101,31 @@ def test_paired_difference_by_hand():
     before, after = (Probe(0, 0, 0, 0, np.array(right, dtype=bool), {}) for right in ([1, 1, 0, 0], [1, 0, 0, 1]))
     found = paired_difference(after, before)
     assert found["change"] == 0
-    assert found["high"] == pytest.approx(1.959964 * np.sqrt(2 / 3) / 2, rel=1e-5)
+    assert found["high"] == pytest.approx(1.959964 * np.sqrt(1.5 + 1.5) / 6, rel=1e-5)
+    same = paired_difference(before, before)
+    assert same["low"] < 0 < same["high"]
+
+
+def test_paired_difference_covers():
+    random = np.random.default_rng(0)
+    hits = []
+    for _ in range(600):
+        draw = random.random(200)
+        pair = [Probe(0, 0, 0, 0, right, {}) for right in (draw < 0.85, (draw > 0.05) & (draw < 0.88))]
+        found = paired_difference(pair[1], pair[0])
+        hits.append(found["low"] <= -0.02 <= found["high"])
+    assert 0.92 < np.mean(hits) < 0.985
+
+
+def test_a_dense_probe_holds_out_whole_images():
+    """Patches of an image are alike: chosen on other patches of the same images, no penalty would look best."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20) % 2, 16).reshape(20, 16)
+    features = (
+        random.normal(size=(20, 1, 60)) + random.normal(size=(20, 16, 60)) * 0.01
+    )  # says which image, not which class
+    found = dense_probe(features[:14], labels[:14], features[14:], labels[14:])
+    assert found.settings["strength"] <= 1e-2
 
 
 def labelled(count, seed=0, classes=2):
@@ -165,14 +191,20 @@ def test_what_cannot_be_probed_is_refused_before_work():
     with pytest.raises(DataError, match="test images have no labels"):
         check_probe(encoder, images, bare)
     with pytest.raises(DataError, match="4 masks for 20 images"):
-        check_probe(encoder, images, images, kind="dense", masks=(np.zeros((4, 8, 8)), np.zeros((20, 8, 8))))
+        check_probe(encoder, images, images, kind="dense", masks=(np.zeros((4, 8, 8), int), np.zeros((20, 8, 8), int)))
+    with pytest.raises(ShapeError, match="whole numbers"):
+        check_probe(encoder, images, images, kind="dense", masks=(np.zeros((20, 8, 8)), np.zeros((20, 8, 8))))
+    with pytest.raises(DataError, match="one training point"):
+        check_probe(encoder, images.take(torch.tensor([0, 1, 3, 5])), images)
+    with pytest.raises(SpecError, match="--neighbours 20"):
+        check_probe(encoder, images, images, kind="knn", neighbours=21)
+    with pytest.raises(EncoderError, match="takes images of 16x16"):
+        check_probe(replace(encoder, size=16), images, images)
     with pytest.raises(LayerNotFoundError, match="Nearest: 'conv1'"):
         probe_encoder(encoder, images, images, layer="conv11")
 
 
 def test_classes_are_matched_by_name():
-    from dataclasses import replace
-
     train, test = replace(labelled(40), class_names=("cat", "dog")), labelled(20, 1)
     test = replace(test, labels=1 - test.labels, class_names=("dog", "cat"))
     encoder = load_encoder(tiny_net(0), shape=(1, 8, 8))
@@ -221,7 +253,12 @@ def test_dejavu_finds_what_one_encoder_knows_from_a_corner():
     found = dejavu(knows, does_not, images, public, neighbours=5)
     assert found["dejavu"].iloc[0] != 0
     assert (found["dejavu"].iloc[1:] == 0).all()
-    with pytest.raises(DataError, match="public images are among those scored"):
+    named = replace(public, class_names=("cat", "dog"))
+    turned = replace(public, labels=1 - public.labels, class_names=("dog", "cat"))
+    mine = replace(images, class_names=("cat", "dog"))
+    one, two = (dejavu(knows, does_not, mine, each, neighbours=5)["dejavu"] for each in (named, turned))
+    assert one.tolist() == two.tolist()
+    with pytest.raises(DataError, match="public images are among those"):
         dejavu(knows, does_not, public, public, neighbours=5)
     with pytest.raises(SpecError, match="--side"):
         dejavu(knows, does_not, images, public, side=1.5)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memloc.data import Images
     from memloc.encoders import Encoder
     from memloc.probe import Probe
+    from memloc.results import Audit
 
 EncoderName = Annotated[str, typer.Argument(help=ENCODERS)]
 Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or random.")]
@@ -54,6 +55,17 @@ def opened(
     return encoder, found if encoder.augmentation is None else {**found, "augmentation": encoder.augmentation}
 
 
+def own_size(
+    text: str, weights: str | None, size: int | None, state_key: str | None = None, strip_prefix: str | None = None
+) -> int | None:
+    """The size to bring images to: what the user says, else what an encoder of another library, or a ViT, takes."""
+    if size is not None or not (
+        text.endswith(".safetensors") or text.partition(":")[0] in ("timm", "torchvision", "hf")
+    ):
+        return size
+    return opened(text, weights, state_key=state_key, strip_prefix=strip_prefix)[0].size
+
+
 def labelled(train: str | None, test: str | None, size: int | None, max_bad: int) -> tuple[Images, Images] | None:
     """Images of a probe; both or neither."""
     from memloc.data import open_images
@@ -67,6 +79,43 @@ def labelled(train: str | None, test: str | None, size: int | None, max_bad: int
     return open_images(train, size=size, max_bad=max_bad), open_images(test, size=size, max_bad=max_bad)
 
 
+def prints(parts: tuple[Images, Images] | None) -> dict[str, str | None]:
+    """What a probe's images hold, so that other images are other work."""
+    one, two = (None, None) if parts is None else (each.fingerprint() for each in parts)
+    return {"train_fingerprint": one, "test_fingerprint": two}
+
+
+def keep_apart(out: Path, *inputs: str | Path | None) -> None:
+    """Raise SpecError where the output folder is, or holds, something that the command reads: --overwrite would delete it."""
+    place = out.resolve()
+    for each in inputs:
+        path = None if each is None else Path(str(each).partition(":")[0] if ".py:" in str(each) else each)
+        if path is not None and path.exists() and (place == path.resolve() or place in path.resolve().parents):
+            raise SpecError(
+                f"--out {str(out)!r} is or holds {str(each)!r}, which this command reads. Expected another folder: the input is left as it is. Pass another --out."
+            )
+
+
+def audit_of(encoder: Encoder, folder: Path, *, units: bool = False) -> Audit:
+    """The audit in a folder, which must be of this encoder.
+
+    Args:
+        units: whether its units are used, which are those of the first encoder alone.
+    """
+    from memloc.encoders import fingerprint
+    from memloc.results import Audit
+
+    audit = Audit.load(folder)
+    known = list((audit.record.get("fingerprints") or {}).get("encoders") or [])
+    if fingerprint(encoder.module) not in (known[:1] if units else known):
+        which = f"the units of {audit.record.get('encoder')}" if units else f"{len(known)} other encoders"
+        raise SpecError(
+            f"the audit {str(folder)!r} is of {which}, not of {encoder.name}. Expected the audit of this encoder's own weights. Make it with memloc audit, "
+            f"and pass the encoder it names first."
+        )
+    return audit
+
+
 def measured(
     encoder: Encoder, parts: tuple[Images, Images] | None, device: str, seed: int
 ) -> Callable[[Encoder], Probe] | None:
@@ -76,13 +125,13 @@ def measured(
     if parts is None:
         return None
     train, test = parts
-    check_probe(encoder, train, test)
+    check_probe(encoder, train, test, device=device)
     return lambda each: probe_encoder(each, train, test, device=device, seed=seed)
 
 
 def told(record: dict[str, Any], out: Path, *lines: str) -> str:
     """What a person reads of an intervention's record."""
-    found = [*lines]
+    found = [*lines, *(f"warning: {text}" for text in record.get("warnings", []))]
     if "probe" in record:
         probe = record["probe"]
         found.append(

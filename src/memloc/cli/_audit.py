@@ -240,10 +240,10 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
         seen[:, : len(points)] = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
         arguments |= {"encoders": list(run.encoders.values()), "membership": seen}
     else:
-        # a run without a g is one that memloc remove trained, of one encoder by any name
+        # a run without an f is one that memloc remove trained, of one encoder by another name
         arguments |= {
             "f": run.side("f") or list(run.encoders.values()),
-            "g": run.side("g") or None,
+            "g": (run.side("g") or None) if run.side("f") else None,
             "paired": not record["spec"]["unpaired"],
         }
     return arguments, record["augmentation"], extra

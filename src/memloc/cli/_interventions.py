@@ -8,13 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._acting import AuditFolder, EncoderName, Out, Test, Train, Weights, labelled, measured, opened, told
+from memloc.cli._acting import (
+    AuditFolder,
+    EncoderName,
+    Out,
+    Test,
+    Train,
+    Weights,
+    audit_of,
+    keep_apart,
+    labelled,
+    measured,
+    opened,
+    own_size,
+    prints,
+    told,
+)
 from memloc.cli._flags import Config, Device, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
 from memloc.errors import SpecError
 
 if TYPE_CHECKING:
     from memloc.encoders import Encoder
-    from memloc.results import Audit
 
 Layers = Annotated[list[str] | None, typer.Option(help="Layers by name; repeat for more.")]
 By = Annotated[str, typer.Option(help="With --audit: delta, layermem or random.")]
@@ -54,7 +68,8 @@ def replace(
     from memloc.encoders import fingerprint
     from memloc.interventions import intervene, replace_layers
 
-    parts = labelled(train, test, size, max_bad)
+    keep_apart(out, encoder, weights, donor, donor_weights, audit, train, test)
+    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
     source, metadata = opened(
         encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
     )
@@ -66,9 +81,12 @@ def replace(
         "layers": chosen,
         "from": donor,
         "from_fingerprint": fingerprint(other.module),
-        **_how(layers, audit, by, order, seed),
+        **_how(source, layers, audit, by, order, seed),
+        "seed": seed,
+        "size": size,
         "train": train,
         "test": test,
+        **prints(parts),
     }
     record = intervene(
         "replace", source, metadata, settings, lambda: (result, {}, {}), out=out, measure=measure, overwrite=overwrite
@@ -108,22 +126,16 @@ def finetune(
     config: Config = None,
 ) -> None:
     """Train chosen layers and a linear head on labelled images, everything else frozen."""
-    from memloc.encoders import layer_parts, save_weights
-    from memloc.interventions import finetune_layers, intervene
-    from memloc.probe import matched_labels
+    from memloc.encoders import save_weights
+    from memloc.interventions import check_finetune, finetune_layers, intervene
 
-    parts = labelled(train, test, size, max_bad)
+    keep_apart(out, encoder, weights, audit, train, test)
+    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
     assert parts is not None, "both are required"
     source, metadata = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts[0])
     if head_only and (layers or audit is not None):
         raise SpecError("--head-only is given with layers to train. Expected one or the other. Leave --head-only out.")
     chosen = [] if head_only else _layers(source, layers, audit, by, order, count, seed)
-    layer_parts(source, chosen)
-    matched_labels(*parts)
-    if policy is not None:
-        from memloc.views import policy_named
-
-        policy_named(policy)
     training: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -132,7 +144,9 @@ def finetune(
         "policy": policy,
         "seed": seed,
     }
-    settings = {"layers": chosen, **_how(layers, audit, by, order, seed), **training, "train": train, "test": test}
+    check_finetune(source, *parts, layers=chosen, **{key: value for key, value in training.items() if key != "seed"})
+    chosen_by = _how(source, layers, audit, by, order, seed)
+    settings = {"layers": chosen, **chosen_by, **training, "size": size, "train": train, "test": test, **prints(parts)}
 
     def act() -> tuple[Encoder, dict[str, Any], dict[str, Any]]:
         tuned = finetune_layers(
@@ -181,16 +195,17 @@ def prune(
     """Silence units of top, low or random UnitMem: filter, bias, batch-norm scale and shift at zero; probe before and after."""
     from memloc.interventions import choose_units, intervene, prune_units
 
-    audited = _audited(audit)
-    parts = labelled(train, test, size, max_bad)
+    keep_apart(out, encoder, weights, audit, train, test)
+    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
     source, metadata = opened(
         encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
     )
+    audited = audit_of(source, audit, units=True)
     units = choose_units(source, audited.units, fraction=fraction, order=order, per=per, layers=layers, seed=seed)
     measure = measured(source, parts, device, seed)
     settings = {
-        "audit": audited.record.get("spec_hash"), "fraction": fraction, "order": order, "per": per, "layers": layers, "seed": seed if order == "random" else None,
-        "train": train, "test": test,
+        "audit": audited.record.get("spec_hash"), "fraction": fraction, "order": order, "per": per, "layers": layers, "seed": seed,
+        "size": size, "train": train, "test": test, **prints(parts),
     }  # fmt: skip
     result = prune_units(source, units)
     counts = units.groupby("layer", sort=False).size().to_dict()
@@ -240,7 +255,8 @@ def insert(
     from memloc.errors import DataError, nearest
     from memloc.interventions import check_insert, insert_point, intervene
 
-    images = open_images(data, size=size, max_bad=max_bad)
+    keep_apart(out, encoder, weights, data)
+    images = open_images(data, size=own_size(encoder, weights, size, state_key, strip_prefix), max_bad=max_bad)
     ids = {str(each): row for row, each in enumerate(images.ids.tolist())}
     row = {name: row for row, name in enumerate(images.names)}.get(point, ids.get(point))
     if row is None:
@@ -277,7 +293,14 @@ def insert(
         }  # fmt: skip
         return found.encoder, more, {"units": found.units}
 
-    settings = {"data": data, "point": number, "limit": limit, **training}
+    settings = {
+        "data": data,
+        "fingerprint": some.fingerprint(),
+        "size": size,
+        "point": number,
+        "limit": limit,
+        **training,
+    }
     record = intervene("insert", source, metadata, settings, act, out=out, overwrite=overwrite)
     lines = [
         f"unit {unit} of {layer}: UnitMem {record['unitmem_before']:.4f} before, {record['unitmem_after']:.4f} after, "
@@ -306,16 +329,24 @@ def remove(
     config: Config = None,
 ) -> None:
     """Train an encoder again without its most memorized, least memorized or random points; probe both."""
+    import pandas as pd
+
+    from memloc.encoders import fingerprint, versions
     from memloc.interventions import RECORD, choose_points, encoder_named, remove_points
     from memloc.pretrain import load_run
     from memloc.probe import paired_difference
-    from memloc.results import read_json, write_json
+    from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
 
-    loaded, audited = load_run(run), _audited(audit)
+    keep_apart(out, run, audit, train, test)
+    loaded = load_run(run)
     name = encoder_named(loaded, encoder)
+    audited = audit_of(loaded.encoders[name], audit)
     gone = choose_points(loaded, audited.points, count, order=order, encoder=name, seed=seed)
-    measure = measured(loaded.encoders[name], labelled(train, test, loaded.record["size"], max_bad), device, seed)
-    again = remove_points(loaded, gone, encoder=name, out=out, progress=common.progress(as_json), overwrite=overwrite)
+    parts = labelled(train, test, loaded.record["size"], max_bad)
+    measure = measured(loaded.encoders[name], parts, device, seed)
+    again = remove_points(
+        loaded, gone, encoder=name, device=device, out=out, progress=common.progress(as_json), overwrite=overwrite
+    )
     settings = {
         "run": str(run),
         "audit": audited.record.get("spec_hash"),
@@ -325,9 +356,14 @@ def remove(
         "seed": seed,
         "train": train,
         "test": test,
+        **prints(parts),
     }
     record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "kind": "remove",
+        "fingerprint_before": fingerprint(loaded.encoders[name].module),
+        "fingerprint_after": fingerprint(again.encoders[name].module),
+        "versions": versions(),
         "settings": settings,
         "removed": gone,
         "checkpoint": f"encoders/{name}.safetensors",
@@ -337,6 +373,7 @@ def remove(
     elif measure is not None:
         before, after = measure(loaded.encoders[name]), measure(again.encoders[name])
         record["probe"] = {"before": before.to_dict(), "after": after.to_dict(), **paired_difference(after, before)}
+        write_table(out / "probe.parquet", pd.DataFrame({"right_before": before.right, "right_after": after.right}))
     write_json(out / RECORD, record)
     common.emit(
         as_json,
@@ -347,12 +384,6 @@ def remove(
             f"trained {name} again without {count} points ({order}{' memorized' if order != 'random' else ''})",
         ),
     )
-
-
-def _audited(folder: Path) -> Audit:
-    from memloc.results import Audit
-
-    return Audit.load(folder)
 
 
 def _layers(
@@ -369,11 +400,14 @@ def _layers(
     if names:
         return list(layer_parts(encoder, names))
     assert audit is not None, "one of both is given"
-    return choose_layers(encoder, _audited(audit).layers, count, by=by, order=order, seed=seed)
+    return choose_layers(encoder, audit_of(encoder, audit).layers, count, by=by, order=order, seed=seed)
 
 
-def _how(names: list[str] | None, audit: Path | None, by: str, order: str, seed: int) -> dict[str, Any]:
+def _how(
+    encoder: Encoder, names: list[str] | None, audit: Path | None, by: str, order: str, seed: int
+) -> dict[str, Any]:
     """How layers were chosen, for the record."""
     if names or audit is None:
         return {}
-    return {"chosen_by": by, "order": order, **({"seed": seed} if by == "random" else {})}
+    chosen = {"seed": seed} if by == "random" else {"order": order}
+    return {"chosen_by": by, "audit": audit_of(encoder, audit).record.get("spec_hash"), **chosen}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._acting import EncoderName, Weights, opened
+from memloc.cli._acting import EncoderName, Weights, opened, own_size
 from memloc.cli._flags import Config, Device, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
 from memloc.errors import DataError, DataNotFoundError, SpecError
+
+if TYPE_CHECKING:
+    from memloc.data import Images
+    from memloc.encoders import Encoder
 
 
 def probe(
@@ -40,13 +44,16 @@ def probe(
     """How well a frozen encoder's layers tell labelled images apart: linear, nearest-neighbour or per patch."""
     from memloc.data import open_images
     from memloc.probe import check_probe, probe_encoder
-    from memloc.results import replacing
+    from memloc.results import make_folder, replacing
 
+    size = own_size(encoder, weights, size, state_key, strip_prefix)
     images, tested = open_images(train, size=size, max_bad=max_bad), open_images(test, size=size, max_bad=max_bad)
+    if out is not None:
+        make_folder(out.parent)
     loaded, _ = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=images)
     masks = _masks(train_masks, test_masks)
     known = [each.name for each in loaded.layers]
-    chosen = known if layer == ["all"] else layer or ["output"]
+    chosen = _all_of(loaded, images, kind == "dense") if layer == ["all"] else layer or ["output"]
     unknown = [name for name in chosen if name not in known]
     if unknown:
         from memloc.errors import LayerNotFoundError, nearest
@@ -54,7 +61,7 @@ def probe(
         raise LayerNotFoundError(
             f"{loaded.name} has no layer {unknown[0]!r}. {nearest(unknown[0], known)} List them with: memloc layers {encoder}"
         )
-    check_probe(loaded, images, tested, kind=kind, masks=masks)
+    check_probe(loaded, images, tested, kind=kind, masks=masks, neighbours=neighbours, device=device)
     rows: list[dict[str, Any]] = []
     for name in chosen:
         found = probe_encoder(
@@ -97,12 +104,14 @@ def dejavu(
     import torch
 
     from memloc.data import concatenate, open_images
-    from memloc.integrations import write_any
+    from memloc.integrations import check_suffix, write_any
     from memloc.pretrain import images_of, load_run
+    from memloc.probe import check_public, dejavu_agreement
     from memloc.probe import dejavu as score
-    from memloc.probe import dejavu_agreement
     from memloc.results import Audit
 
+    if out is not None:
+        check_suffix(out)
     loaded = load_run(run)
     sides = [loaded.side(name) for name in ("f", "g")]
     if not all(sides):
@@ -114,6 +123,7 @@ def dejavu(
     images = images if given is None else concatenate(images, given)
     rows = torch.from_numpy((loaded.points["split"] != "shared").to_numpy().nonzero()[0])
     known = open_images(public, size=images.size, max_bad=max_bad)
+    check_public(images, known)
     scores = score(
         sides[0][0],
         sides[1][0],
@@ -201,6 +211,23 @@ def compare(
         {**found.record, **{name: table.to_dict("records") for name, table in tables.items()}},
         "\n".join(lines),
     )
+
+
+def _all_of(encoder: Encoder, images: Images, dense: bool) -> list[str]:
+    """Every layer; for a dense probe those with positions."""
+    from memloc.encoders import represent
+    from memloc.errors import EncoderError
+
+    found = []
+    for layer in encoder.layers:
+        try:
+            represent(encoder, images.pixels[:1], layer=layer.name, dense=dense, device="cpu")
+        except EncoderError:
+            if not dense:
+                raise
+            continue
+        found.append(layer.name)
+    return found
 
 
 def _masks(train: Path | None, test: Path | None) -> tuple[Any, Any] | None:

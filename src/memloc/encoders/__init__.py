@@ -13,6 +13,7 @@ from memloc.encoders._encoder import RANDOM as RANDOM
 from memloc.encoders._encoder import RANDOM_NOTE as RANDOM_NOTE
 from memloc.encoders._encoder import Encoder as Encoder
 from memloc.encoders._encoder import Preprocess as Preprocess
+from memloc.encoders._encoder import check_images as check_images
 from memloc.encoders._encoder import load_encoder as load_encoder
 from memloc.encoders._encoder import same_architecture as same_architecture
 from memloc.encoders._fold import folded as folded
@@ -28,6 +29,7 @@ from memloc.encoders._parts import layer_parts as layer_parts
 from memloc.encoders._parts import layer_tensors as layer_tensors
 from memloc.encoders._parts import shape_of as shape_of
 from memloc.encoders._parts import silence as silence
+from memloc.encoders._represent import home_of as home_of
 from memloc.encoders._represent import represent as represent
 from memloc.encoders._resnet import ResNet as ResNet
 from memloc.encoders._resnet9 import ResNet9 as ResNet9

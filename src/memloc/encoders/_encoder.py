@@ -74,6 +74,7 @@ class Encoder:
         augmentation: view policy it was trained with, where that is known.
         size: height and width that it takes, where it takes one alone.
         note: where its weights were found in their checkpoint.
+        shape: (channel, height, width) of the images its layers were found with.
     """
 
     module: nn.Module
@@ -84,6 +85,7 @@ class Encoder:
     augmentation: str | None = None
     size: int | None = None
     note: str = ""
+    shape: tuple[int, int, int] | None = None
 
     def prepare(self, views: Tensor) -> Tensor:
         """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on CPU."""
@@ -131,12 +133,12 @@ def load_encoder(
     ('resnet9', 11, 'output')
     """
     if isinstance(encoder, Encoder):
-        found = (
-            find_layers(encoder.module, layers, _input_shape(encoder.channels, shape))
-            if layers != "auto" or not encoder.layers
-            else encoder.layers
+        if layers == "auto" and encoder.layers:
+            return encoder
+        shape = shape or encoder.shape
+        return replace(
+            encoder, layers=find_layers(encoder.module, layers, _input_shape(encoder.channels, shape)), shape=shape
         )
-        return replace(encoder, layers=found)
     built, name, metadata = _build(encoder, pretrained=weights is None, shape=shape)
     note = ""
     if weights is not None and str(weights) != RANDOM:
@@ -150,7 +152,7 @@ def load_encoder(
         note = RANDOM_NOTE
     if weights in (None, RANDOM) and (state_key is not None or strip_prefix is not None):
         raise SpecError(
-            "state_key and strip_prefix are given without weights. Expected a checkpoint. Pass --f-weights FILE."
+            "state_key and strip_prefix are given without weights. Expected a checkpoint. Pass --weights FILE (--f-weights FILE to memloc audit)."
         )
     module = built.module
     check_finite(module, name=name)
@@ -159,16 +161,25 @@ def load_encoder(
     channels = first.in_channels if first is not None else None
     if shape is None and built.size is not None:
         shape = (channels or 3, built.size, built.size)
-    return Encoder(
-        module,
-        _find(module, layers, channels, shape),
-        preprocess,
-        name,
-        channels,
-        metadata.get("augmentation"),
-        built.size,
-        note,
-    )
+    found, shape = _find(module, layers, channels, shape)
+    return Encoder(module, found, preprocess, name, channels, metadata.get("augmentation"), built.size, note, shape)
+
+
+def check_images(encoder: Encoder, pixels: Tensor) -> None:
+    """Raise EncoderError where an encoder cannot take images: another size, wrong channels, or mean and std of another number."""
+    channels = pixels.shape[1]
+    if encoder.size is not None and tuple(pixels.shape[2:]) != (encoder.size, encoder.size):
+        height, width = pixels.shape[2:]
+        raise EncoderError(
+            f"{encoder.name} takes images of {encoder.size}x{encoder.size} pixels and these have {height}x{width}. Expected that size: memloc does not enlarge. "
+            f"Pass --size {encoder.size} where the images are larger, or larger images."
+        )
+    if len(encoder.preprocess.mean) not in (0, 1, channels) and not (channels == 1 and encoder.channels == 3):
+        raise EncoderError(
+            f"{encoder.name} has {len(encoder.preprocess.mean)} means for images of {channels} channels. Expected one per channel. "
+            "Pass --mean and --std with as many values."
+        )
+    encoder.prepare(torch.zeros(1, *pixels.shape[1:]))
 
 
 def same_architecture(first: Encoder, second: Encoder) -> None:
@@ -320,13 +331,14 @@ def _preprocess(
 
 def _find(
     module: nn.Module, layers: str | Sequence[str], channels: int | None, shape: tuple[int, int, int] | None
-) -> tuple[Layer, ...]:
+) -> tuple[tuple[Layer, ...], tuple[int, int, int]]:
+    """The layers, and the shape of the images they were found with."""
     if shape is not None:
-        return find_layers(module, layers, _input_shape(channels, shape))
+        return find_layers(module, layers, _input_shape(channels, shape)), shape
     problem: EncoderError | None = None
     for trial in _TRIAL_SHAPES:
         try:
-            return find_layers(module, layers, _input_shape(channels, trial))
+            return find_layers(module, layers, _input_shape(channels, trial)), trial
         except EncoderError as failed:
             problem = problem or failed
     assert problem is not None

@@ -87,8 +87,8 @@ def _parts_of(row: Layer, parts: dict[str, nn.Module], norm: str | None) -> Laye
 
 
 def shape_of(encoder: Encoder) -> tuple[int, int, int]:
-    """(channel, height, width) of images that an encoder takes; 32 pixels where it takes any."""
-    return encoder.channels or 3, encoder.size or _SIDE, encoder.size or _SIDE
+    """(channel, height, width) of images that an encoder takes: those its layers were found with, else 32 pixels."""
+    return encoder.shape or (encoder.channels or 3, encoder.size or _SIDE, encoder.size or _SIDE)
 
 
 def copied(encoder: Encoder) -> Encoder:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memloc.encoders._device import pick_device
-from memloc.encoders._encoder import Encoder
+from memloc.encoders._encoder import Encoder, check_images
 from memloc.encoders._layers import OUTPUT, Layer
 from memloc.encoders._output import features_of
 from memloc.encoders._resnet9 import ResNet9
@@ -44,19 +44,29 @@ def represent(
         raise EncoderError(
             f"{encoder.name} pads images below {ResNet9.smallest} pixels, so its positions are not those of the image. Expected images of {ResNet9.smallest} pixels or more. Pass --size {ResNet9.smallest}."
         )
-    where = pick_device(device)
-    encoder.module.to(where)
+    check_images(encoder, pixels)
+    where, home, kind = pick_device(device), *home_of(encoder.module)
     found: list[Tensor] = []
 
     def reduce(row: Layer, output: Tensor) -> None:
         found.append((_positions(row, output) if dense else features_of(_units_second(row, output))).float())
 
-    with tapped(encoder.module, [known[layer]], reduce) as forward:
-        for start in range(0, len(pixels), _AT_ONCE):
-            progress("representing images", start, len(pixels))
-            forward(encoder.prepare(pixels[start : start + _AT_ONCE].to(where).float() / 255))
+    encoder.module.to(where)
+    try:
+        with tapped(encoder.module, [known[layer]], reduce) as forward:
+            for start in range(0, len(pixels), _AT_ONCE):
+                progress("representing images", start, len(pixels))
+                forward(encoder.prepare(pixels[start : start + _AT_ONCE].to(where).float() / 255).to(kind))
+    finally:
+        encoder.module.to(home)
     progress("representing images", len(pixels), len(pixels))
     return torch.cat(found).clone()  # out of inference mode
+
+
+def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The device and number format of a module's weights; the processor and float32 without any."""
+    first = next((each for each in module.parameters() if each.is_floating_point()), None)
+    return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
 
 
 def _units_second(row: Layer, output: Tensor) -> Tensor:

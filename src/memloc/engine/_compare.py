@@ -23,7 +23,8 @@ class Comparison(NamedTuple):
             p-value and 95 % interval, and both calibrated figures.
         within: one row per pair of layers of each audit: the same agreement between layers.
         splits: one row per audit, layer and pair of splits: Welch's t between their SSLMem.
-        extremes: one row per audit: units that each of the k most and of the k least memorized points drives, with Welch's t.
+        extremes: one row per audit: units that each of the k most and of the k least memorized points drives, with Welch's t; unknown for ensembles, in which
+            the encoder whose units are listed saw only some of the points.
         record: k, points in common, and what the comparison cannot say.
     """
 
@@ -160,11 +161,14 @@ def _splits(side: str, audit: Audit) -> list[dict[str, Any]]:
 
 
 def _extremes(audit: Audit, k: int) -> dict[str, Any]:
+    """Units that the most and the least memorized points drive: those of the first encoder, so NaN where it saw only some of the candidates."""
     candidates = (
         audit.points[audit.points["split"] == "candidate"].dropna(subset=["sslmem"]).sort_values(["sslmem", "point"])
     )
-    least, most = (
-        torch.tensor(part["n_units"].to_numpy(dtype=np.float64)) for part in (candidates.head(k), candidates.tail(k))
-    )
-    t, p_value = t_test(most, least) if min(len(most), len(least)) > 1 else (float("nan"), float("nan"))
-    return {"k": len(most), "units_most": float(most.mean()), "units_least": float(least.mean()), "t": t, "p": p_value}
+    k = min(k, len(candidates) // 2)
+    if audit.record.get("mode") == "ensemble" or k < 2:
+        return {"k": k, "units_most": float("nan"), "units_least": float("nan"), "t": float("nan"), "p": float("nan")}
+    driven = torch.tensor(candidates["n_units"].to_numpy(dtype=np.float64))
+    least, most = driven[:k], driven[-k:]
+    t, p_value = t_test(most, least)
+    return {"k": k, "units_most": float(most.mean()), "units_least": float(least.mean()), "t": t, "p": p_value}

@@ -13,8 +13,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from memloc.data import Images, LazyPixels, check_splits, duplicates_across
-from memloc.encoders import RANDOM_NOTE, Encoder, Layer, fingerprint, same_architecture
-from memloc.errors import DataError, EncoderError, SpecError
+from memloc.encoders import RANDOM_NOTE, Encoder, Layer, check_images, fingerprint, same_architecture
+from memloc.errors import DataError, SpecError
 from memloc.metrics import DISTANCES, Distance
 from memloc.views import Views
 
@@ -164,7 +164,7 @@ def plan_job(
     seen, split = _membership(mode, len(f), len(g), images, splits, membership, len(everyone))
     views.view_size(*images.pixels.shape[2:])
     for encoder in everyone:
-        _check_input(encoder, images)
+        check_images(encoder, images.pixels)
     if int((split == "candidate").sum()) < 2:
         raise DataError(
             f"there is {int((split == 'candidate').sum())} candidate. Expected at least two points that f was trained on and g was not. "
@@ -276,23 +276,6 @@ def _groups(trained: Tensor, split: np.ndarray, seed: int) -> dict[str, Tensor]:
             rows = generator.permutation(np.flatnonzero(member.numpy()))[:number]
             groups[name] = torch.zeros(len(trained), dtype=torch.bool).index_fill_(0, torch.from_numpy(rows), True)
     return groups
-
-
-def _check_input(encoder: Encoder, images: Images) -> None:
-    """Raise EncoderError where an encoder cannot take the images: wrong channels, or mean and std of another number."""
-    channels = images.pixels.shape[1]
-    if encoder.size is not None and tuple(images.pixels.shape[2:]) != (encoder.size, encoder.size):
-        height, width = images.pixels.shape[2:]
-        raise EncoderError(
-            f"{encoder.name} takes images of {encoder.size}x{encoder.size} pixels and these have {height}x{width}. Expected that size: memloc does not enlarge. "
-            f"Pass --size {encoder.size} where the images are larger, or larger images."
-        )
-    if len(encoder.preprocess.mean) not in (0, 1, channels) and not (channels == 1 and encoder.channels == 3):
-        raise EncoderError(
-            f"{encoder.name} has {len(encoder.preprocess.mean)} means for images of {channels} channels. Expected one per channel. "
-            "Pass --mean and --std with as many values."
-        )
-    encoder.prepare(torch.zeros(1, *images.pixels.shape[1:]))
 
 
 def _warnings(

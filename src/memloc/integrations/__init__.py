@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from memloc.integrations._exports import check_suffix as check_suffix
 from memloc.integrations._exports import issues_table as issues_table
 from memloc.integrations._exports import write_any as write_any
 

@@ -44,8 +44,7 @@ def write_any(table: pd.DataFrame, path: Path) -> None:
     Raises:
         SpecError: another suffix. OutputError: the file cannot be written.
     """
-    if path.suffix not in (".csv", ".jsonl", ".parquet"):
-        raise SpecError(f"{str(path)!r} has no known suffix. Expected .csv, .jsonl or .parquet. Pass --out issues.csv.")
+    check_suffix(path)
     make_folder(path.parent)
     if path.suffix == ".parquet":
         write_table(path, table)
@@ -55,3 +54,9 @@ def write_any(table: pd.DataFrame, path: Path) -> None:
             table.to_csv(temporary, index=False)
         else:
             table.to_json(temporary, orient="records", lines=True, force_ascii=False)
+
+
+def check_suffix(path: Path) -> None:
+    """Raise SpecError for a file that `write_any` cannot write."""
+    if path.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise SpecError(f"{str(path)!r} has no known suffix. Expected .csv, .jsonl or .parquet. Pass --out issues.csv.")

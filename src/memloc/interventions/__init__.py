@@ -1,6 +1,7 @@
 """Act on what was found: replace layers, fine-tune some, prune units, insert a point into a unit, retrain without points."""
 
 from memloc.interventions._finetune import Tuned as Tuned
+from memloc.interventions._finetune import check_finetune as check_finetune
 from memloc.interventions._finetune import finetune_layers as finetune_layers
 from memloc.interventions._insert import GOALS as GOALS
 from memloc.interventions._insert import Inserted as Inserted

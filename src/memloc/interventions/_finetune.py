@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from memloc.data import Images
-from memloc.encoders import Encoder, copied, features_of, has_bfloat16, layer_parts, pick_device
+from memloc.encoders import Encoder, copied, features_of, has_bfloat16, home_of, layer_parts, pick_device
 from memloc.errors import SpecError, TrainingError
-from memloc.probe import Probe, matched_labels, scored
+from memloc.probe import Probe, check_probe, matched_labels, scored
 from memloc.progress import Report, silent
-from memloc.views import Views
+from memloc.views import Views, policy_named
 
 _AT_ONCE = 500
 
@@ -62,14 +62,20 @@ def finetune_layers(
     >>> len(tuned.accuracy.right), tuned.trained
     (32, (593162, 2267018))
     """
-    if epochs < 1 or batch_size < 2 or not learning_rate > 0 or not weight_decay >= 0:
-        raise SpecError(
-            f"epochs is {epochs}, batch_size {batch_size}, learning_rate {learning_rate}, weight_decay {weight_decay}. Expected at least one epoch, batches of two or "
-            "more, a rate above 0 and a decay of 0 or more. Correct the flag."
-        )
+    check_finetune(
+        encoder,
+        train,
+        test,
+        layers=layers,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        policy=policy,
+    )
     train_labels, test_labels = matched_labels(train, test)
     result = copied(encoder)
-    module, where = result.module, pick_device(device)
+    module, where, (_, kind) = result.module, pick_device(device), home_of(result.module)
     own = {name for parts in layer_parts(result, list(layers)).values() for name in parts.modules} if layers else set()
     inside = [
         part
@@ -84,7 +90,7 @@ def finetune_layers(
     codes = torch.from_numpy(np.searchsorted(classes, train_labels)).to(where)
     views = None if policy is None else Views(policy, n=1, seed=seed, sampling="independent")
     with torch.no_grad():
-        width = features_of(module.eval()(result.prepare(train.pixels[:2].to(where).float() / 255))).shape[1]
+        width = features_of(module.eval()(result.prepare(train.pixels[:2].to(where).float() / 255).to(kind))).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(width, len(classes))
@@ -104,8 +110,11 @@ def finetune_layers(
                     learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch * batches + number) / (epochs * batches)))
                 )
             inputs = _inputs(result, train, rows, views, epoch, where)
-            with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)), torch.set_grad_enabled(True):
-                features = features_of(module(inputs))
+            with (
+                torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where) and kind == torch.float32),
+                torch.set_grad_enabled(True),
+            ):
+                features = features_of(module(inputs.to(kind)))
             loss = nn.functional.cross_entropy(head(features.float()), codes[rows.to(where)])
             optimizer.zero_grad()
             loss.backward()
@@ -127,6 +136,23 @@ def finetune_layers(
     return Tuned(result, head, scored(predicted, test_labels, kind="fine-tuned", n_train=len(train)), history, counts)
 
 
+def check_finetune(
+    encoder: Encoder, train: Images, test: Images, *, layers: Sequence[str], epochs: int, batch_size: int, learning_rate: float, weight_decay: float,
+    policy: str | None,
+) -> None:  # fmt: skip
+    """Raise what `finetune_layers` would raise for these arguments, before any work."""
+    if epochs < 1 or batch_size < 2 or not learning_rate > 0 or not weight_decay >= 0:
+        raise SpecError(
+            f"epochs is {epochs}, batch_size {batch_size}, learning_rate {learning_rate}, weight_decay {weight_decay}. Expected at least one epoch, batches of two or "
+            "more, a rate above 0 and a decay of 0 or more. Correct the flag."
+        )
+    if policy is not None:
+        policy_named(policy)
+    if layers:
+        layer_parts(encoder, list(layers))
+    check_probe(encoder, train, test)
+
+
 def _inputs(
     encoder: Encoder, images: Images, rows: Tensor, views: Views | None, epoch: int, where: torch.device
 ) -> Tensor:
@@ -140,6 +166,8 @@ def _inputs(
 def _predicted(encoder: Encoder, head: nn.Linear, images: Images, where: torch.device) -> Any:
     found = []
     for start in range(0, len(images), _AT_ONCE):
-        batch = encoder.prepare(images.pixels[start : start + _AT_ONCE].to(where).float() / 255)
+        batch = encoder.prepare(images.pixels[start : start + _AT_ONCE].to(where).float() / 255).to(
+            home_of(encoder.module)[1]
+        )
         found.append(head(features_of(encoder.module(batch)).float()).argmax(dim=1).cpu())
     return torch.cat(found).numpy()

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from memloc.data import Images
-from memloc.encoders import Encoder, LayerParts, copied, features_of, layer_parts, pick_device, tapped, unit_means
+from memloc.encoders import (
+    Encoder,
+    LayerParts,
+    as_tensor,
+    check_images,
+    copied,
+    features_of,
+    home_of,
+    layer_parts,
+    pick_device,
+    tapped,
+    unit_means,
+)
 from memloc.errors import DataError, EncoderError, SpecError, TrainingError, nearest
 from memloc.metrics import unitmem
 from memloc.pretrain import nt_xent
@@ -20,6 +32,7 @@ from memloc.views import Views
 GOALS = ("unitmem", "contrast")
 _VIEWS, _SEEN, _STEP_VIEWS, _OTHERS = 10, 64, 8, 24
 _SCORING = 1 << 20  # views that units are scored with are none of those trained on
+_SAME = 1e-6  # by how much other units may change
 _LEAK, _TINY = 0.1, 1e-6  # slope below 0, so that a silent unit has a gradient, too
 
 
@@ -115,6 +128,11 @@ def insert_point(
             "point_before": images.ids[before.point].numpy(), "point_after": images.ids[after.point].numpy(),
         }
     )  # fmt: skip
+    others_changed = (units["unitmem_after"] - units["unitmem_before"]).drop(index=unit).abs().max()
+    if others_changed > _SAME:
+        raise EncoderError(
+            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on this unit's weights: name a layer without a norm over units."
+        )
     return Inserted(result, units, (losses[0], losses[-1]))
 
 
@@ -140,6 +158,12 @@ def check_insert(
         raise EncoderError(
             f"the units of {layer!r} are not the rows of one weight. Expected a convolution, linear, attention or fully-connected row. Name another --layer."
         )
+    norm = dict(encoder.module.named_modules()).get(parts.norm or "")
+    if parts.norm is not None and not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        raise EncoderError(
+            f"layer {layer!r} is normed by a {type(norm).__name__}, whose statistics other units share, so one unit cannot be changed alone. Expected a batch-norm or none. Name another --layer."
+        )
+    check_images(encoder, images.pixels)
     weights = _weights_of(encoder.module, parts)
     if not 0 <= unit < len(weights[0]):
         raise SpecError(
@@ -169,19 +193,25 @@ def _units(encoder: Encoder, parts: LayerParts, images: Images, policy: str, see
     ) as forward:
         for start in range(0, len(images), _SEEN):
             part = recipe.draw(images.pixels[start : start + _SEEN].to(where), images.ids[start : start + _SEEN])
-            forward(encoder.prepare(part.flatten(0, 1)))
+            forward(encoder.prepare(part.flatten(0, 1)).to(home_of(encoder.module)[1]))
     return unitmem(torch.cat(found).clone())
 
 
 def _unitmem_loss(encoder: Encoder, parts: LayerParts, inputs: Tensor, unit: int) -> Tensor:
     """1 − UnitMem between the first point and the mean of the rest, and how far the point's response is below what is usual in the layer."""
     kept: list[Tensor] = []
-    at = dict(encoder.module.named_modules())[parts.norm or parts.makes or ""]
-    handle = at.register_forward_hook(
-        lambda _module, _inputs, output: kept.append(output.clone())
-    )  # before a ReLU in place
+    # The last linear layer of attention may not be called as a module, so such rows are read as a whole.
+    whole = parts.modules == (parts.layer.read_at,)
+    at = dict(encoder.module.named_modules())[parts.layer.read_at if whole else parts.norm or parts.makes or ""]
+
+    def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+        tensor = as_tensor(output)
+        assert tensor is not None, "a tapped layer gives a tensor"
+        kept.append(tensor.clone())  # before a ReLU in place
+
+    handle = at.register_forward_hook(keep)
     try:
-        encoder.module(encoder.prepare(inputs.flatten(0, 1)))
+        encoder.module(encoder.prepare(inputs.flatten(0, 1)).to(home_of(encoder.module)[1]))
     finally:
         handle.remove()
     response = kept[0] if kept[0].ndim in (2, 4) and not parts.layer.last else kept[0].movedim(-1, 1)
@@ -198,6 +228,8 @@ def _unitmem_loss(encoder: Encoder, parts: LayerParts, inputs: Tensor, unit: int
 
 def _contrast(encoder: Encoder, parts: LayerParts, inputs: Tensor, unit: int) -> Tensor:
     """NT-Xent between two views of every point."""
-    features = features_of(encoder.module(encoder.prepare(inputs[:, :2].transpose(0, 1).flatten(0, 1))))
+    features = features_of(
+        encoder.module(encoder.prepare(inputs[:, :2].transpose(0, 1).flatten(0, 1)).to(home_of(encoder.module)[1]))
+    )
     first, second = features.chunk(2)
     return nt_xent(first, second, torch.arange(len(inputs), device=inputs.device))

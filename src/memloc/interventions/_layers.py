@@ -40,11 +40,16 @@ def choose_layers(
             )
     weighted = layer_parts(encoder)
     table = layers[layers["layer"].isin(weighted)]
-    if by != "random":
+    if by == "random":  # among the layers that Δ could choose, where there is Δ
+        figures = next(
+            (table[name] for name in ("delta_calibrated", "delta") if name in table and table[name].notna().any()), None
+        )
+        table = table if figures is None else table[figures.notna()]
+    else:
         table = table.assign(figure=figure_of(table, by)).dropna(subset=["figure"])
     if not 1 <= count <= len(table):
         raise SpecError(
-            f"{count} layers are asked for by {by} and {len(table)} have {'weights' if by == 'random' else 'that figure and weights'}. Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
+            f"{count} layers are asked for by {by} and {len(table)} have weights and a figure to choose by. Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
         )
     if by == "random":
         chosen = table["layer"].iloc[np.random.default_rng(seed).permutation(len(table))[:count]]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from memloc.errors import DataError, SpecError, nearest
 from memloc.pretrain import Plan, Run, TrainSpec, images_of, train
@@ -51,7 +52,9 @@ def choose_points(
         )
     if order == "random":
         return sorted(table["point"].to_numpy()[np.random.default_rng(seed).permutation(len(table))[:count]].tolist())
-    ranked = table.sort_values(["sslmem", "point"], ascending=[order == "least", True])
+    # An audit's scores are f's: what g memorized scores low.
+    own = -table["sslmem"] if not run.is_ensemble and name.startswith("g") else table["sslmem"]
+    ranked = table.assign(own=own).sort_values(["own", "point"], ascending=[order == "least", True])
     return sorted(ranked["point"].head(count).tolist())
 
 
@@ -60,6 +63,8 @@ def remove_points(
     points: list[int],
     *,
     encoder: str | None = None,
+    module: nn.Module | None = None,
+    device: str | None = None,
     out: str | Path | None = None,
     progress: Report = silent,
     overwrite: bool = False,
@@ -69,7 +74,8 @@ def remove_points(
     The removed points are external in the new run, so `memloc audit` can compare them with those that stayed.
 
     Args:
-        points: ids. encoder: as in `choose_points`. out: folder for the new run; None trains in a temporary one.
+        points: ids. encoder: as in `choose_points`. module: the architecture, where the run was trained from an nn.Module.
+        device: as in the run by default. out: folder for the new run; None trains in a temporary one.
     Returns:
         The new run, of one encoder.
     Raises:
@@ -87,17 +93,20 @@ def remove_points(
     kept[name] = kept[name].to_numpy(dtype=bool) & ~gone
     split = np.where(kept[name], np.where(run.points["split"] == "shared", "shared", "candidate"), "external")
     spec = TrainSpec(
-        **{**run.record["spec"], "ensemble": 0, "runs": 1, "candidates": None, "independents": None, "shared": None}
+        **{
+            **run.record["spec"],
+            "ensemble": 0,
+            "runs": 1,
+            "candidates": None,
+            "independents": None,
+            "shared": None,
+            "device": device or run.record["spec"]["device"],
+        }
     )
     images, external = images_of(run)
+    plan = Plan(run.points.assign(split=split), kept)
     return train(
-        images,
-        spec,
-        plan=Plan(run.points.assign(split=split), kept),
-        external=external,
-        out=out,
-        progress=progress,
-        overwrite=overwrite,
+        images, spec, plan=plan, external=external, encoder=module, out=out, progress=progress, overwrite=overwrite
     )
 
 

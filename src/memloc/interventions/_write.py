@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from memloc.probe import Probe, paired_difference
 from memloc.results import SCHEMA_VERSION, claim_folder, read_json, write_json, write_table
 
 RECORD, CHECKPOINT = "intervention.json", "encoder.safetensors"
+_UNCHANGED = "The new encoder has the weights of the old one: nothing was changed."
 
 
 def intervene(
@@ -35,15 +37,22 @@ def intervene(
     claim_folder(out, {"kind": kind, "source": print_before, **settings}, overwrite=overwrite)
     if (out / RECORD).is_file():
         return read_json(out / RECORD)
-    before = None if measure is None else measure(source)
-    changed, more, tables = act()
-    after = None if measure is None else measure(changed)
+    try:
+        before = None if measure is None else measure(source)
+        changed, more, tables = act()
+        after = None if measure is None else measure(changed)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # it was claimed for this work alone, which has nothing to show
+        raise
+    if before is not None and after is not None:
+        tables = {**tables, "probe": pd.DataFrame({"right_before": before.right, "right_after": after.right})}
+    same = fingerprint(changed.module) == print_before
     for name, table in tables.items():
         write_table(out / f"{name}.parquet", table)
     save_weights(out / CHECKPOINT, changed.module, {**metadata, "intervention": kind})
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION, "kind": kind, "encoder": source.name, "settings": dict(settings), "checkpoint": CHECKPOINT,
-        "fingerprint_before": print_before, "fingerprint_after": fingerprint(changed.module), **more, "versions": versions(),
+        "fingerprint_before": print_before, "fingerprint_after": fingerprint(changed.module), **more, "versions": versions(), "warnings": [_UNCHANGED] if same else [],
     }  # fmt: skip
     if before is not None and after is not None:
         record["probe"] = {"before": before.to_dict(), "after": after.to_dict(), **paired_difference(after, before)}

@@ -213,6 +213,10 @@ def train(
     known = training if external is None else concatenate(training, external)
     special = {} if plan is None else {"plan": plan.digest()}
     plan = plan or make_plan(known, spec, 0 if external is None else len(external))
+    if plan.points["point"].tolist() != known.ids.tolist():
+        raise DataError(
+            "the plan is of other images, or names them in another order. Expected a row per image, in their order. Make it with memloc.pretrain.make_plan."
+        )
     module = encoder if isinstance(encoder, nn.Module) else None
     check_training(module or spec.encoder, known, spec, plan)
     device = pick_device(spec.device)
@@ -518,7 +522,13 @@ def _stored(module: nn.Module, path: Path) -> Encoder:
     mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
     found = load_encoder(fresh)
     return Encoder(
-        found.module, found.layers, Preprocess(mean, std), path.stem, found.channels, metadata.get("augmentation")
+        found.module,
+        found.layers,
+        Preprocess(mean, std),
+        path.stem,
+        found.channels,
+        metadata.get("augmentation"),
+        shape=found.shape,
     )
 
 

@@ -4,6 +4,7 @@ from memloc.probe._accuracy import Probe as Probe
 from memloc.probe._accuracy import paired_difference as paired_difference
 from memloc.probe._accuracy import scored as scored
 from memloc.probe._accuracy import wilson as wilson
+from memloc.probe._dejavu import check_public as check_public
 from memloc.probe._dejavu import corners as corners
 from memloc.probe._dejavu import dejavu as dejavu
 from memloc.probe._dejavu import dejavu_agreement as dejavu_agreement

@@ -12,7 +12,8 @@ from memloc.data import Images
 from memloc.encoders import Encoder, represent
 from memloc.errors import DataError, SpecError
 from memloc.metrics import auroc, kendall_tau
-from memloc.probe._probes import Features
+from memloc.probe._encoders import matched_labels
+from memloc.probe._probes import Features, check_neighbours
 from memloc.progress import Report, silent
 
 CORNER = 0.5  # side of the crop as a share of the image's
@@ -82,26 +83,13 @@ def dejavu(
     >>> dejavu(encoder, encoder, images.take(torch.arange(8)), images.take(torch.arange(8, 60)))["dejavu"].abs().max()
     0.0
     """
-    for name, part in (("scored", images), ("public", public)):
-        if part.labels is None or bool((part.labels < 0).any()):
-            raise DataError(
-                f"the {name} images have no labels, or not all of them. Expected one each. Pass images with labels."
-            )
+    known_labels, labels = matched_labels(public, images)
     if not 0 < side < 1:
         raise SpecError(f"side is {side}. Expected a share of the image between 0 and 1. Pass --side 0.5.")
-    if not 1 <= neighbours <= len(public):
-        raise SpecError(
-            f"neighbours is {neighbours} for {len(public)} public images. Expected 1 to {len(public)}. Pass --neighbours {min(20, len(public))}."
-        )
-    copies = np.isin(public.hashes(), images.hashes())
-    if copies.any():
-        raise DataError(
-            f"{int(copies.sum())} public images are among those scored. Expected others. Pass images that no encoder saw, apart from those scored."
-        )
-    assert images.labels is not None, "labels were checked"
-    assert public.labels is not None, "labels were checked"
+    check_neighbours(neighbours, len(public))
+    check_public(images, public)
     parts = corners(images.pixels[:], side).flatten(0, 1)
-    labels = images.labels.repeat_interleave(_CORNERS).numpy()
+    repeated = labels.repeat(_CORNERS)
     shares = {}
     for name, encoder in (("share_f", f), ("share_g", g)):
         known, asked = (
@@ -109,11 +97,18 @@ def dejavu(
             for pixels in (public.pixels, parts)
         )
         shares[name] = (
-            label_share(asked, labels, known, public.labels.numpy(), neighbours=neighbours)
-            .reshape(-1, _CORNERS)
-            .mean(axis=1)
+            label_share(asked, repeated, known, known_labels, neighbours=neighbours).reshape(-1, _CORNERS).mean(axis=1)
         )
     return pd.DataFrame({"point": images.ids.numpy(), **shares, "dejavu": shares["share_f"] - shares["share_g"]})
+
+
+def check_public(images: Images, public: Images) -> None:
+    """Raise DataError if a public image is among images that were scored or trained on."""
+    copies = np.isin(public.hashes(), images.hashes())
+    if copies.any():
+        raise DataError(
+            f"{int(copies.sum())} public images are among those that were scored or trained on. Expected others. Pass images that no encoder of the run saw."
+        )
 
 
 def dejavu_agreement(scores: pd.DataFrame, points: pd.DataFrame) -> dict[str, float]:

@@ -8,10 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memloc.data import Images
-from memloc.encoders import OUTPUT, Encoder, represent
+from memloc.encoders import OUTPUT, Encoder, check_images, pick_device, represent
 from memloc.errors import DataError, SpecError, nearest
 from memloc.probe._accuracy import Probe
-from memloc.probe._probes import NEIGHBOURS, dense_probe, knn_probe, linear_probe, patch_labels
+from memloc.probe._probes import (
+    NEIGHBOURS,
+    check_classes,
+    check_masks,
+    check_neighbours,
+    dense_probe,
+    knn_probe,
+    linear_probe,
+    patch_labels,
+)
 from memloc.progress import Report, silent
 
 KINDS = ("linear", "knn", "dense")
@@ -39,7 +48,7 @@ def probe_encoder(
     >>> found.chance < found.accuracy
     True
     """
-    check_probe(encoder, train, test, kind=kind, masks=masks)
+    check_probe(encoder, train, test, kind=kind, masks=masks, neighbours=neighbours, device=device)
     features = [
         represent(encoder, part.pixels, layer=layer, dense=kind == "dense", device=device, progress=progress)
         .cpu()
@@ -56,7 +65,9 @@ def probe_encoder(
     return linear_probe(features[0], train_labels, features[1], test_labels, seed=seed)
 
 
-def check_probe(encoder: Encoder, train: Images, test: Images, *, kind: str = "linear", masks: Any = None) -> None:
+def check_probe(
+    encoder: Encoder, train: Images, test: Images, *, kind: str = "linear", masks: Any = None, neighbours: int = NEIGHBOURS, device: str = "auto"
+) -> None:  # fmt: skip
     """Raise for what cannot be probed, before any work."""
     if kind not in KINDS:
         raise SpecError(
@@ -67,11 +78,17 @@ def check_probe(encoder: Encoder, train: Images, test: Images, *, kind: str = "l
             f"kind is {kind!r} {'with' if masks is not None else 'without'} masks. Expected masks for a dense probe and for no other. "
             "Pass --kind dense --train-masks FILE --test-masks FILE."
         )
-    encoder.prepare(train.pixels[:1].float() / 255)
+    pick_device(device)
+    for part in (train, test):
+        check_images(encoder, part.pixels)
     if masks is None:
-        matched_labels(train, test)
+        labels = matched_labels(train, test)
+        check_classes(*labels, twice=kind == "linear")
+        if kind == "knn":
+            check_neighbours(neighbours, len(train))
         return
     for mask, part in zip(masks, (train, test), strict=True):
+        check_masks(mask)
         if len(mask) != len(part):
             raise DataError(
                 f"there are {len(mask)} masks for {len(part)} images. Expected one each, in the order of the images. Check the file of masks."

@@ -42,6 +42,7 @@ def linear_probe(
         raise SpecError(
             f"strengths is {strengths} and validation {validation}. Expected numbers above 0, and a share between 0 and 1. Leave them out for the usual ones."
         )
+    check_classes(train_labels, test_labels, twice=True)
     predicted, settings = _predicted(train, train_labels, test, strengths, validation, seed)
     return scored(predicted, test_labels, kind="linear", **settings)
 
@@ -53,38 +54,40 @@ def _predicted(
     strengths: tuple[float, ...],
     validation: float,
     seed: int,
+    groups: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Predictions of a logistic regression, and what it was fitted with."""
+    """Predictions of a logistic regression, and what it was fitted with; of grouped points whole groups are held out to choose it."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classes, counts = np.unique(train_labels, return_counts=True)
-    if counts.min() < 2:
-        raise DataError(
-            f"class {classes[counts.argmin()]} has one training point. Expected at least two, one of them to choose the regularization with. Pass more points, or leave that class out."
-        )
+    classes = np.unique(train_labels)
 
     def fitted(strength: float, x: Features, y: NDArray[Any]) -> Any:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=ITERATIONS))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # strengths that do not converge lose on the validation part
+            warnings.simplefilter("ignore")  # whether the chosen one converged is in the settings
             return model.fit(x, y)
 
     strength = strengths[0]
     if len(strengths) > 1:
         held = max(round(validation * len(train)), len(classes))
-        parts = train_test_split(
-            train,
-            train_labels,
-            test_size=min(held, len(train) - len(classes)),
-            random_state=seed,
-            stratify=train_labels,
-        )
-        accuracies = [fitted(each, parts[0], parts[2]).score(parts[1], parts[3]) for each in strengths]
-        strength = strengths[int(np.argmax(accuracies))]  # the strongest penalty among equals
-    return fitted(strength, train, train_labels).predict(test), {"strength": strength, "n_train": len(train)}
+        rows = np.arange(len(train))
+        if groups is not None and len(np.unique(groups)) > 1:
+            fit, check = next(GroupShuffleSplit(1, test_size=validation, random_state=seed).split(rows, groups=groups))
+        else:
+            size = min(held, len(train) - len(classes))
+            fit, check = train_test_split(rows, test_size=size, random_state=seed, stratify=train_labels)
+        if len(np.unique(train_labels[fit])) > 1:  # groups may leave one class alone
+            accuracies = [
+                fitted(each, train[fit], train_labels[fit]).score(train[check], train_labels[check])
+                for each in strengths
+            ]
+            strength = strengths[int(np.argmax(accuracies))]  # the strongest penalty among equals
+    model = fitted(strength, train, train_labels)
+    converged = bool(model[-1].n_iter_.max() < ITERATIONS)
+    return model.predict(test), {"strength": strength, "n_train": len(train), "converged": converged}
 
 
 def knn_probe(
@@ -106,12 +109,17 @@ def knn_probe(
     from sklearn.neighbors import KNeighborsClassifier
 
     _check(train, train_labels, test, test_labels)
-    if not 1 <= neighbours <= len(train):
-        raise SpecError(
-            f"neighbours is {neighbours} for {len(train)} training points. Expected 1 to {len(train)}. Pass --neighbours {min(max(neighbours, 1), len(train))}."
-        )
+    check_neighbours(neighbours, len(train))
     model = KNeighborsClassifier(neighbours, metric="cosine").fit(train, train_labels)
     return scored(model.predict(test), test_labels, kind="knn", neighbours=neighbours, n_train=len(train))
+
+
+def check_neighbours(neighbours: int, points: int) -> None:
+    """Raise SpecError for a number of neighbours that there are not."""
+    if not 1 <= neighbours <= points:
+        raise SpecError(
+            f"neighbours is {neighbours} for {points} known points. Expected 1 to {points}. Pass --neighbours {min(max(neighbours, 1), points)}."
+        )
 
 
 def dense_probe(
@@ -126,7 +134,7 @@ def dense_probe(
     (20,)
     """
     flat: list[Any] = []
-    images: NDArray[Any] = np.empty(0)
+    groups, images = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for features, labels, name in ((train, train_labels, "train"), (test, test_labels, "test")):
         if features.ndim != 3 or features.shape[:2] != labels.shape:
             raise ShapeError(
@@ -135,9 +143,12 @@ def dense_probe(
             )
         known = labels >= 0
         flat += [features[known], labels[known]]
-        images = np.nonzero(known)[0]
+        groups, images = (
+            images,
+            np.nonzero(known)[0],
+        )  # after the loop: of the training positions, and of the test positions
     _check(*flat)
-    predicted, settings = _predicted(flat[0], flat[1], flat[2], STRENGTHS, VALIDATION, seed)
+    predicted, settings = _predicted(flat[0], flat[1], flat[2], STRENGTHS, VALIDATION, seed, groups)
     return scored(predicted, flat[3], images, kind="dense", n_images=len(np.unique(images)), **settings)
 
 
@@ -147,12 +158,10 @@ def patch_labels(masks: NDArray[np.integer[Any]], positions: int) -> NDArray[np.
     >>> patch_labels(np.array([[[1, 1, 0, 2], [1, 0, 2, 2]]]).repeat(2, axis=1), 4).tolist()
     [[1, 2, 1, 2]]
     """
+    check_masks(masks)
     side = int(positions**0.5)
-    if masks.ndim != 3 or side * side != positions or not np.issubdtype(masks.dtype, np.integer):
-        raise ShapeError(
-            f"masks have shape {masks.shape} ({masks.dtype}) for {positions} positions. Expected whole numbers (point, height, width) and a square number of positions. "
-            "Pass class numbers per pixel."
-        )
+    if side * side != positions:
+        raise ShapeError(f"there are {positions} positions. Expected a square number of them. Name another layer.")
     if masks.shape[1] % side or masks.shape[2] % side:
         raise ShapeError(
             f"masks of {masks.shape[1]} x {masks.shape[2]} pixels do not divide into {side} x {side} patches. Expected multiples. Pass masks of the size of the images."
@@ -182,10 +191,32 @@ def _check(train: Features, train_labels: NDArray[Any], test: Features, test_lab
         raise ShapeError(
             f"train features have {train.shape[1]} columns and test features {test.shape[1]}. Expected the same encoder for both. Represent both with one encoder."
         )
-    if len(np.unique(train_labels)) < 2:
+    check_classes(train_labels, test_labels)
+
+
+def check_masks(masks: NDArray[Any]) -> None:
+    """Raise ShapeError for masks that are no class numbers per pixel."""
+    if masks.ndim != 3 or not np.issubdtype(masks.dtype, np.integer):
+        raise ShapeError(
+            f"masks have shape {masks.shape} ({masks.dtype}). Expected whole numbers (point, height, width). Pass class numbers per pixel."
+        )
+
+
+def check_classes(train_labels: NDArray[Any], test_labels: NDArray[Any], *, twice: bool = False) -> None:
+    """Raise DataError for labels that no probe can be fitted or tested on.
+
+    Args:
+        twice: whether every class needs two training points, one of them to choose the regularization with.
+    """
+    classes, counts = np.unique(train_labels, return_counts=True)
+    if len(classes) < 2:
         raise DataError("the training points are of one class. Expected two or more. Pass images of several classes.")
     unseen = np.setdiff1d(test_labels, train_labels)
     if len(unseen):
         raise DataError(
             f"class {unseen[0]} is among the test points and not among the training points. Expected the classes of the training points. Pass training images of it, too."
+        )
+    if twice and counts.min() < 2:
+        raise DataError(
+            f"class {classes[counts.argmin()]} has one training point. Expected at least two, one of them to choose the regularization with. Pass more points, or leave that class out."
         )

@@ -6,6 +6,7 @@ import json
 import shlex
 from functools import lru_cache
 from importlib.resources import files
+from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,16 @@ RANKABLE = 0.5  # reliability over training runs from which points may be ranked
 STEADY_VIEWS = 0.8
 
 
+def may_rank(audit: Audit) -> bool:
+    """Whether points may be ranked by their score: there is a reference that never saw them, and neither other views nor other runs would reorder them."""
+    last = audit.layers.sort_values("order").iloc[-1]
+    views, runs = _number(last.get("reliability_views")), _number(last.get("reliability_runs"))
+    if audit.record.get("mode") == "alone" or audit.record.get("reference") == "earlier checkpoint":
+        return False
+    shown = _number(last["auroc_low"]) > 0.5 or _number(last["calibrated_low"]) > 0
+    return shown and views >= STEADY_VIEWS and runs >= RANKABLE
+
+
 def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     """Recommended next steps: title, why, command, evidence (what the step did in the runs of docs/findings.md).
 
@@ -26,27 +37,26 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     """
     known, layers = evidence(), audit.layers.sort_values("order")
     last, record = layers.iloc[-1], audit.record
-    place, run = shlex.quote(folder or "AUDIT"), shlex.quote(str(record.get("run") or "RUN"))
-    encoder = _encoder_of(record, run)
-    clear = layers[_clear(layers)]
+    place, encoder = shlex.quote(folder or "AUDIT"), _encoder_of(record)
+    clear, alone = layers[_clear(layers)], record.get("mode") == "alone"
     steps: list[dict[str, str]] = []
 
     def add(title: str, why: str, command: str, key: str) -> None:
         steps.append({"title": title, "why": why, "command": command, "evidence": known[key]})
 
     views, runs = _number(last.get("reliability_views")), _number(last.get("reliability_runs"))
-    if record.get("mode") == "alone":
+    if alone or record.get("reference") == "earlier checkpoint":
         add(
             "Train a reference encoder before naming points",
-            "Without an encoder that never saw them, no single point has a score; the alignment gap speaks of the whole set.",
-            "memloc train DATA --external UNSEEN --out RUN && memloc audit RUN --out AUDIT",
+            "Without an encoder that never saw them, no single point has a score of what was memorized in all.",
+            "memloc train DATA --external UNSEEN --out RUN && memloc audit RUN --out RUN-audit",
             "reference",
         )
-    elif views == views and views < STEADY_VIEWS:
+    elif views < STEADY_VIEWS:
         add(
             "Draw more views",
             f"Scores of points would come out in another order with other views (reliability {views:.2f}).",
-            f"memloc audit {run} --views auto --out {place}-more-views",
+            f"{_again(record)} --views auto --out {place}-more-views",
             "views",
         )
     if record.get("mode") == "pair" and runs != runs:
@@ -56,20 +66,22 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
             "memloc train DATA --external UNSEEN --ensemble 8 --out RUN8 && memloc audit RUN8 --out RUN8-audit",
             "runs",
         )
-    if runs == runs and runs >= RANKABLE:
+    if may_rank(audit):
         add(
             "Review the most memorized points",
             f"Other training runs would name them, too (reliability {runs:.2f}).",
             f"memloc export {place} --table points --out points.csv",
             "points",
         )
-        add(
-            "See what the encoder is worth without them",
-            "Removing points costs accuracy where they are needed; compare with as many random ones.",
-            f"memloc remove {run} --audit {place} --count {_POINTS} --order most --train LABELLED --test HELD-OUT --out without",
-            "remove",
-        )
-    elif runs == runs:
+        candidates = int((audit.points["split"] == "candidate").sum())
+        if record.get("run"):
+            add(
+                "See what the encoder is worth without them",
+                "Removing points costs accuracy where they are needed; compare with as many random ones (--order random).",
+                f"memloc remove {shlex.quote(str(record['run']))} --audit {place} --count {max(min(_POINTS, candidates // 4), 1)} --order most --train LABELLED --test HELD-OUT --out without",
+                "remove",
+            )
+    elif runs < RANKABLE:
         add(
             "Do not remove or review points by their score",
             f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are layers, and encoders.",
@@ -77,12 +89,12 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
             "points",
         )
     if len(clear):
-        chosen = _to_tune(clear)
+        chosen = [] if alone else _to_tune(clear)
         flags = " ".join(f"--layers {shlex.quote(name)}" for name in chosen)
         if chosen:
             add(
-                f"For another task, fine-tune {' and '.join(chosen)} first",
-                "Of the layers in which memorization is clear these add most (highest Δ), so they depend most on the old data.",
+                f"For another task, try to fine-tune {' and '.join(chosen)}",
+                "Of the layers in which memorization is clear these add most (highest Δ). The papers found that they depend most on the old data; compare with --head-only.",
                 f"memloc finetune {encoder} {flags} --train LABELLED --test HELD-OUT --out tuned",
                 "finetune",
             )
@@ -110,8 +122,8 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     if not steps or (not len(clear) and not any(step["command"].startswith("memloc prune") for step in steps)):
         add(
             "There is nothing to act on yet",
-            "No layer shows memorization on these points. That is no proof of its absence: more points or more runs see smaller effects.",
-            f"memloc audit {run} --views 64 --out {place}-more-views",
+            "No layer shows memorization on these points. That is no proof of its absence: more runs see smaller effects.",
+            "memloc train DATA --external UNSEEN --ensemble 8 --out RUN8 && memloc audit RUN8 --out RUN8-audit",
             "nothing",
         )
     return steps
@@ -124,33 +136,45 @@ def evidence() -> dict[str, str]:
 
 
 def _clear(layers: pd.DataFrame) -> pd.Series:
-    """Layers whose figure has an interval above 0."""
-    for name in ("calibrated_low", "own_low", "gap_low"):
-        if name in layers and layers[name].notna().any():
-            return pd.to_numeric(layers[name], errors="coerce") > 0
+    """Layers whose figure is above 0 even when all layers are looked at (Bonferroni)."""
+    sure = NormalDist().inv_cdf(1 - 0.025 / max(len(layers), 1))
+    for figure, error in (
+        ("layermem_calibrated", "calibrated_se"),
+        ("layermem_own", "own_se"),
+        ("alignment_gap", "gap_se"),
+    ):
+        if figure in layers and layers[figure].notna().any():
+            value, se = (pd.to_numeric(layers[name], errors="coerce") for name in (figure, error))
+            return value > sure * se
     return pd.Series(False, index=layers.index)
 
 
 def _to_tune(clear: pd.DataFrame) -> list[str]:
     """The layers with weights that add most."""
     table = clear[clear["kind"].isin(_WEIGHTED)]
-    figure = next(
-        (
-            name
-            for name in ("delta_calibrated", "delta", "alignment_gap")
-            if name in table and table[name].notna().any()
-        ),
-        None,
-    )
+    figure = next((name for name in ("delta_calibrated", "delta") if name in table and table[name].notna().any()), None)
     if figure is None:
         return []
-    return table.sort_values(figure, ascending=False).head(_LAYERS).sort_values("order")["layer"].tolist()
+    best = table[table[figure] > 0].sort_values(figure, ascending=False).head(_LAYERS)
+    return best.sort_values("order")["layer"].tolist()
 
 
-def _encoder_of(record: dict[str, Any], run: str) -> str:
-    """The checkpoint of a run's first encoder, else what the reader calls it."""
-    name = str(record.get("encoder") or "f")
-    return f"{run}/encoders/{name}.safetensors" if record.get("run") else "ENCODER"
+def _encoder_of(record: dict[str, Any]) -> str:
+    """The checkpoint of a run's first encoder as a command takes it, else what the reader calls it."""
+    if not record.get("run"):
+        return "ENCODER"
+    path = f"{record['run']}/encoders/{record.get('encoder') or 'f'}.safetensors"
+    architecture = str((record.get("training") or {}).get("encoder", ""))
+    return f"{shlex.quote(architecture)} --weights {shlex.quote(path)}" if ".py:" in architecture else shlex.quote(path)
+
+
+def _again(record: dict[str, Any]) -> str:
+    """The command that audits the same again, but for its last flags."""
+    return (
+        f"memloc audit {shlex.quote(str(record['run']))}"
+        if record.get("run")
+        else "memloc audit --f F --g G --data DATA --external UNSEEN"
+    )
 
 
 def _number(value: object) -> float:
