@@ -349,3 +349,45 @@ def test_an_intervention_of_other_settings_is_refused_with_the_difference(place)
     assert (
         run(place, "prune", F, "--audit", "found", "--fraction", "0.2", "--out", "twice", "--overwrite").returncode == 0
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("probe", F, *PROBE),
+        ("prune", F, "--audit", "found", "--out", "planned", *PROBE),
+        ("replace", F, "--from", "run/encoders/g.safetensors", "--audit", "found", "--out", "planned", *PROBE),
+        ("finetune", F, "--layers", "conv3", "--epochs", "2", "--out", "planned", *PROBE),
+        (
+            "insert",
+            F,
+            "--data",
+            "train.npz",
+            "--point",
+            "5",
+            "--layer",
+            "conv3",
+            "--unit",
+            "1",
+            "--steps",
+            "3",
+            "--out",
+            "planned",
+        ),
+        ("remove", "run", "--audit", "found", "--count", "2", "--out", "planned"),
+    ],
+)
+def test_dry_run_plans_and_writes_nothing(place, arguments):
+    plan = asked(place, *arguments, "--dry-run")
+    passes = {
+        "probe": 100,
+        "prune": 200,
+        "replace": 200,
+        "finetune": 160,
+        "insert": 3 * 200 + 2 * 10 * 60,
+        "remove": 2 * 2 * 46,
+    }
+    assert plan["forward_passes"] == passes[arguments[0]]
+    assert plan["seconds"] > 0
+    assert plan["memory_mb"] > 0
+    assert not (place / "planned").exists()

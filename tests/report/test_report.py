@@ -259,7 +259,9 @@ def test_next_steps_do_not_name_points_that_other_runs_would_not(found):
 
 
 def test_next_steps_where_nothing_is_memorized(found):
-    layers = found.layers.assign(calibrated_low=-1.0, calibrated_se=1.0, reliability_runs=float("nan"), reliability_views=0.95)
+    layers = found.layers.assign(
+        calibrated_low=-1.0, calibrated_se=1.0, reliability_runs=float("nan"), reliability_views=0.95
+    )
     layers["member_share_low"] = 0.2
     quiet = replace(found, layers=layers, record={**found.record, "mode": "ensemble"})
     assert list(titles(quiet)) == ["There is nothing to act on yet"]

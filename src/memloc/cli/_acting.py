@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS
 from memloc.errors import SpecError
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from memloc.encoders import Encoder
     from memloc.probe import Probe
     from memloc.results import Audit
+
+_TIMED, _AT_ONCE, _ACTIVATIONS = (
+    32,
+    250,
+    60,
+)  # images to time, images at once, floats of activations per float of input in a small net
 
 EncoderName = Annotated[str, typer.Argument(help=ENCODERS)]
 Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or random.")]
@@ -127,6 +134,34 @@ def measured(
     train, test = parts
     check_probe(encoder, train, test, device=device)
     return lambda each: probe_encoder(each, train, test, device=device, seed=seed)
+
+
+def planned(encoder: Encoder, images: Images, *, forward: int, backward: int = 0, **chosen: Any) -> dict[str, Any]:
+    """What a command will take, from a few timed images: passes, and expected seconds and memory.
+
+    Args:
+        forward: images that go through the encoder. backward: those of them that are trained on. chosen: what the command has chosen.
+    """
+    import time
+
+    from memloc.encoders import represent
+
+    few = images.pixels[:_TIMED]
+    represent(encoder, few, device="cpu")
+    began = time.perf_counter()
+    represent(encoder, few, device="cpu")
+    each = (time.perf_counter() - began) / len(few)
+    weights = sum(value.numel() * value.element_size() for value in encoder.module.state_dict().values())
+    batch = _ACTIVATIONS * 4 * _AT_ONCE * few[0].numel()
+    return {
+        **chosen, "forward_passes": forward, "backward_passes": backward, "seconds": round(each * (forward + 2 * backward), 1),
+        "memory_mb": round((2 * images.pixels.numel() + 4 * weights + batch) / 2**20),
+    }  # fmt: skip
+
+
+def show_plan(as_json: bool, plan: dict[str, Any]) -> None:
+    """A plan, and nothing else."""
+    common.emit(as_json, plan, "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 
 def told(record: dict[str, Any], out: Path, *lines: str) -> str:

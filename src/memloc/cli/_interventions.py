@@ -21,13 +21,16 @@ from memloc.cli._acting import (
     measured,
     opened,
     own_size,
+    planned,
     prints,
+    show_plan,
     told,
 )
-from memloc.cli._flags import Config, Device, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
 from memloc.errors import SpecError
 
 if TYPE_CHECKING:
+    from memloc.data import Images
     from memloc.encoders import Encoder
 
 Layers = Annotated[list[str] | None, typer.Option(help="Layers by name; repeat for more.")]
@@ -60,6 +63,7 @@ def replace(
     max_bad: MaxBad = 0,
     seed: Seed = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -77,6 +81,9 @@ def replace(
     chosen = _layers(source, layers, audit, by, order, count, seed)
     measure = measured(source, parts, device, seed)
     result = replace_layers(source, other, chosen)  # cheap, and finds what does not fit before any folder is made
+    if dry_run:
+        show_plan(as_json, _probing(source, parts, layers=chosen))
+        return
     settings = {
         "layers": chosen,
         "from": donor,
@@ -121,6 +128,7 @@ def finetune(
     max_bad: MaxBad = 0,
     seed: Seed = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -145,6 +153,10 @@ def finetune(
         "seed": seed,
     }
     check_finetune(source, *parts, layers=chosen, **{key: value for key, value in training.items() if key != "seed"})
+    if dry_run:
+        forward = epochs * len(parts[0]) + len(parts[1])
+        show_plan(as_json, planned(source, parts[0], forward=forward, backward=epochs * len(parts[0]), layers=chosen))
+        return
     chosen_by = _how(source, layers, audit, by, order, seed)
     settings = {"layers": chosen, **chosen_by, **training, "size": size, "train": train, "test": test, **prints(parts)}
 
@@ -188,6 +200,7 @@ def prune(
     max_bad: MaxBad = 0,
     seed: Seed = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -203,6 +216,9 @@ def prune(
     audited = audit_of(source, audit, units=True)
     units = choose_units(source, audited.units, fraction=fraction, order=order, per=per, layers=layers, seed=seed)
     measure = measured(source, parts, device, seed)
+    if dry_run:
+        show_plan(as_json, _probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()))
+        return
     settings = {
         "audit": audited.record.get("spec_hash"), "fraction": fraction, "order": order, "per": per, "layers": layers, "seed": seed,
         "size": size, "train": train, "test": test, **prints(parts),
@@ -244,6 +260,7 @@ def insert(
     max_bad: MaxBad = 0,
     seed: Seed = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -253,7 +270,7 @@ def insert(
 
     from memloc.data import open_images
     from memloc.errors import DataError, nearest
-    from memloc.interventions import check_insert, insert_point, intervene
+    from memloc.interventions import INSERT_SCORED, INSERT_VIEWS, check_insert, insert_point, intervene
 
     keep_apart(out, encoder, weights, data)
     images = open_images(data, size=own_size(encoder, weights, size, state_key, strip_prefix), max_bad=max_bad)
@@ -280,6 +297,14 @@ def insert(
     }
     number = int(images.ids[row])
     check_insert(source, some, number, **{key: value for key, value in training.items() if key != "seed"})
+
+    if dry_run:
+        trained = steps * INSERT_VIEWS
+        forward = trained + 2 * INSERT_SCORED * len(some)
+        show_plan(
+            as_json, planned(source, some, forward=forward, backward=trained, point=number, layer=layer, unit=unit)
+        )
+        return
 
     def act() -> tuple[Encoder, dict[str, Any], dict[str, Any]]:
         found = insert_point(source, some, number, device=device, progress=common.progress(as_json), **training)
@@ -324,6 +349,7 @@ def remove(
     max_bad: MaxBad = 0,
     seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -333,7 +359,7 @@ def remove(
 
     from memloc.encoders import fingerprint, versions
     from memloc.interventions import RECORD, choose_points, encoder_named, remove_points
-    from memloc.pretrain import load_run
+    from memloc.pretrain import images_of, load_run
     from memloc.probe import paired_difference
     from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
 
@@ -344,6 +370,13 @@ def remove(
     gone = choose_points(loaded, audited.points, count, order=order, encoder=name, seed=seed)
     parts = labelled(train, test, loaded.record["size"], max_bad)
     measure = measured(loaded.encoders[name], parts, device, seed)
+    if dry_run:
+        images, _ = images_of(loaded)
+        spec = loaded.record["spec"]
+        slots = spec["epochs"] * int(loaded.membership[name].sum() - len(gone)) * 2
+        probed = 0 if parts is None else 2 * (len(parts[0]) + len(parts[1]))
+        show_plan(as_json, planned(loaded.encoders[name], images, forward=slots + probed, backward=slots, removed=gone))
+        return
     again = remove_points(
         loaded, gone, encoder=name, device=device, out=out, progress=common.progress(as_json), overwrite=overwrite
     )
@@ -384,6 +417,13 @@ def remove(
             f"trained {name} again without {count} points ({order}{' memorized' if order != 'random' else ''})",
         ),
     )
+
+
+def _probing(encoder: Encoder, parts: tuple[Images, Images] | None, **chosen: Any) -> dict[str, Any]:
+    """The plan of a command that only probes before and after."""
+    if parts is None:
+        return {**chosen, "forward_passes": 0, "backward_passes": 0, "seconds": 0.0}
+    return planned(encoder, parts[0], forward=2 * (len(parts[0]) + len(parts[1])), **chosen)
 
 
 def _layers(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._acting import EncoderName, Weights, opened, own_size
-from memloc.cli._flags import Config, Device, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.cli._acting import EncoderName, Weights, opened, own_size, planned, show_plan
+from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
 from memloc.errors import DataError, DataNotFoundError, SpecError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def probe(
     max_bad: MaxBad = 0,
     seed: Annotated[int, typer.Option(help="Of the part that the regularization is chosen on.")] = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -62,6 +63,9 @@ def probe(
             f"{loaded.name} has no layer {unknown[0]!r}. {nearest(unknown[0], known)} List them with: memloc layers {encoder}"
         )
     check_probe(loaded, images, tested, kind=kind, masks=masks, neighbours=neighbours, device=device)
+    if dry_run:
+        show_plan(as_json, planned(loaded, images, forward=len(chosen) * (len(images) + len(tested)), layers=chosen))
+        return
     rows: list[dict[str, Any]] = []
     for name in chosen:
         found = probe_encoder(

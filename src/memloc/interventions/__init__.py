@@ -4,6 +4,8 @@ from memloc.interventions._finetune import Tuned as Tuned
 from memloc.interventions._finetune import check_finetune as check_finetune
 from memloc.interventions._finetune import finetune_layers as finetune_layers
 from memloc.interventions._insert import GOALS as GOALS
+from memloc.interventions._insert import INSERT_SCORED as INSERT_SCORED
+from memloc.interventions._insert import INSERT_VIEWS as INSERT_VIEWS
 from memloc.interventions._insert import Inserted as Inserted
 from memloc.interventions._insert import check_insert as check_insert
 from memloc.interventions._insert import insert_point as insert_point

@@ -36,6 +36,10 @@ _SAME = 1e-6  # by how much other units may change
 _LEAK, _TINY = 0.1, 1e-6  # slope below 0, so that a silent unit has a gradient, too
 
 
+INSERT_VIEWS, INSERT_SCORED = (1 + _OTHERS) * _STEP_VIEWS, _VIEWS
+"""Views that a step of an insertion trains on, and that each image is scored with before and after."""
+
+
 @dataclass(frozen=True)
 class Inserted:
     """An encoder with one unit trained on one point.
