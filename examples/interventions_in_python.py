@@ -1,6 +1,6 @@
 """Probe an encoder, silence the units of highest UnitMem, and probe again: python examples/interventions_in_python.py
 
-Runs on the embedded sample in about a minute; on a real encoder the lines are the same.
+Runs on the embedded sample in half a minute; on a real encoder the lines are the same.
 """
 
 import torch
@@ -12,7 +12,7 @@ from memloc.probe import paired_difference, probe_encoder
 images = memloc.open_images("sample:train")
 trained, labelled, held_out = (images.take(torch.arange(start, start + 150)) for start in (0, 150, 300))
 
-pair = memloc.train_pair(trained, epochs=20, candidates=30, batch_size=64)
+pair = memloc.train_pair(trained, epochs=5, candidates=30, batch_size=64)
 found = memloc.audit(pair.f, pair.g, images=trained, splits=pair.splits, views=memloc.Views(n=8))
 
 before = probe_encoder(pair.f, labelled, held_out)

@@ -330,6 +330,8 @@ def test_report_recommends_commands_that_exist(place):
         (("probe", F, *PROBE, "--device", "cuda"), "cuda"),
         (("compare", "found", "nowhere"), "no folder 'nowhere'"),
         (("compare", "found", "found", "--k", "40"), "k is 40"),
+        (("compare", "found", "run"), "memloc audit run --out run-audit"),
+        (("probe", F, "--train", "", "--test", "held-out.npz"), "empty text"),
         (("dejavu", "run", "--public", "train.npz"), "public images are among those"),
     ],
 )

@@ -164,7 +164,7 @@ def show_plan(as_json: bool, plan: dict[str, Any]) -> None:
     common.emit(as_json, plan, "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 
-def told(record: dict[str, Any], out: Path, *lines: str) -> str:
+def told(record: dict[str, Any], out: Path, *lines: str, run: Path | None = None) -> str:
     """What a person reads of an intervention's record."""
     found = [*lines, *(f"warning: {text}" for text in record.get("warnings", []))]
     if "probe" in record:
@@ -173,7 +173,22 @@ def told(record: dict[str, Any], out: Path, *lines: str) -> str:
             f"linear probe: {_figure(probe['before'])} before, {_figure(probe['after'])} after; change {probe['change']:+.3f} (95 % interval "
             f"{probe['low']:+.3f} to {probe['high']:+.3f}, over test images)"
         )
-    return "\n".join([*found, f"checkpoint: {out / record['checkpoint']}", f"record: {out / 'intervention.json'}"])
+    found += [f"checkpoint: {out / record['checkpoint']}", f"record: {out / 'intervention.json'}"]
+    return "\n".join(
+        found
+        if run is None
+        else [
+            *found,
+            f"what it did to memorization: memloc audit {run} --f {out / record['checkpoint']} --out {out}-audit",
+        ]
+    )
+
+
+def run_of(encoder: str) -> Path | None:
+    """The training run of f and g that a checkpoint lies in as f, so that its splits can be used again."""
+    path = Path(encoder)
+    folder = path.parent.parent
+    return folder if path.parent.name == "encoders" and path.stem == "f" and (folder / "run.json").is_file() else None
 
 
 def _figure(probe: dict[str, Any]) -> str:

@@ -28,7 +28,12 @@ def audit(
     run: Annotated[
         Path | None, typer.Argument(help="A folder that memloc train finished; or name --f and --data instead.")
     ] = None,
-    f: Encoders = None,
+    f: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{ENCODERS.removesuffix('.')}; repeat for more runs. Beside RUN: audited in its f's place, with its splits."
+        ),
+    ] = None,
     g: Encoders = None,
     f_weights: Annotated[
         str | None, typer.Option(help="Checkpoint of --f: .safetensors, or PyTorch with tensors alone; or random.")
@@ -125,7 +130,7 @@ def audit(
     settings["layers"] = "auto" if not layers else layers[0] if len(layers) == 1 else layers
     if run is not None:
         given = {
-            "--f": f, "--g": g, "--data": data, "--independent": independent, "--shared": shared, "--size": size, "--mean": mean, "--std": std,
+            "--g": g, "--data": data, "--independent": independent, "--shared": shared, "--size": size, "--mean": mean, "--std": std,
             "--f-weights": f_weights, "--g-weights": g_weights, "--state-key": state_key, "--strip-prefix": strip_prefix, "--earlier": earlier or None,
         }  # fmt: skip
         clash = [flag for flag, value in given.items() if value is not None]
@@ -133,7 +138,7 @@ def audit(
             raise SpecError(
                 f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to audit. Expected one or the other. Leave {clash[0]} out."
             )
-        arguments, trained_with, extra = _from_run(run, external, max_bad)
+        arguments, trained_with, extra = _from_run(run, external, max_bad, f)
     else:
         if not f or data is None:
             raise SpecError(
@@ -215,8 +220,14 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
     return 0
 
 
-def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
-    """Arguments of an audit of a finished training run, its augmentation, and what its record adds."""
+def _from_run(
+    folder: Path, external: str | None, max_bad: int, changed: list[str] | None = None
+) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
+    """Arguments of an audit of a finished training run, its augmentation, and what its record adds.
+
+    Args:
+        changed: encoders to audit in f's place, such as what memloc prune made of it.
+    """
     from memloc.data import concatenate, open_images
     from memloc.pretrain import images_of, load_run
 
@@ -246,6 +257,21 @@ def _from_run(folder: Path, external: str | None, max_bad: int) -> tuple[dict[st
             "g": (run.side("g") or None) if run.side("f") else None,
             "paired": not record["spec"]["unpaired"],
         }
+    if changed is not None:
+        foreign = next((each for each in changed if not each.endswith(".safetensors")), None)
+        if foreign is not None:
+            raise SpecError(
+                f"--f {foreign} is given beside the run {str(folder)!r}, which already says which encoders to audit. Expected none, or a checkpoint made from its f, such as "
+                f"pruned/encoder.safetensors. Leave --f out, or name --data."
+            )
+        if run.is_ensemble:
+            raise SpecError(
+                f"--f is given beside {str(folder)!r}, an ensemble, in which every encoder has its own training set. Expected a run of f and g. Leave --f out."
+            )
+        from memloc.encoders import load_encoder
+
+        arguments["f"] = [load_encoder(each) for each in changed]
+        extra["changed"] = changed
     return arguments, record["augmentation"], extra
 
 

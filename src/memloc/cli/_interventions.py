@@ -23,6 +23,7 @@ from memloc.cli._acting import (
     own_size,
     planned,
     prints,
+    run_of,
     show_plan,
     told,
 )
@@ -99,7 +100,9 @@ def replace(
         "replace", source, metadata, settings, lambda: (result, {}, {}), out=out, measure=measure, overwrite=overwrite
     )
     common.emit(
-        as_json, {"out": str(out), **record}, told(record, out, f"replaced in {source.name}: {', '.join(chosen)}")
+        as_json,
+        {"out": str(out), **record},
+        told(record, out, f"replaced in {source.name}: {', '.join(chosen)}", run=run_of(encoder)),
     )
 
 
@@ -176,7 +179,8 @@ def finetune(
     accuracy = record["accuracy"]
     what = f"trained {', '.join(chosen) or 'the head alone'}{' and the head' if chosen else ''}: {record['trained_parameters']} of {record['parameters']} parameters"
     line = f"test accuracy {accuracy['accuracy']:.3f} (95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f}, over test images)"
-    common.emit(as_json, {"out": str(out), **record}, told(record, out, what, line))
+    line += "" if head_only else "; compare with --head-only"
+    common.emit(as_json, {"out": str(out), **record}, told(record, out, what, line, run=run_of(encoder)))
 
 
 def prune(
@@ -236,7 +240,11 @@ def prune(
         overwrite=overwrite,
     )
     spread = ", ".join(f"{count} of {name}" for name, count in record["pruned"].items())
-    common.emit(as_json, {"out": str(out), **record}, told(record, out, f"silenced {len(units)} units: {spread}"))
+    common.emit(
+        as_json,
+        {"out": str(out), **record},
+        told(record, out, f"silenced {len(units)} units: {spread}", run=run_of(encoder)),
+    )
 
 
 def insert(
@@ -316,6 +324,8 @@ def insert(
             "point_after": int(line["point_after"]), "largest_other_change": float(change.drop(index=unit).max()) if len(change) > 1 else 0.0,
             "loss": list(found.loss),
         }  # fmt: skip
+        if more["unitmem_after"] <= more["unitmem_before"]:
+            more["warnings"] = ["The unit's UnitMem did not rise. Try more --steps, or a lower --learning-rate."]
         return found.encoder, more, {"units": found.units}
 
     settings = {

@@ -47,6 +47,10 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
     torch.Size([1000, 1, 28, 28])
     """
     text = str(where)
+    if not text.strip():
+        raise SpecError(
+            "the images are named by an empty text. Expected a folder or a file. Pass its path, or sample:train."
+        )
     if size is not None and size < 1:
         raise SpecError(f"size is {size}. Expected at least 1 pixel. Pass --size 32.")
     if text.startswith("sample:"):

@@ -40,8 +40,8 @@ def layer_parts(encoder: Encoder, names: Sequence[str] | None = None) -> dict[st
     Raises:
         LayerNotFoundError: no such layer. EncoderError: a layer without weights, such as a residual sum, was named.
 
-    >>> layer_parts(load_encoder("resnet9"), ["conv4_2"])["conv4_2"]
-    LayerParts(layer=Layer(name='conv4_2', ...), modules=('conv4_2.conv', 'conv4_2.norm'), makes='conv4_2.conv', norm='conv4_2.norm')
+    >>> layer_parts(load_encoder("resnet9"), ["conv4_2"])["conv4_2"].modules
+    ('conv4_2.conv', 'conv4_2.norm')
     """
     parts = dict(encoder.module.named_modules())
     rows = {

@@ -81,6 +81,9 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
         if shared
         else ["The two audits have no layer of the same name in common, so nothing was compared between them."]
     )
+    prints = [(each.record.get("fingerprints") or {}).get("encoders") for each in (first, second)]
+    if prints[0] is not None and prints[0] == prints[1]:
+        notes.append("Both audits are of the same encoders: they can differ in their views alone.")
     reliable = [each.layers.sort_values("order").iloc[-1]["reliability_runs"] for each in (first, second)]
     for side, value in zip(("first", "second"), reliable, strict=True):
         known = value is not None and value == value

@@ -76,7 +76,7 @@ def insert_point(
     >>> from memloc import load_encoder, open_images
     >>> images = open_images("sample:train")
     >>> found = insert_point(load_encoder("resnet9"), images.take(torch.arange(20)), int(images.ids[3]), layer="conv1", unit=2, steps=3)
-    >>> (found.units["unitmem_after"] != found.units["unitmem_before"]).sum()
+    >>> int((found.units["unitmem_after"] != found.units["unitmem_before"]).sum())
     1
     """
     check_insert(

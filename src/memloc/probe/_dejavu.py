@@ -80,10 +80,10 @@ def dejavu(
 
     >>> from memloc import load_encoder, open_images
     >>> images, encoder = open_images("sample:train"), load_encoder("resnet9")
-    >>> dejavu(encoder, encoder, images.take(torch.arange(8)), images.take(torch.arange(8, 60)))["dejavu"].abs().max()
+    >>> float(dejavu(encoder, encoder, images.take(torch.arange(8)), images.take(torch.arange(8, 60)))["dejavu"].abs().max())
     0.0
     """
-    known_labels, labels = matched_labels(public, images)
+    known_labels, labels = matched_labels(public, images, ("public", "scored"))
     if not 0 < side < 1:
         raise SpecError(f"side is {side}. Expected a share of the image between 0 and 1. Pass --side 0.5.")
     check_neighbours(neighbours, len(public))

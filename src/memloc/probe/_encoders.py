@@ -42,6 +42,7 @@ def probe_encoder(
     Raises:
         DataError, SpecError, LayerNotFoundError, ShapeError.
 
+    >>> import torch
     >>> from memloc import load_encoder, open_images
     >>> images = open_images("sample:train")
     >>> found = probe_encoder(load_encoder("resnet9"), images.take(torch.arange(200)), images.take(torch.arange(200, 300)), kind="knn")
@@ -95,9 +96,11 @@ def check_probe(
             )
 
 
-def matched_labels(train: Images, test: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matched_labels(
+    train: Images, test: Images, names: tuple[str, str] = ("training", "test")
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Class numbers of training and test images, the test's brought to the training's numbers where both name their classes."""
-    for name, part in (("training", train), ("test", test)):
+    for name, part in zip(names, (train, test), strict=True):
         if part.labels is None or bool((part.labels < 0).any()):
             raise DataError(
                 f"the {name} images have no labels, or not all of them. Expected one each. Pass a folder with a folder per class, or a .parquet, IDX or .npz file with labels."
@@ -110,7 +113,7 @@ def matched_labels(train: Images, test: Images) -> tuple[NDArray[np.int64], NDAr
         unknown = [name for name in test.class_names if name not in numbers]
         if unknown:
             raise DataError(
-                f"the test images have a class {unknown[0]!r} that the training images lack. {nearest(unknown[0], numbers)} Expected the same classes. Rename its folder, or leave it out."
+                f"the {names[1]} images have a class {unknown[0]!r} that the {names[0]} images lack. {nearest(unknown[0], numbers)} Expected the same classes. Rename its folder, or leave it out."
             )
         labels = np.array([numbers[name] for name in test.class_names])[labels]
     return known, labels

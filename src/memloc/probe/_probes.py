@@ -153,10 +153,11 @@ def dense_probe(
 
 
 def patch_labels(masks: NDArray[np.integer[Any]], positions: int) -> NDArray[np.int64]:
-    """The most frequent label of every patch of a square grid: masks (point, height, width) to (point, position); -1 where most is -1.
+    """The most frequent label of every patch of a square grid: masks (point, height, width) to (point, position); -1 where most is -1;
+    the smaller number where two are as frequent.
 
-    >>> patch_labels(np.array([[[1, 1, 0, 2], [1, 0, 2, 2]]]).repeat(2, axis=1), 4).tolist()
-    [[1, 2, 1, 2]]
+    >>> patch_labels(np.array([[[1, 1, 2, 2], [1, 0, 2, 2]]]).repeat(2, axis=1), 4).tolist()
+    [[1, 2, 0, 2]]
     """
     check_masks(masks)
     side = int(positions**0.5)

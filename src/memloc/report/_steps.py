@@ -49,7 +49,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         add(
             "Train a reference encoder before naming points",
             "Without an encoder that never saw them, no single point has a score of what was memorized in all.",
-            "memloc train DATA --external UNSEEN --out RUN && memloc audit RUN --out RUN-audit",
+            f"memloc train DATA --external UNSEEN{_length(record)} --out RUN && memloc audit RUN --out RUN-audit",
             "reference",
         )
     elif views < STEADY_VIEWS:
@@ -63,7 +63,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         add(
             "Train more runs before ranking points",
             "One run a side cannot tell what belongs to a point from what belongs to that run.",
-            "memloc train DATA --external UNSEEN --ensemble 8 --out RUN8 && memloc audit RUN8 --out RUN8-audit",
+            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out RUN8-audit",
             "runs",
         )
     if may_rank(audit):
@@ -101,7 +101,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         add(
             "To lower it, train with a penalty or stronger augmentation, and audit again",
             f"Trained points can be told from others in {len(clear)} of {len(layers)} layers.",
-            "memloc train DATA --policy strong --alignment-penalty 1 --out RUN2 && memloc audit RUN2 --out RUN2-audit",
+            f"memloc train DATA --policy strong --alignment-penalty 1{_length(record)} --out RUN2 && memloc audit RUN2 --out RUN2-audit",
             "limit",
         )
         add(
@@ -122,8 +122,8 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     if not steps or (not len(clear) and not any(step["command"].startswith("memloc prune") for step in steps)):
         add(
             "There is nothing to act on yet",
-            "No layer shows memorization on these points. That is no proof of its absence: more runs see smaller effects.",
-            "memloc train DATA --external UNSEEN --ensemble 8 --out RUN8 && memloc audit RUN8 --out RUN8-audit",
+            f"No layer's figure is surely above 0 once all {len(layers)} are looked at. That is no proof of absence: more runs see smaller effects.",
+            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out RUN8-audit",
             "nothing",
         )
     return steps
@@ -166,6 +166,13 @@ def _encoder_of(record: dict[str, Any]) -> str:
     path = f"{record['run']}/encoders/{record.get('encoder') or 'f'}.safetensors"
     architecture = str((record.get("training") or {}).get("encoder", ""))
     return f"{shlex.quote(architecture)} --weights {shlex.quote(path)}" if ".py:" in architecture else shlex.quote(path)
+
+
+def _length(record: dict[str, Any]) -> str:
+    """Flags that make another training as long as this one, where that is known."""
+    training = record.get("training") or {}
+    flags = {"--epochs": training.get("epochs"), "--batch-size": training.get("batch_size")}
+    return "".join(f" {flag} {value}" for flag, value in flags.items() if value)
 
 
 def _again(record: dict[str, Any]) -> str:

@@ -60,5 +60,8 @@ class Audit:
             DataNotFoundError: no such folder, or none that an audit finished. ResultsError: another schema version.
         """
         folder = Path(folder)
-        record = read_record(folder, "audit.json", "finished audit", f"memloc audit RUN --out {folder}")
+        hint = f"memloc audit RUN --out {folder}"
+        if (folder / "run.json").is_file():  # a training run was named instead of its audit
+            hint = f"memloc audit {folder} --out {folder}-audit"
+        record = read_record(folder, "audit.json", "finished audit", hint)
         return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in _NAMES}, record=record)
