@@ -123,14 +123,14 @@ def acts() -> Iterator[tuple[str, list[str]]]:
     for name in ("pair-s0", "pair-supervised"):
         for target, images in (("cifar", PROBE), ("fashion", OTHER)):
             yield f"transfer-{name}-{target}", ["probe", f"../{name}/encoders/f.safetensors", *images]
+    yield "dejavu", ["dejavu", "../pair-s0", "--audit", "../pair-s0-audit", "--public", "cifar-probe-train.npz"]
+    yield "compare-seeds", ["compare", "../base-s0-audit", "../reseed-audit"]
+    yield "compare-objectives", ["compare", "../base-s0-audit", "../vicreg-audit"]
     for order in ("most", "least", "random"):
         yield (
             f"remove-{order}",
             ["remove", "../pair-s0", "--audit", "../pair-s0-audit", "--count", str(REMOVED), "--order", order, *PROBE],
         )
-    yield "dejavu", ["dejavu", "../pair-s0", "--audit", "../pair-s0-audit", "--public", "cifar-probe-train.npz"]
-    yield "compare-seeds", ["compare", "../base-s0-audit", "../reseed-audit"]
-    yield "compare-objectives", ["compare", "../base-s0-audit", "../vicreg-audit"]
 
 
 def result(name: str) -> dict | None:
