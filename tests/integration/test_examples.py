@@ -49,7 +49,6 @@ def test_an_encoder_overfitted_to_a_few_real_images_memorizes_them(tmp_path):
     assert late["layermem_calibrated"] > 3 * abs(early["layermem_calibrated"])
 
 
-@pytest.mark.slow
 def test_the_quick_demo_from_command_to_report(tmp_path):
     done = subprocess.run(
         [str(Path(sys.executable).parent / "memloc"), "demo", "--quick"], cwd=tmp_path, capture_output=True, text=True

