@@ -55,6 +55,8 @@ def test_the_quick_demo_from_command_to_report(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "report: memloc-demo/report.html"
+    report = (tmp_path / "memloc-demo/report.html").read_text()
+    assert "memloc-demo/run" in report[report.index("Recommended next steps") : report.index('id="layers"')]
     points = pd.read_parquet(tmp_path / "memloc-demo/audit/points.parquet")
     candidates = points[points["split"] == "candidate"]
     value = auroc(

@@ -117,7 +117,10 @@ def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any
     )
     repeats = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
     result = run_job(
-        job, out=out / "audit", progress=progress, extra={"training": run.record["spec"], "repeats": repeats}
+        job,
+        out=out / "audit",
+        progress=progress,
+        extra={"run": str(out / "run"), "training": run.record["spec"], "repeats": repeats},
     )
     if "truth" not in result.record:
         result = replace(result, record={**result.record, "truth": known_truth(result)})
