@@ -79,7 +79,7 @@ def replace(
         encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
     )
     other, _ = opened(donor, donor_weights, images=parts and parts[0])
-    chosen = _layers(source, layers, audit, by, order, count, seed)
+    chosen, how = _layers(source, layers, audit, by, order, count, seed)
     measure = measured(source, parts, device, seed)
     result = replace_layers(source, other, chosen)  # cheap, and finds what does not fit before any folder is made
     if dry_run:
@@ -89,7 +89,7 @@ def replace(
         "layers": chosen,
         "from": donor,
         "from_fingerprint": fingerprint(other.module),
-        **_how(source, layers, audit, by, order, seed),
+        **how,
         "seed": seed,
         "size": size,
         "train": train,
@@ -146,7 +146,7 @@ def finetune(
     source, metadata = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts[0])
     if head_only and (layers or audit is not None):
         raise SpecError("--head-only is given with layers to train. Expected one or the other. Leave --head-only out.")
-    chosen = [] if head_only else _layers(source, layers, audit, by, order, count, seed)
+    chosen, how = ([], {}) if head_only else _layers(source, layers, audit, by, order, count, seed)
     training: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -160,8 +160,7 @@ def finetune(
         forward = epochs * len(parts[0]) + len(parts[1])
         show_plan(as_json, planned(source, parts[0], forward=forward, backward=epochs * len(parts[0]), layers=chosen))
         return
-    chosen_by = _how(source, layers, audit, by, order, seed)
-    settings = {"layers": chosen, **chosen_by, **training, "size": size, "train": train, "test": test, **prints(parts)}
+    settings = {"layers": chosen, **how, **training, "size": size, "train": train, "test": test, **prints(parts)}
 
     def act() -> tuple[Encoder, dict[str, Any], dict[str, Any]]:
         tuned = finetune_layers(
@@ -438,8 +437,8 @@ def _probing(encoder: Encoder, parts: tuple[Images, Images] | None, **chosen: An
 
 def _layers(
     encoder: Encoder, names: list[str] | None, audit: Path | None, by: str, order: str, count: int, seed: int
-) -> list[str]:
-    """Layers by name, or by the figures of an audit."""
+) -> tuple[list[str], dict[str, Any]]:
+    """Layers by name, or by the figures of an audit; and how they were chosen, for the record."""
     from memloc.encoders import layer_parts
     from memloc.interventions import choose_layers
 
@@ -448,16 +447,12 @@ def _layers(
             f"{'both --layers and --audit are' if names else 'neither --layers nor --audit is'} given. Expected one: names, or an audit to choose by. Pass for instance --layers conv4_2."
         )
     if names:
-        return list(layer_parts(encoder, names))
+        return list(layer_parts(encoder, names)), {}
     assert audit is not None, "one of both is given"
-    return choose_layers(encoder, audit_of(encoder, audit).layers, count, by=by, order=order, seed=seed)
-
-
-def _how(
-    encoder: Encoder, names: list[str] | None, audit: Path | None, by: str, order: str, seed: int
-) -> dict[str, Any]:
-    """How layers were chosen, for the record."""
-    if names or audit is None:
-        return {}
-    chosen = {"seed": seed} if by == "random" else {"order": order}
-    return {"chosen_by": by, "audit": audit_of(encoder, audit).record.get("spec_hash"), **chosen}
+    audited = audit_of(encoder, audit)
+    how = {
+        "chosen_by": by,
+        "audit": audited.record.get("spec_hash"),
+        **({"seed": seed} if by == "random" else {"order": order}),
+    }
+    return choose_layers(encoder, audited.layers, count, by=by, order=order, seed=seed), how

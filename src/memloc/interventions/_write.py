@@ -46,13 +46,14 @@ def intervene(
         raise
     if before is not None and after is not None:
         tables = {**tables, "probe": pd.DataFrame({"right_before": before.right, "right_after": after.right})}
-    warned = [*more.pop("warnings", []), *([_UNCHANGED] if fingerprint(changed.module) == print_before else [])]
+    print_after = fingerprint(changed.module)
+    warned = [*more.pop("warnings", []), *([_UNCHANGED] if print_after == print_before else [])]
     for name, table in tables.items():
         write_table(out / f"{name}.parquet", table)
     save_weights(out / CHECKPOINT, changed.module, {**metadata, "intervention": kind})
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION, "kind": kind, "encoder": source.name, "settings": dict(settings), "checkpoint": CHECKPOINT,
-        "fingerprint_before": print_before, "fingerprint_after": fingerprint(changed.module), **more, "versions": versions(), "warnings": warned,
+        "fingerprint_before": print_before, "fingerprint_after": print_after, **more, "versions": versions(), "warnings": warned,
     }  # fmt: skip
     if before is not None and after is not None:
         record["probe"] = {"before": before.to_dict(), "after": after.to_dict(), **paired_difference(after, before)}

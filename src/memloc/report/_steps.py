@@ -22,10 +22,10 @@ STEADY_VIEWS = 0.8
 def may_rank(audit: Audit) -> bool:
     """Whether points may be ranked by their score: there is a reference that never saw them, and neither other views nor other runs would reorder them."""
     last = audit.layers.sort_values("order").iloc[-1]
-    views, runs = _number(last.get("reliability_views")), _number(last.get("reliability_runs"))
+    views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
     if audit.record.get("mode") == "alone" or audit.record.get("reference") == "earlier checkpoint":
         return False
-    shown = _number(last["auroc_low"]) > 0.5 or _number(last["calibrated_low"]) > 0
+    shown = as_number(last["auroc_low"]) > 0.5 or as_number(last["calibrated_low"]) > 0
     return shown and views >= STEADY_VIEWS and runs >= RANKABLE
 
 
@@ -44,7 +44,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     def add(title: str, why: str, command: str, key: str) -> None:
         steps.append({"title": title, "why": why, "command": command, "evidence": known[key]})
 
-    views, runs = _number(last.get("reliability_views")), _number(last.get("reliability_runs"))
+    views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
     if alone or record.get("reference") == "earlier checkpoint":
         add(
             "Train a reference encoder before naming points",
@@ -184,7 +184,8 @@ def _again(record: dict[str, Any]) -> str:
     )
 
 
-def _number(value: object) -> float:
+def as_number(value: object) -> float:
+    """A figure of a table; NaN where there is none."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from memloc.report._steps import RANKABLE, STEADY_VIEWS, next_steps
+from memloc.report._steps import RANKABLE, STEADY_VIEWS, as_number, next_steps
 from memloc.results import TABLES, Audit
 
 SPLITS = ("candidate", "shared", "independent", "external")
@@ -76,7 +76,7 @@ def _answer(audit: Audit, layers: pd.DataFrame) -> list[str]:
 
 def _standing_out(audit: Audit, last: pd.Series) -> str:
     mode = audit.record.get("mode")
-    if math.isnan(_number(last["auroc"])):
+    if math.isnan(as_number(last["auroc"])):
         return "There are no points that the encoder never saw to compare its training points with, so nothing can be said about how far they stand out."
     what = {
         "pair": "a candidate scores above a point that neither encoder saw",
@@ -86,7 +86,7 @@ def _standing_out(audit: Audit, last: pd.Series) -> str:
     text = f"At the encoder's output {what} in {_percent(last['auroc'])} of comparisons (95 % interval {_percent(last['auroc_low'])} to {_percent(last['auroc_high'])}; chance is 50 %)"
     if last["auroc_low"] <= 0.5:
         return f"{text}, which is no better than chance on these points."
-    excess = _number(last["excess_low"])
+    excess = as_number(last["excess_low"])
     if math.isnan(excess):
         return f"{text}."
     return (
@@ -126,9 +126,9 @@ def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
         )
     if mode == "alone":
         return "Points cannot be ranked without a reference: train one without the points in question (memloc train) and pass it as --g."
-    if _number(last["auroc_low"]) <= 0.5 and not _number(last["calibrated_low"]) > 0:
+    if as_number(last["auroc_low"]) <= 0.5 and not as_number(last["calibrated_low"]) > 0:
         return "There is no memorization to rank points by at the output: train longer or on fewer images to see some, or audit more points."
-    views, runs = _number(last["reliability_views"]), _number(last["reliability_runs"])
+    views, runs = as_number(last["reliability_views"]), as_number(last["reliability_runs"])
     seen = f"reliability over views {views:.2f}" if not math.isnan(views) else "reliability over views unknown"
     if math.isnan(views) or views < STEADY_VIEWS:
         return f"Do not rank single points: other views would order them differently ({seen}); audit again with --views auto, and compare layers only."
@@ -245,16 +245,12 @@ def _listed(names: list[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _number(value: object) -> float:
-    return float("nan") if value is None else float(value)  # type: ignore[arg-type]
-
-
 def _percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
 def _round(value: object) -> float | None:
-    number = _number(value)
+    number = as_number(value)
     return None if math.isnan(number) else float(f"{number:.4g}")
 
 
