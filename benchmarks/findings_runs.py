@@ -83,8 +83,8 @@ RUNS: dict[str, list[str]] = {
     "deep-s0": small(points=100, k=8, epochs=800, batch=50),
     "repeats": small("--plant", "20", "--repeats", "8"),
     "simsiam": small("--objective", "simsiam"),
-    "epochs-1200": small(epochs=1200),
-    "points-400": small(points=400, k=8),
+    "epochs-800": small(epochs=800),
+    "points-400": small(points=400),
 }  # fmt: skip
 
 

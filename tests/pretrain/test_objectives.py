@@ -294,6 +294,22 @@ def test_every_objective_resumes_to_the_same_weights(tmp_path, name):
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.parametrize("name", ["simclr", "mae"])
+def test_a_vit_attends_plainly_in_training_and_then_as_before(tmp_path, name):
+    from memloc.pretrain import spec_of, train_encoder
+
+    encoder = load_encoder(VIT, weights="random")
+    before, seen = encoder.module.config._attn_implementation, set()
+    encoder.module.layernorm.register_forward_pre_hook(lambda *_: seen.add(encoder.module.config._attn_implementation))
+    spec = spec_of(objective=name, epochs=1, batch_size=8)
+    train_encoder(
+        encoder, as_images(images(8)).pixels, torch.arange(8), spec, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "c.pt", log=lambda _: None
+    )  # fmt: skip
+    assert before == "sdpa"
+    assert seen == {"eager"}
+    assert encoder.module.config._attn_implementation == before
+
+
 def test_the_alignment_penalty_is_the_mean_distance_and_lowers_it():
     features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 5.0]])
     assert float(alignment_penalty(features)) == pytest.approx(math.sqrt(2) / 2)
