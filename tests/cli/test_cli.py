@@ -119,6 +119,20 @@ def test_dry_run_promises_and_writes_nothing(place):
     assert not (place / "never").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [("audit", "run", "--views", "4"), ("train", "train.npz"), ("demo", "--quick")], ids=lambda each: each[0]
+)
+def test_dry_run_looks_at_the_folder_too_and_speaks_plainly(place, command):
+    (place / "foreign").mkdir(exist_ok=True)
+    (place / "foreign/thesis.tex").write_text("mine")
+    done = run(place, *command, "--out", "foreign", "--dry-run")
+    assert done.returncode == 2, done.stdout
+    assert "is not empty and was not made by memloc" in done.stderr
+    said = run(place, *command, "--out", "never", "--dry-run").stdout
+    assert "views" in said or "memory mb: " in said
+    assert not set("{}[]'") & set(said)
+
+
 def test_settings_from_toml_and_flags_over_them(place):
     (place / "audit.toml").write_text("views = 4\nlayers = ['conv1', 'conv3']\nsampling = 'independent'\n")
     done = run(place, "audit", "run", "--out", "toml", "--config", "audit.toml", "--sampling", "sobol")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS
 from memloc.errors import SpecError
 
@@ -157,11 +156,6 @@ def planned(encoder: Encoder, images: Images, *, forward: int, backward: int = 0
         **chosen, "forward_passes": forward, "backward_passes": backward, "seconds": round(each * (forward + 2 * backward), 1),
         "memory_mb": round((2 * images.pixels.numel() + 4 * weights + batch) / 2**20),
     }  # fmt: skip
-
-
-def show_plan(as_json: bool, plan: dict[str, Any]) -> None:
-    """A plan, and nothing else."""
-    common.emit(as_json, plan, "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 
 def told(record: dict[str, Any], out: Path, *lines: str, run: Path | None = None) -> str:

@@ -170,7 +170,7 @@ def audit(
         )
     if dry_run:
         cost = plan_cost(job)
-        common.emit(as_json, cost, "\n".join(f"{key}: {value}" for key, value in cost.items()))
+        common.show_plan(as_json, cost, out)
         return 0
     for text in [] if as_json else [*_input_of(job.encoders[0]), *(f"warning: {warning}" for warning in job.found)]:
         common.say(text)

@@ -63,6 +63,27 @@ def emit(as_json: bool, result: dict[str, Any], text: str) -> None:
     sys.stdout.flush()
 
 
+def show_plan(as_json: bool, plan: dict[str, Any], out: Path | None = None) -> None:
+    """What --dry-run says of a command: its plan, once the folder that it would write to, if any, is found fit."""
+    from memloc.results import check_folder
+
+    if out is not None:
+        check_folder(out)
+    emit(as_json, plan, "\n".join(f"{key.replace('_', ' ')}: {_in_words(value)}" for key, value in plan.items()))
+
+
+def _in_words(value: Any) -> str:
+    """A value of a plan as people read it: settings of settings and lists on one line."""
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} ({_in_words(each)})" if isinstance(each, dict) else f"{key} {_in_words(each)}"
+            for key, each in value.items()
+        )
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_in_words(each) for each in value) or "none"
+    return "none" if value is None else str(value)
+
+
 def say(text: str) -> None:
     """A line on standard error."""
     sys.stderr.write(text + "\n")

@@ -141,7 +141,7 @@ def coreset(
         check_names(work.names, other)
     if dry_run:
         cost = work.cost()
-        common.emit(as_json, cost, "\n".join(f"{key}: {value}" for key, value in cost.items()))
+        common.show_plan(as_json, cost, out)
         return
     from memloc.report import write_coreset_report
     from memloc.results import claim_folder

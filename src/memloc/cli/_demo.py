@@ -63,7 +63,7 @@ def demo(
 
         images, external, spec = demo_inputs(plan, seed=seed, device=device)
         found = {"training": train_cost(images, spec), "points": len(images) + len(external), "views": plan.views}
-        common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
+        common.show_plan(as_json, found, out)
         return
     result = run_demo(plan, out, seed=seed, device=device, progress=common.progress(as_json), overwrite=overwrite)
     path = write_report(out / "audit", out / "report.html")

@@ -24,7 +24,6 @@ from memloc.cli._acting import (
     planned,
     prints,
     run_of,
-    show_plan,
     told,
 )
 from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
@@ -83,7 +82,7 @@ def replace(
     measure = measured(source, parts, device, seed)
     result = replace_layers(source, other, chosen)  # cheap, and finds what does not fit before any folder is made
     if dry_run:
-        show_plan(as_json, _probing(source, parts, layers=chosen))
+        common.show_plan(as_json, _probing(source, parts, layers=chosen), out)
         return
     settings = {
         "layers": chosen,
@@ -158,7 +157,9 @@ def finetune(
     check_finetune(source, *parts, layers=chosen, **{key: value for key, value in training.items() if key != "seed"})
     if dry_run:
         forward = epochs * len(parts[0]) + len(parts[1])
-        show_plan(as_json, planned(source, parts[0], forward=forward, backward=epochs * len(parts[0]), layers=chosen))
+        common.show_plan(
+            as_json, planned(source, parts[0], forward=forward, backward=epochs * len(parts[0]), layers=chosen), out
+        )
         return
     settings = {"layers": chosen, **how, **training, "size": size, "train": train, "test": test, **prints(parts)}
 
@@ -220,7 +221,9 @@ def prune(
     units = choose_units(source, audited.units, fraction=fraction, order=order, per=per, layers=layers, seed=seed)
     measure = measured(source, parts, device, seed)
     if dry_run:
-        show_plan(as_json, _probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()))
+        common.show_plan(
+            as_json, _probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()), out
+        )
         return
     settings = {
         "audit": audited.record.get("spec_hash"), "fraction": fraction, "order": order, "per": per, "layers": layers, "seed": seed,
@@ -308,9 +311,8 @@ def insert(
     if dry_run:
         trained = steps * INSERT_VIEWS
         forward = trained + 2 * INSERT_SCORED * len(some)
-        show_plan(
-            as_json, planned(source, some, forward=forward, backward=trained, point=number, layer=layer, unit=unit)
-        )
+        plan = planned(source, some, forward=forward, backward=trained, point=number, layer=layer, unit=unit)
+        common.show_plan(as_json, plan, out)
         return
 
     def act() -> tuple[Encoder, dict[str, Any], dict[str, Any]]:
@@ -384,7 +386,9 @@ def remove(
         spec = loaded.record["spec"]
         slots = spec["epochs"] * int(loaded.membership[name].sum() - len(gone)) * 2
         probed = 0 if parts is None else 2 * (len(parts[0]) + len(parts[1]))
-        show_plan(as_json, planned(loaded.encoders[name], images, forward=slots + probed, backward=slots, removed=gone))
+        common.show_plan(
+            as_json, planned(loaded.encoders[name], images, forward=slots + probed, backward=slots, removed=gone), out
+        )
         return
     again = remove_points(
         loaded, gone, encoder=name, device=device, out=out, progress=common.progress(as_json), overwrite=overwrite

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._acting import EncoderName, Weights, opened, own_size, planned, show_plan
+from memloc.cli._acting import EncoderName, Weights, opened, own_size, planned
 from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
 from memloc.errors import DataError, DataNotFoundError, SpecError
 
@@ -64,7 +64,8 @@ def probe(
         )
     check_probe(loaded, images, tested, kind=kind, masks=masks, neighbours=neighbours, device=device)
     if dry_run:
-        show_plan(as_json, planned(loaded, images, forward=len(chosen) * (len(images) + len(tested)), layers=chosen))
+        plan = planned(loaded, images, forward=len(chosen) * (len(images) + len(tested)), layers=chosen)
+        common.show_plan(as_json, plan)
         return
     rows: list[dict[str, Any]] = []
     for name in chosen:

@@ -98,7 +98,7 @@ def train(
     if dry_run:
         everything = images if others is None else concatenate(images, others)
         found = train_cost(everything, spec, 0 if others is None else len(others))
-        common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
+        common.show_plan(as_json, found, out)
         return
     run = train_run(images, spec, external=others, out=out, progress=common.progress(as_json), overwrite=overwrite)
     if rank():  # under torchrun one process speaks for all

@@ -79,7 +79,7 @@ def value(
         _check_repair(repair, repair_share, is_table, X, None if is_regression(y, task) else y)
     if dry_run:
         found = _cost(X, y, spec, groups, repair)
-        common.emit(as_json, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
+        common.show_plan(as_json, found, out)
         return
     settings = {key: value for key, value in asdict(spec).items() if key != "workers"}
     extra |= {"data": table, "target": target, "fingerprint": table_fingerprint(X, y)}

@@ -13,5 +13,6 @@ from memloc.results._schema import TABLES as TABLES
 from memloc.results._schema import Column as Column
 from memloc.results._schema import conform as conform
 from memloc.results._schema import read_record as read_record
+from memloc.results._spec import check_folder as check_folder
 from memloc.results._spec import claim_folder as claim_folder
 from memloc.results._spec import spec_hash as spec_hash

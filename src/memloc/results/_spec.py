@@ -13,6 +13,7 @@ from memloc.errors import OutputError, ResultsError
 from memloc.results._files import make_folder, read_json, write_json
 
 _SHOWN = 60  # characters of a setting in a message
+_SPEC = "spec.json"
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
@@ -37,23 +38,36 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
+def check_folder(folder: Path) -> None:
+    """Raise what `claim_folder` would raise of a folder for any work, and change nothing.
+
+    Raises:
+        ResultsError: it holds files of others. OutputError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{str(folder)!r} is a file. Expected a folder to write to. Pass another --out.")
+    if _used(folder) and not (folder / _SPEC).is_file():
+        raise ResultsError(
+            f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out."
+        )
+
+
+def _used(folder: Path) -> bool:
+    return folder.exists() and any(
+        path.name != ".writable" and not path.name.endswith(".partial") for path in folder.iterdir()
+    )
+
+
 def claim_folder(folder: Path, spec: Mapping[str, Any], *, overwrite: bool = False) -> Path:
     """Make a folder the place of this spec: new, continued if it holds the same spec, else refused unless `overwrite`.
 
     Raises:
         ResultsError: it holds another spec, with the difference. OutputError: it cannot be written.
     """
-    stored_at = folder / "spec.json"
+    check_folder(folder)
+    stored_at = folder / _SPEC
     wanted = json.loads(json.dumps(spec, sort_keys=True, default=str))
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{str(folder)!r} is a file. Expected a folder to write to. Pass another --out.")
-    if folder.exists() and any(
-        path.name != ".writable" and not path.name.endswith(".partial") for path in folder.iterdir()
-    ):
-        if not stored_at.is_file():
-            raise ResultsError(
-                f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out."
-            )
+    if _used(folder):
         stored = read_json(stored_at)
         there, now = _flat(stored), _flat(wanted)
         different = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
