@@ -155,6 +155,9 @@ def test_a_set_of_the_datasets_library(tmp_path, monkeypatch):
     assert np.array_equal(found.pixels[3].permute(1, 2, 0).numpy(), np.asarray(pictures[3]))
     assert [found.class_names[label] for label in found.labels.tolist()] == ["cat", "dog", "dog", "cat", "dog"]
     assert len(open_images(f"hf:{tmp_path / 'set'}:test")) == 1
+    unlabelled = datasets.Dataset.from_dict({"image": pictures[:3], "label": [1, None, 0]}, features=features)
+    unlabelled.save_to_disk(tmp_path / "partly")
+    assert open_images(f"hf:{tmp_path / 'partly'}").labels.tolist() == [1, -1, 0]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataNotFoundError, match="'hf:nobody/nothing' cannot be opened"):
         open_images("hf:nobody/nothing")

@@ -190,6 +190,9 @@ def test_what_cannot_be_probed_is_refused_before_work():
         check_probe(encoder, images, images, kind="dense")
     with pytest.raises(DataError, match="test images have no labels"):
         check_probe(encoder, images, bare)
+    coloured = as_images(np.zeros((20, 8, 8, 3), dtype=np.uint8), labels=[0, 1] * 10)
+    with pytest.raises(DataError, match="training images have 1 channels and the test images 3"):
+        check_probe(encoder, images, coloured)
     with pytest.raises(DataError, match="4 masks for 20 images"):
         check_probe(encoder, images, images, kind="dense", masks=(np.zeros((4, 8, 8), int), np.zeros((20, 8, 8), int)))
     with pytest.raises(ShapeError, match="whole numbers"):

@@ -209,7 +209,7 @@ def _labels(
             f"{prefix} has {len(values)} labels for {count} images. Expected one per image. Save as many of both."
         )
     if class_names:
-        return torch.from_numpy(values.astype(np.int64)), class_names
+        return torch.tensor([-1 if value is None else int(value) for value in values]), class_names
     missing = np.array(
         [value is None or value != value or (isinstance(value, (int, np.integer)) and value < 0) for value in values]
     )

@@ -80,6 +80,11 @@ def check_probe(
             "Pass --kind dense --train-masks FILE --test-masks FILE."
         )
     pick_device(device)
+    channels = train.pixels.shape[1], test.pixels.shape[1]
+    if channels[0] != channels[1]:
+        raise DataError(
+            f"the training images have {channels[0]} channels and the test images {channels[1]}. Expected the same kind of images. Pass two parts of one set."
+        )
     for part in (train, test):
         check_images(encoder, part.pixels)
     if masks is None:

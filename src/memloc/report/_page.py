@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from memloc.errors import SpecError
 from memloc.results import make_folder, replacing
 
 
@@ -33,9 +34,11 @@ def write_page(path: str | Path, make: Callable[[], str]) -> Path:
     """Write what `make` returns to an HTML file, whole or not at all; the folder is looked at first.
 
     Raises:
-        OutputError: the file cannot be written.
+        SpecError: it is a folder. OutputError: the file cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise SpecError(f"{str(path)!r} is a folder. Expected a file to write. Pass --out {path / 'report.html'}.")
     make_folder(path.parent)
     content = make()
     with replacing(path) as temporary:
