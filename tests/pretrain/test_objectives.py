@@ -302,11 +302,13 @@ def test_a_vit_attends_plainly_in_training_and_then_as_before(tmp_path, name):
     before, seen = encoder.module.config._attn_implementation, set()
     encoder.module.layernorm.register_forward_pre_hook(lambda *_: seen.add(encoder.module.config._attn_implementation))
     spec = spec_of(objective=name, epochs=1, batch_size=8)
-    train_encoder(
+    objective = train_encoder(
         encoder, as_images(images(8)).pixels, torch.arange(8), spec, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "c.pt", log=lambda _: None
     )  # fmt: skip
     assert before == "sdpa"
     assert seen == {"eager"}
+    decoders = [each.config._attn_implementation for each in objective.modules() if hasattr(each, "config")]
+    assert set(decoders) == ({"eager"} if name == "mae" else set())
     assert encoder.module.config._attn_implementation == before
 
 

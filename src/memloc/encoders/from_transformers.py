@@ -163,7 +163,7 @@ def is_vit(module: nn.Module) -> bool:
 
 
 def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: int = 3) -> nn.Module:
-    """MAE's decoder for a ViT, with fixed sine and cosine positions on both sides.
+    """MAE's decoder for a ViT, with fixed sine and cosine positions on both sides; it attends as the ViT does.
 
     Args:
         width, blocks, heads: of the decoder; the published one has 512, 8 and 16 for images of 224 pixels.
@@ -177,7 +177,7 @@ def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: i
     config = library.ViTMAEConfig(
         **{name: getattr(own, name) for name in ("hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels")},
         num_hidden_layers=1, decoder_hidden_size=width, decoder_num_hidden_layers=blocks, decoder_num_attention_heads=heads,
-        decoder_intermediate_size=4 * width,
+        decoder_intermediate_size=4 * width, attn_implementation=own._attn_implementation,
     )  # fmt: skip
     trained = library.ViTMAEForPreTraining(config)  # made whole, for its fixed positions
     with torch.no_grad():
