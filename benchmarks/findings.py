@@ -157,7 +157,7 @@ def ranking() -> Iterator[dict[str, str]]:
     """First among ours: do other training runs name the same points."""
     names = {
         "base-s0": "100 images an encoder, 400 epochs", "reseed": "the same points, other runs", "epochs-100": "100 epochs", "epochs-200": "200 epochs",
-        "epochs-800": "800 epochs", "deep-s0": "50 images an encoder, 800 epochs", "points-400": "200 images an encoder", "repeats": "20 points shown 8 times an epoch",
+        "epochs-800": "800 epochs", "deep-s0": "50 images an encoder, 800 epochs", "points-400": "200 images an encoder, 200 epochs", "repeats": "20 points shown 8 times an epoch",
         "weak-s0": "weak augmentation", "fashion": "Fashion-MNIST",
     }  # fmt: skip
     cells = []
@@ -506,7 +506,7 @@ def lower() -> Iterator[dict[str, str]]:
     if len(there("points-400", "base-s0")) == 2:
         total = late("base-s0").minus(late("points-400"))
         yield row(
-            "Number of points: fewer are memorized more (100 less 200 images an encoder)",
+            "Number of points: fewer are memorized more (100 less 200 images an encoder, as many steps)",
             "LayerMem alike for 100 to 5 000 scored points",
             f"{late('base-s0')} and {late('points-400')}; difference {total}",
             verdict(total),

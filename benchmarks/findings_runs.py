@@ -84,7 +84,7 @@ RUNS: dict[str, list[str]] = {
     "repeats": small("--plant", "20", "--repeats", "8"),
     "simsiam": small("--objective", "simsiam"),
     "epochs-800": small(epochs=800),
-    "points-400": small(points=400),
+    "points-400": small(points=400, epochs=200),
 }  # fmt: skip
 
 

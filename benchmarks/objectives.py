@@ -31,7 +31,7 @@ NEIGHBOURS = 20
 PRIVATE = {"epochs": 100, "batch_size": 32, "candidates": 50, "shared": 50, "learning_rate": 1e-3}
 VIT32 = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=32,patch_size=4,hidden_dropout_prob=0.0"
 MORE_STEPS = {"epochs": 100, "batch_size": 64}  # 3 100 steps: objectives that did not learn in 400
-LONGER = {"simsiam": MORE_STEPS, "dino": MORE_STEPS, "mae": {**MORE_STEPS, "encoder": VIT32}}
+LONGER = {"mae": {**MORE_STEPS, "encoder": VIT32}, "simsiam": MORE_STEPS, "dino": MORE_STEPS}
 SMALL_VIT = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=28,patch_size=4,hidden_dropout_prob=0.0"
 SEEDS = (0, 1, 2)
 
