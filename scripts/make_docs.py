@@ -14,7 +14,7 @@ def page() -> str:
     lines = [
         "# Result tables",
         "",
-        f"Schema version {SCHEMA_VERSION}. Written from `memloc.results.TABLES` by `make docs`; `?` marks columns that need labels, external points or more runs.",
+        f"Schema version {SCHEMA_VERSION}. Written from `memloc.results.TABLES` by `make docs`; `?` marks columns that may be absent or empty; others hold NaN where a figure cannot be computed. These are the tables of an audit, a valuation and a coreset; `units.parquet` of an intervention and the tables of `memloc compare` name the columns that their commands' records speak of.",
         "",
     ]
     for name, columns in TABLES.items():

@@ -343,6 +343,18 @@ def test_wrong_calls_leave_nothing(place, arguments, message):
     assert not (place / "wrong").exists()
 
 
+def test_every_flag_can_stand_in_a_settings_file_under_its_own_name(place):
+    (place / "swap.toml").write_text(
+        'from = "run/encoders/g.safetensors"\nlayers = ["conv1"]\ndry-run = true\njson = true\n'
+    )
+    done = run(place, "replace", F, "--out", "planned", "--config", "swap.toml")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["layers"] == ["conv1"]
+    assert not (place / "planned").exists()
+    (place / "swap.toml").write_text('donor = "run/encoders/g.safetensors"\n')
+    assert "there is no setting 'donor'" in run(place, "replace", F, "--out", "x", "--config", "swap.toml").stderr
+
+
 def test_an_intervention_of_other_settings_is_refused_with_the_difference(place):
     assert run(place, "prune", F, "--audit", "found", "--out", "twice").returncode == 0
     done = run(place, "prune", F, "--audit", "found", "--fraction", "0.2", "--out", "twice")

@@ -51,7 +51,10 @@ def audit(
     size: Size = None,
     layers: Annotated[list[str] | None, typer.Option(help="auto, fine, or names and globs; repeat for more.")] = None,
     policy: Annotated[
-        str | None, typer.Option(help="Views: weak, normal, strong, independent or mask; as in training by default.")
+        str | None,
+        typer.Option(
+            help="Views: weak, normal, strong, independent, crop, mask, normal-paper or strong-paper; as in training by default."
+        ),
     ] = None,
     protocol: Annotated[
         str,
@@ -179,11 +182,11 @@ def audit(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit or memloc value wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit, value or coreset wrote.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the HTML report of an audit or of a table's values again."""
+    """Write the HTML report of an audit, of a table's values or of a coreset again."""
     from memloc.report import write_coreset_report, write_report, write_value_report
 
     writers = {"value.json": write_value_report, "coreset.json": write_coreset_report}

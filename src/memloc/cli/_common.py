@@ -35,15 +35,18 @@ def settings_from(context: typer.Context, path: Path | None) -> Path | None:
         raise SpecError(
             f"{path} is no valid TOML ({problem}). Expected lines such as: epochs = 100. Correct it."
         ) from problem
-    known = {str(parameter.name) for parameter in context.command.params}
+    known = {
+        flag.lstrip("-").replace("-", "_"): str(parameter.name)
+        for parameter in context.command.params
+        for flag in parameter.opts
+    }
     values = {key.replace("-", "_"): value for key, value in values.items()}
-    values = {("as_json" if key == "json" else key): value for key, value in values.items()}
     for key in values:
         if key not in known:
             raise SpecError(
                 f"there is no setting {key!r} in {path}. {nearest(key, known)} Expected the name of a flag of memloc {context.command.name}. Correct the key."
             )
-    context.default_map = {**(context.default_map or {}), **values}
+    context.default_map = {**(context.default_map or {}), **{known[key]: value for key, value in values.items()}}
     return path
 
 

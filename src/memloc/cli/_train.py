@@ -46,7 +46,7 @@ def train(
         float | None, typer.Option(help="Train mae with differential privacy: the budget, such as 8.")
     ] = None,
     dp_delta: Annotated[
-        float | None, typer.Option(help="Of the budget; one over the number of points by default.")
+        float | None, typer.Option(help="Of the budget; half of one over the number of points by default.")
     ] = None,
     dp_clip: Annotated[float, typer.Option(help="Norm that each point's gradient is clipped to.")] = 1.0,
     warmup: Annotated[

@@ -13,7 +13,7 @@ def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float
     """Normalized temperature-scaled cross-entropy between two views of a batch.
 
     For view i with positive j: -log( exp(s_ij/t) / sum_k exp(s_ik/t) ), averaged over all 2N views, where k runs over
-    every view of another point. Copies of one point in a batch are not negatives of each other.
+    j and every view of another point. Copies of one point in a batch are not negatives of each other.
 
     Args:
         first, second: projections of the two views, shape (point, feature).

@@ -31,7 +31,7 @@ class TrainSpec:
         unpaired: give g other initial weights, order and views, as published.
         ensemble, fraction: train this many encoders on random parts of the points instead of a pair.
         plant, repeats: show this many candidates `repeats` times per epoch (and as many independents to g).
-        dp_epsilon, dp_delta, dp_clip: train with differential privacy (mae alone): the budget, its δ (by default one over the number of
+        dp_epsilon, dp_delta, dp_clip: train with differential privacy (mae alone): the budget, its δ (by default half of one over the number of
             points), and the norm that each point's gradient is clipped to.
         checkpoint_every: epochs between checkpoints; 0 means twenty in all.
         workers: encoders trained at the same time; 0 means one per processor core, one on a GPU.
