@@ -6,6 +6,23 @@ from pathlib import Path
 
 from memloc.results import SCHEMA_VERSION, TABLES
 
+OTHERS = """## Other files
+
+| file | of | columns |
+|---|---|---|
+| points.parquet of a run | `memloc train` | point, name, split, label, repeats (copies per epoch) |
+| membership.parquet | `memloc train` | point, and a column per encoder: whether it saw the point |
+| series.parquet | `AuditCallback` | those of layers.parquet, and epoch |
+| units.parquet | `memloc prune` | layer, unit, unitmem of the units that were silenced |
+| units.parquet | `memloc insert` | unit, unitmem_before, unitmem_after, point_before, point_after (the point that drives the unit) of the layer |
+| probe.parquet | prune, replace, remove | right_before, right_after: whether each test image was classified rightly |
+| between.parquet | `memloc compare` | layer, overlap, overlap_by_chance, kendall with kendall_low, kendall_high and kendall_p, and both audits' calibrated and published figures |
+| within.parquet | `memloc compare` | audit (a or b), layer, other (layer), neighbours (one follows the other), and the same agreement |
+| splits.parquet | `memloc compare` | audit, layer, split, other (split), candidate_mean, other_mean, Welch's t and p |
+| extremes.parquet | `memloc compare` | audit, k, units_most and units_least (units that each of the k most and least memorized points drives), t, p |
+| repaired.parquet | `memloc value --repair` | those of the table that was given |
+"""
+
 TARGET = Path(__file__).parents[1] / "docs/tables.md"
 
 
@@ -14,7 +31,7 @@ def page() -> str:
     lines = [
         "# Result tables",
         "",
-        f"Schema version {SCHEMA_VERSION}. Written from `memloc.results.TABLES` by `make docs`; `?` marks columns that may be absent or empty; others hold NaN where a figure cannot be computed. These are the tables of an audit, a valuation and a coreset; `units.parquet` of an intervention and the tables of `memloc compare` name the columns that their commands' records speak of.",
+        f"Schema version {SCHEMA_VERSION}. Written from `memloc.results.TABLES` by `make docs`; `?` marks columns that may be absent or empty; others hold NaN where a figure cannot be computed.",
         "",
     ]
     for name, columns in TABLES.items():
@@ -26,7 +43,7 @@ def page() -> str:
                 f"| {column.name}{'?' if column.optional else ''} | {column.kind} | {span} | {column.tooltip} |"
             )
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, OTHERS])
 
 
 if __name__ == "__main__":
