@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ MORE_STEPS = {"epochs": 100, "batch_size": 64}  # 3 100 steps: objectives that d
 LONGER = {"mae": {**MORE_STEPS, "encoder": VIT32}, "simsiam": MORE_STEPS, "dino": MORE_STEPS}
 SMALL_VIT = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=28,patch_size=4,hidden_dropout_prob=0.0"
 SEEDS = (0, 1, 2)
+UNTRAINED = "untrained"
+PRIVACY = {UNTRAINED: "untrained", None: "none", 20.0: "20", 8.0: "8"}
 
 
 def cifar():
@@ -97,6 +100,12 @@ def learn(known: dict | None = None) -> Iterator[dict]:
         yield {**settings, "rows": rows}
 
 
+def fresh(encoder):
+    """The encoder with random weights."""
+    new = load_encoder(SMALL_VIT, weights=RANDOM, shape=(1, 28, 28))
+    return replace(encoder, module=new.module)
+
+
 def privacy(known: list[dict] | None = None) -> Iterator[list[dict]]:
     """Rows of all runs so far, after each of them."""
     rows = list(known or [])
@@ -107,19 +116,17 @@ def privacy(known: list[dict] | None = None) -> Iterator[list[dict]]:
         from memloc.data import concatenate
 
         both = concatenate(images, external)
-        for epsilon in (None, 20.0, 8.0):
+        for epsilon in (UNTRAINED, None, 20.0, 8.0):
             if any(row["seed"] == seed and row["epsilon"] == epsilon for row in rows):
                 continue
+            epochs = {"epochs": 1} if epsilon == UNTRAINED else {}  # its weights are drawn anew below
             pair = train_pair(
-                images,
-                objective="mae",
-                encoder=SMALL_VIT,
-                seed=seed,
-                dp_epsilon=epsilon,
-                workers=2,
-                out=None,
-                **PRIVATE,
-            )
+                images, objective="mae", encoder=SMALL_VIT, seed=seed, dp_epsilon=None if epsilon == UNTRAINED else epsilon, workers=2, out=None,
+                **{**PRIVATE, **epochs},
+            )  # fmt: skip
+            if epsilon == UNTRAINED:
+                torch.manual_seed(seed)
+                pair = replace(pair, **{side: fresh(getattr(pair, side)) for side in ("f", "g")})
             splits = pair.splits + ["external"] * len(external)
             found = audit(pair.f, pair.g, images=both, splits=splits, views=Views(n=10, sampling="independent"))
             blocks = found.layers[
@@ -156,19 +163,19 @@ def page(found: dict) -> str:
         )
     if "privacy" in found:
         lines = [
-            "| ε | mean UnitMem | of unseen images, equal numbers | of trained ones, equal numbers | fully-connected | calibrated LayerMem, output |",
-            "| --- | --- | --- | --- | --- | --- |",
+            "| ε | mean UnitMem | of unseen images, equal numbers | of trained ones, equal numbers | fully-connected | calibrated LayerMem, output | AUROC, output |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        for epsilon in (None, 20.0, 8.0):
+        for epsilon in (UNTRAINED, None, 20.0, 8.0):
             chosen = [row for row in found["privacy"] if row["epsilon"] == epsilon]
             if not chosen:
                 continue
             cells = []
-            for key in ("unitmem", "unitmem_external", "unitmem_equal", "fully_connected", "calibrated"):
+            for key in ("unitmem", "unitmem_external", "unitmem_equal", "fully_connected", "calibrated", "auroc"):
                 values = np.array([row[key] for row in chosen])
                 error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
                 cells.append(f"{values.mean():.3f} ± {error:.3f}")
-            lines.append(f"| {'none' if epsilon is None else f'{epsilon:.0f}'} | {' | '.join(cells)} |")
+            lines.append(f"| {PRIVACY.get(epsilon, epsilon)} | {' | '.join(cells)} |")
         text += (
             f"\n## Differential privacy\n\nMAE on 100 images of Fashion-MNIST per encoder, {PRIVATE['epochs']} epochs, a ViT of 4 blocks and width 96; mean over "
             f"{len({row['seed'] for row in found['privacy']})} seeds ± its standard error.\n\n"
