@@ -19,6 +19,7 @@ RANDOM = (0, 1)  # draws of what is chosen at random, per seed
 REPLACED, FRACTIONS = 3, (0.1, 0.2)
 TUNING = ["--epochs", "6"]
 REMOVED = 100
+LOWERED = ("base-s0", "weak-s0", "strong-s0", "decay", "penalty")  # what an ensemble's setting costs in accuracy
 
 
 def pair_of(seed: int) -> tuple[str, str]:
@@ -123,6 +124,8 @@ def acts() -> Iterator[tuple[str, list[str]]]:
     for name in ("pair-s0", "pair-supervised"):
         for target, images in (("cifar", PROBE), ("fashion", OTHER)):
             yield f"transfer-{name}-{target}", ["probe", f"../{name}/encoders/f.safetensors", *images]
+    for name in LOWERED:
+        yield f"knn-{name}", ["probe", f"../{name}/encoders/e00.safetensors", *PROBE, "--kind", "knn"]
     yield "dejavu", ["dejavu", "../pair-s0", "--audit", "../pair-s0-audit", "--public", "cifar-probe-train.npz"]
     yield "compare-seeds", ["compare", "../base-s0-audit", "../reseed-audit"]
     yield "compare-objectives", ["compare", "../base-s0-audit", "../vicreg-audit"]
