@@ -312,6 +312,25 @@ def test_a_vit_attends_plainly_in_training_and_then_as_before(tmp_path, name):
     assert encoder.module.config._attn_implementation == before
 
 
+def test_mae_knows_where_each_patch_belongs():
+    from memloc.encoders import mae_decoder, visible_tokens
+    from memloc.encoders.from_transformers import mae_positions
+
+    torch.manual_seed(0)
+    encoder = load_encoder(VIT, weights="random")
+    decoder = mae_decoder(encoder.module)
+    assert torch.allclose(encoder.module.embeddings.position_embeddings, mae_positions(2, 24))
+    assert decoder.mask_token.abs().sum() > 0
+    image = torch.rand(1, 3, 8, 8)
+    kept, restore = torch.tensor([[2]]), torch.tensor([[1, 2, 0, 3]])
+    drawn = decoder.eval()(visible_tokens(encoder.module.eval(), image, kept), restore).logits[0]
+    hidden = drawn[[0, 1, 3]]
+    assert (hidden[0] - hidden[1]).abs().max() > 1e-4  # the same picture for every hidden place would know no places
+    assert (hidden[1] - hidden[2]).abs().max() > 1e-4
+    with pytest.raises(EncoderError, match="a width of 6. Expected a multiple of 4"):
+        mae_positions(2, 6)
+
+
 def test_the_alignment_penalty_is_the_mean_distance_and_lowers_it():
     features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 5.0]])
     assert float(alignment_penalty(features)) == pytest.approx(math.sqrt(2) / 2)

@@ -179,12 +179,42 @@ def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: i
         num_hidden_layers=1, decoder_hidden_size=width, decoder_num_hidden_layers=blocks, decoder_num_attention_heads=heads,
         decoder_intermediate_size=4 * width, attn_implementation=own._attn_implementation,
     )  # fmt: skip
-    trained = library.ViTMAEForPreTraining(config)  # made whole, for its fixed positions
-    with torch.no_grad():
-        embeddings: Any = module.embeddings
-        embeddings.position_embeddings.copy_(trained.vit.embeddings.position_embeddings)
-    embeddings.position_embeddings.requires_grad_(False)
-    return trained.decoder
+    decoder = library.ViTMAEForPreTraining(config).decoder
+    embeddings: Any = module.embeddings
+    side = round((embeddings.position_embeddings.shape[1] - 1) ** 0.5)
+    with (
+        torch.no_grad()
+    ):  # transformers leaves both at 0 where the weights are random, so that no patch would know its place
+        for positions in (embeddings.position_embeddings, decoder.decoder_pos_embed):
+            positions.copy_(mae_positions(side, positions.shape[2]))
+            positions.requires_grad_(False)
+        decoder.mask_token.normal_(std=own.initializer_range)
+    return decoder
+
+
+def mae_positions(side: int, width: int) -> Tensor:
+    """MAE's fixed positions of a square grid of patches: (1, 1 + patch, width), 0 for CLS.
+
+    A quarter each of sines and cosines of the column, then of the row, at frequencies 10000^(-4i / width).
+
+    >>> mae_positions(2, 4)[0].round(decimals=2)                     # CLS, then the patches row by row
+    tensor([[0.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 1.0000, 0.0000, 1.0000],
+            [0.8400, 0.5400, 0.0000, 1.0000],
+            [0.0000, 1.0000, 0.8400, 0.5400],
+            [0.8400, 0.5400, 0.8400, 0.5400]])
+    """
+    if width % 4:
+        raise EncoderError(
+            f"MAE's positions cannot be made for a width of {width}. Expected a multiple of 4. Pass an encoder of another hidden_size."
+        )
+    frequency = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) * 4 / width)
+    row, column = (
+        each.flatten()[:, None] * frequency
+        for each in torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    )
+    grid = torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1)
+    return torch.cat([torch.zeros(1, width, dtype=grid.dtype), grid])[None].float()
 
 
 def visible_tokens(module: nn.Module, inputs: Tensor, kept: Tensor) -> Tensor:
