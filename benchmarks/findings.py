@@ -835,7 +835,7 @@ def privacy() -> Iterator[dict[str, str]]:
             total = over_seeds([runs[seed, None][column] - runs[seed, other][column] for seed in seeds])
             first = f"all layers {'; '.join(cells)}; " if (column, other) == ("unitmem_equal", 20.0) else ""
             yield row(
-                f"Differential privacy lowers UnitMem ({where}; MAE, no privacy less ε = {other:.0f}, seed by seed)",
+                f"Differential privacy lowers UnitMem ({where}; MAE on Fashion-MNIST, no privacy less ε = {other:.0f}, seed by seed)",
                 "none above ε = 20 above ε = 8 (Fig. 4)",
                 f"{first}difference {total}",
                 verdict(total),
@@ -855,7 +855,7 @@ def evidence(rows: list[dict[str, str]]) -> dict[str, str]:
         chosen = [each for each in rows if each["finding"].startswith(starts)]
         if not chosen:
             return f"published: {published}. Not measured here yet (docs/findings.md)."
-        return "docs/findings.md, small encoders on CIFAR-10. " + " ".join(
+        return "docs/findings.md, small encoders. " + " ".join(
             f"{each['finding']}: {each['ours']} ({each['verdict']})." for each in chosen
         )
 
@@ -866,7 +866,7 @@ def evidence(rows: list[dict[str, str]]) -> dict[str, str]:
         "points": told("69 to 90 % overlap between seeds (LocMem Table 28)", "Other training runs", "Overlap of the most"),
         "runs": told("69 to 90 % overlap between seeds (LocMem Table 28)", "Other training runs"),
         "limit": told("stronger augmentation, weight decay and the penalty each lower it (LocMem Figs. 4, 11; SSLMem Eq. 3)", "Stronger augmentation", "The alignment penalty"),
-        "privacy": told("UnitMem falls from no privacy to ε = 20 to ε = 8 (LocMem Fig. 4)", "Differential privacy lowers UnitMem (all layers; MAE, no privacy less ε = 20"),
+        "privacy": told("UnitMem falls from no privacy to ε = 20 to ε = 8 (LocMem Fig. 4)", "Differential privacy lowers UnitMem (all layers; MAE on Fashion-MNIST, no privacy less ε = 20"),
         "views": "docs/reliability.md: at 4, 16 and 64 Sobol views the reliability of a point's score was .47, .78 and .95 on the demo's data.",
         "reference": "docs/findings.md: without a calibrated reference LayerMem of unseen images was as high as that of trained ones.",
         "nothing": told("memorization rises with depth (LocMem Table 1)", "Memorization rises with depth", "The same, calibrated, of pairs"),
