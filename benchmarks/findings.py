@@ -68,8 +68,21 @@ def mean_of(figures: list[Figure], *, dependent: bool = False, draws: bool = Fal
     within = float(errors.mean() if dependent or draws else np.sqrt((errors**2).sum()) / len(errors))
     between = 0.0
     if len(values) > 1 and not draws:
-        between = float(values.std(ddof=1) / np.sqrt(len(values)) * student.ppf(0.975, len(values) - 1) / Z95)
+        between = over_seeds(values).se
     return Figure(float(values.mean()), max(within, between))
+
+
+def over_seeds(values: Any) -> Figure:
+    """Mean over seeds with their own spread: Student's t with their number, unknown of one."""
+    count = len(values)
+    spread = np.std(values, ddof=1) / np.sqrt(count) * student.ppf(0.975, count - 1) / Z95 if count > 1 else np.nan
+    return Figure(float(np.mean(values)), float(spread))
+
+
+def accuracy_of(probe: dict[str, Any]) -> Figure:
+    """The accuracy that memloc probe states of one layer."""
+    found = probe["layers"][0]
+    return Figure(found["accuracy"], (found["high"] - found["low"]) / 2 / Z95)
 
 
 def verdict(figure: Figure, *, most: str | None = None) -> str:
@@ -256,12 +269,7 @@ def units() -> Iterator[dict[str, str]]:
         share = layer_column(name, "member_share")
         figures.append(float((one - other)[list(LATE)].mean()))
         cells.append(f"{figures[-1]:+.3f} (member share {share[list(LATE)].mean():.2f})")
-    spread = (
-        float(np.std(figures, ddof=1) / np.sqrt(len(figures)) * student.ppf(0.975, len(figures) - 1) / Z95)
-        if len(figures) > 2
-        else float("nan")
-    )
-    total = Figure(float(np.mean(figures)), spread)
+    total = over_seeds(figures)
     judged = verdict(total)
     yield row(
         "UnitMem of trained images exceeds that of unseen ones (last five rows)",
@@ -533,7 +541,7 @@ def price() -> Iterator[dict[str, str]]:
     done = {name: found for name in LOWERED if (found := result(f"knn-{name}")) is not None}
     if len(done) < len(LOWERED):
         return
-    figures = {name: Figure(each["layers"][0]["accuracy"], (each["layers"][0]["high"] - each["layers"][0]["low"]) / 2 / Z95) for name, each in done.items()}  # fmt: skip
+    figures = {name: accuracy_of(each) for name, each in done.items()}
     lost = figures["base-s0"].minus(figures["penalty"])
     names = {"base-s0": "normal", "weak-s0": "weak views", "strong-s0": "strong views", "decay": "weight decay .1", "penalty": "penalty 1"}  # fmt: skip
     yield row(
@@ -778,10 +786,7 @@ def transfer() -> Iterator[dict[str, str]]:
     }
     if any(each is None for each in done.values()):
         return
-    figures = {
-        key: Figure(each["layers"][0]["accuracy"], (each["layers"][0]["high"] - each["layers"][0]["low"]) / 2 / Z95)
-        for key, each in done.items()
-    }
+    figures = {key: accuracy_of(each) for key, each in done.items()}
     cells = "; ".join(
         f"{'SimCLR' if name == 'pair-s0' else 'supervised'} on {'CIFAR-10' if target == 'cifar' else 'Fashion-MNIST'} {figure}"
         for (name, target), figure in figures.items()
@@ -818,10 +823,6 @@ def privacy() -> Iterator[dict[str, str]]:
     ]
     if not seeds:
         return
-
-    def over_seeds(values: list[float]) -> Figure:
-        spread = float(np.std(values, ddof=1) / np.sqrt(len(values)) * student.ppf(0.975, len(values) - 1) / Z95) if len(values) > 1 else float("nan")  # fmt: skip
-        return Figure(float(np.mean(values)), spread)
 
     cells = []
     untrained = (("untrained", "untrained"),) if all((seed, "untrained") in runs for seed in seeds) else ()
