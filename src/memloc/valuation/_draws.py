@@ -43,14 +43,17 @@ def draw(seed: int, *, rows: int, groups: int, drawn: int) -> Draw:
     >>> int(one.counts.sum()), len(one.groups)
     (5, 2)
     """
-    generator = _generator(seed)
+    generator = generator_of(seed)
     chosen = np.sort(generator.permutation(groups)[:drawn])
     counts = np.bincount(generator.randint(0, rows, rows), minlength=rows)
     return Draw(counts, chosen, int(generator.randint(_LARGEST)))
 
 
-def _generator(seed: int) -> np.random.RandomState:
-    """A generator with this seed, whose stream is the same in every version of NumPy; seeding one again takes a fiftieth of making one."""
+def generator_of(seed: int) -> np.random.RandomState:
+    """A generator with this seed, whose stream is the same in every version of NumPy, until this thread asks again.
+
+    Seeding one again takes a fiftieth of making one.
+    """
     if not hasattr(_OF_THREAD, "generator"):
         _OF_THREAD.generator = np.random.RandomState()
     generator: np.random.RandomState = _OF_THREAD.generator

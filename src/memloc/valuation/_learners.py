@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from memloc.errors import SpecError
 from memloc.valuation._draws import Draw, draw
+from memloc.valuation._trees import grow
 
 Utility = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
 
@@ -77,14 +78,9 @@ def run_learner(task: Task, seed: int) -> Outcome:
 
 
 def _tree(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) -> tuple[Any, NDArray[Any]]:
-    """A decision tree, without the checks that the whole table has already passed."""
-    from sklearn import config_context
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    kind = DecisionTreeRegressor if task.classes is None else DecisionTreeClassifier
-    tree = kind(max_features="sqrt", random_state=one.seed)
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # Python work that threads cannot share
-        tree.fit(seen, task.target, sample_weight=one.counts, check_input=False)
+    """A decision tree."""
+    classes = 0 if task.classes is None else len(task.classes)
+    tree = grow(seen, task.target, one.counts, classes=classes, seed=one.seed)
     rows = np.flatnonzero(outside)
     leaf = tree.tree_.apply(seen[rows])
     values = tree.tree_.value[:, 0]
