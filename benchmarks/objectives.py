@@ -21,7 +21,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from memloc import Views, audit, open_images, train_pair
-from memloc.encoders import RANDOM, features_of, load_encoder, pick_device, versions
+from memloc.encoders import RANDOM, draw_as_mae, features_of, load_encoder, mae_decoder, pick_device, versions
 from memloc.pretrain import spec_of, train_encoder
 from memloc.results import read_json, write_json
 
@@ -85,6 +85,8 @@ def learn(known: dict | None = None) -> Iterator[dict]:
         spec = spec_of(objective=objective, **more)
         torch.manual_seed(0)
         encoder = load_encoder(spec.encoder, weights=RANDOM, shape=(3, 32, 32), **statistics)
+        if objective == "mae":  # what is untrained has MAE's own random weights and positions
+            draw_as_mae(encoder.module, mae_decoder(encoder.module))
         before = accuracy(features(encoder, train), train, features(encoder, test), test)
         lines, began = [], time.monotonic()
         with tempfile.TemporaryDirectory() as folder:

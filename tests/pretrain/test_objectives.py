@@ -331,6 +331,30 @@ def test_mae_knows_where_each_patch_belongs():
         mae_positions(2, 6)
 
 
+def test_mae_draws_its_weights_as_published():
+    from memloc.pretrain._mae import MAE
+
+    def made(seed):
+        encoder = load_encoder(VIT, weights="random")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            objective = MAE(encoder.module)
+        return encoder.module, objective
+
+    (module, objective), (again, _), (other, _) = made(0), made(0), made(1)
+    linear = [each for part in (module, objective) for each in part.modules() if isinstance(each, torch.nn.Linear)]
+    bounds = {each: math.sqrt(6 / sum(each.weight.shape)) for each in linear}
+    patches = module.embeddings.patch_embeddings.projection
+    bounds[patches] = math.sqrt(6 / (patches.weight.shape[0] + patches.weight[0].numel()))
+    assert len(bounds) > 10
+    for layer, bound in bounds.items():
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert layer.bias is None or not layer.bias.any()
+    assert torch.equal(patches.weight, again.embeddings.patch_embeddings.projection.weight)
+    assert not torch.equal(patches.weight, other.embeddings.patch_embeddings.projection.weight)
+
+
 def test_the_alignment_penalty_is_the_mean_distance_and_lowers_it():
     features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 5.0]])
     assert float(alignment_penalty(features)) == pytest.approx(math.sqrt(2) / 2)

@@ -37,6 +37,7 @@ from memloc.encoders._taps import check_finite_reading as check_finite_reading
 from memloc.encoders._taps import tapped as tapped
 from memloc.encoders._taps import unit_means as unit_means
 from memloc.encoders.from_transformers import build_vit as build_vit
+from memloc.encoders.from_transformers import draw_as_mae as draw_as_mae
 from memloc.encoders.from_transformers import is_vit as is_vit
 from memloc.encoders.from_transformers import mae_decoder as mae_decoder
 from memloc.encoders.from_transformers import patches_of as patches_of

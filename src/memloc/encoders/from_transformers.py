@@ -192,6 +192,26 @@ def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: i
     return decoder
 
 
+@torch.no_grad()
+def draw_as_mae(*modules: nn.Module) -> None:
+    """Draw the weights of every linear layer and patch embedding anew as MAE does (He et al., App. A.1): uniform after Glorot, biases 0.
+
+    transformers draws all with a deviation of .02, which suits widths of several hundred: a small ViT then starts with patches
+    that are a twentieth of its positions and with blocks that add next to nothing.
+
+    >>> layer = nn.Linear(6, 6)
+    >>> draw_as_mae(layer)
+    >>> bool(layer.weight.abs().max() < (6 / 12) ** 0.5), layer.bias.abs().max().item()
+    (True, 0.0)
+    """
+    for part in (each for module in modules for each in module.modules()):
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            drawn = nn.init.xavier_uniform_(torch.empty(len(part.weight), part.weight[0].numel()))
+            part.weight.copy_(drawn.view_as(part.weight))
+            if part.bias is not None:
+                part.bias.zero_()
+
+
 def mae_positions(side: int, width: int) -> Tensor:
     """MAE's fixed positions of a square grid of patches: (1, 1 + patch, width), 0 for CLS.
 

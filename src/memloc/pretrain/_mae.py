@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders import mae_decoder, patches_of, visible_tokens
+from memloc.encoders import draw_as_mae, mae_decoder, patches_of, visible_tokens
 from memloc.pretrain._objective import Batch, Objective, Projected
 from memloc.views import uniforms
 
@@ -29,7 +29,10 @@ def mae_loss(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
 
 
 class MAE(Objective):
-    """Three quarters of the patches are hidden; a small decoder draws them from what the encoder makes of the others."""
+    """Three quarters of the patches are hidden; a small decoder draws them from what the encoder makes of the others.
+
+    The encoder's weights and positions become MAE's own random ones.
+    """
 
     views = 1
     coupled = False
@@ -37,6 +40,7 @@ class MAE(Objective):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.decoder = mae_decoder(module)
+        draw_as_mae(module, self.decoder)
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Predicted and true pixels, and which patches were hidden."""
