@@ -31,8 +31,13 @@ OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
 NEIGHBOURS = 20
 PRIVATE = {"epochs": 100, "batch_size": 32, "candidates": 50, "shared": 50, "learning_rate": 1e-3}
 VIT32 = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=32,patch_size=4,hidden_dropout_prob=0.0"
-MORE_STEPS = {"epochs": 100, "batch_size": 64}  # 3 100 steps: objectives that did not learn in 400
-LONGER = {"mae": {**MORE_STEPS, "encoder": VIT32}, "simsiam": MORE_STEPS, "dino": MORE_STEPS}
+MORE_STEPS = {"epochs": 100, "batch_size": 64}  # 3 200 steps: objectives that did not learn in 400
+LONGER = {
+    "mae": {**MORE_STEPS, "encoder": VIT32},
+    "simsiam": {"epochs": 300, "batch_size": 64, "optimizer": "sgd", "learning_rate": 0.03, "weight_decay": 5e-4},
+    "dino": MORE_STEPS,
+}
+LOOKS = 10  # at the accuracy, while an encoder trains
 SMALL_VIT = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=28,patch_size=4,hidden_dropout_prob=0.0"
 SEEDS = (0, 1, 2)
 UNTRAINED = "untrained"
@@ -88,15 +93,24 @@ def learn(known: dict | None = None) -> Iterator[dict]:
         if objective == "mae":  # what is untrained has MAE's own random weights and positions
             draw_as_mae(encoder.module, mae_decoder(encoder.module))
         before = accuracy(features(encoder, train), train, features(encoder, test), test)
-        lines, began = [], time.monotonic()
+        lines, curve, began = [], [], time.monotonic()
+
+        def look(line, name=name, spec=spec, encoder=encoder, lines=lines, curve=curve) -> None:
+            lines.append(line)
+            if line["epoch"] % max(spec.epochs // LOOKS, 1) == 0:
+                now = accuracy(features(encoder, train), train, features(encoder, test), test)
+                encoder.module.train()
+                curve.append({"epoch": line["epoch"], "loss": line["loss"], "accuracy": now})
+                print(name, curve[-1], flush=True)
+
         with tempfile.TemporaryDirectory() as folder:
             train_encoder(
-                encoder, train.pixels, train.ids, spec, seed=0, device=pick_device("auto"), checkpoint=Path(folder) / "c.pt", log=lines.append,
+                encoder, train.pixels, train.ids, spec, seed=0, device=pick_device("auto"), checkpoint=Path(folder) / "c.pt", log=look,
                 labels=train.labels if objective == "supervised" else None, classes=10,
             )  # fmt: skip
         after = accuracy(features(encoder, train), train, features(encoder, test), test)
         rows[name] = {
-            "encoder": "ViT, 4 blocks of width 96" if spec.encoder == VIT32 else spec.encoder, "epochs": spec.epochs, "batch": spec.batch_size, "before": before, "after": after, "seconds": time.monotonic() - began, "first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"],
+            "encoder": "ViT, 4 blocks of width 96" if spec.encoder == VIT32 else spec.encoder, "epochs": spec.epochs, "batch": spec.batch_size, "before": before, "after": after, "seconds": time.monotonic() - began, "first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"], "curve": curve,
         }  # fmt: skip
         print(name, rows[name], flush=True)
         yield {**settings, "rows": rows}

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from memloc.cli import _audit, _common, _coreset, _demo, _inspect, _interventions, _probe, _train, _value
+from memloc.cli import (
+    _audit,
+    _common,
+    _coreset,
+    _demo,
+    _inspect,
+    _layer_acts,
+    _probe,
+    _remove,
+    _train,
+    _unit_acts,
+    _value,
+)
 
 app = typer.Typer(
     name="memloc", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -22,11 +34,11 @@ for command in (
     _probe.probe,
     _probe.compare,
     _probe.dejavu,
-    _interventions.replace,
-    _interventions.finetune,
-    _interventions.prune,
-    _interventions.insert,
-    _interventions.remove,
+    _layer_acts.replace,
+    _layer_acts.finetune,
+    _unit_acts.prune,
+    _unit_acts.insert,
+    _remove.remove,
     _inspect.layers,
     _inspect.doctor,
     _inspect.export,

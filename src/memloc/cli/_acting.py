@@ -28,6 +28,8 @@ Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or ran
 Train = Annotated[str | None, typer.Option(help="Labelled images to fit a linear probe on, before and after.")]
 Test = Annotated[str | None, typer.Option(help="Labelled images to test that probe on.")]
 Out = Annotated[Path, typer.Option(help="Folder for the new checkpoint and the record; the input is left as it is.")]
+Layers = Annotated[list[str] | None, typer.Option(help="Layers by name; repeat for more.")]
+Seed = Annotated[int, typer.Option(help="Of random choices and of training.")]
 AuditFolder = Annotated[Path | None, typer.Option("--audit", help="A folder that memloc audit wrote for this encoder.")]
 
 
@@ -156,6 +158,13 @@ def planned(encoder: Encoder, images: Images, *, forward: int, backward: int = 0
         **chosen, "forward_passes": forward, "backward_passes": backward, "seconds": round(each * (forward + 2 * backward), 1),
         "memory_mb": round((2 * images.pixels.numel() + 4 * weights + batch) / 2**20),
     }  # fmt: skip
+
+
+def probing(encoder: Encoder, parts: tuple[Images, Images] | None, **chosen: Any) -> dict[str, Any]:
+    """The plan of a command that only probes before and after."""
+    if parts is None:
+        return {**chosen, "forward_passes": 0, "backward_passes": 0, "seconds": 0.0}
+    return planned(encoder, parts[0], forward=2 * (len(parts[0]) + len(parts[1])), **chosen)
 
 
 def told(record: dict[str, Any], out: Path, *lines: str, run: Path | None = None) -> str:

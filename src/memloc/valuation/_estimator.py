@@ -264,9 +264,8 @@ class TwoDOOB(BaseEstimator):
         self._check_settings()
         check_names(X)
         if hasattr(X, "shape") and len(X.shape) == 2 and X.shape[0] < 2:
-            raise DataError(
-                f"there are {X.shape[0]} samples (rows), and 1 sample is too few. Expected at least two rows. Pass more."
-            )
+            found = "is 1 sample (row)" if X.shape[0] else "are 0 samples (rows)"
+            raise DataError(f"there {found}. Expected at least two rows. Pass more.")
         self._encoder = TableEncoder().fit(X) if needs_encoding(X) else None
         if self._encoder is None:
             refuse_missing(X)

@@ -1,0 +1,198 @@
+"""memloc prune and insert: act on units, write a new checkpoint and a record, and leave the input as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memloc.cli import _common as common
+from memloc.cli._acting import (
+    EncoderName,
+    Layers,
+    Out,
+    Seed,
+    Test,
+    Train,
+    Weights,
+    audit_of,
+    keep_apart,
+    labelled,
+    measured,
+    opened,
+    own_size,
+    planned,
+    prints,
+    probing,
+    run_of,
+    told,
+)
+from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.errors import SpecError
+
+if TYPE_CHECKING:
+    from memloc.encoders import Encoder
+
+
+def prune(
+    encoder: EncoderName,
+    audit: Annotated[
+        Path, typer.Option("--audit", help="A folder that memloc audit wrote for this encoder: UnitMem of its units.")
+    ],
+    out: Out,
+    fraction: Annotated[float, typer.Option(help="Share of the units, above 0 to 1.")] = 0.1,
+    order: Annotated[str, typer.Option(help="top or low UnitMem first, or random.")] = "top",
+    per: Annotated[
+        str, typer.Option(help="layer (the share of every layer) or network (of all units together).")
+    ] = "layer",
+    layers: Layers = None,
+    train: Train = None,
+    test: Test = None,
+    weights: Weights = None,
+    state_key: StateKey = None,
+    strip_prefix: StripPrefix = None,
+    size: Size = None,
+    max_bad: MaxBad = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Silence units of top, low or random UnitMem: filter, bias, batch-norm scale and shift at zero; probe before and after."""
+    from memloc.interventions import choose_units, intervene, prune_units
+
+    keep_apart(out, encoder, weights, audit, train, test)
+    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
+    source, metadata = opened(
+        encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
+    )
+    audited = audit_of(source, audit, units=True)
+    units = choose_units(source, audited.units, fraction=fraction, order=order, per=per, layers=layers, seed=seed)
+    measure = measured(source, parts, device, seed)
+    if dry_run:
+        common.show_plan(
+            as_json, probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()), out
+        )
+        return
+    settings = {
+        "audit": audited.record.get("spec_hash"), "fraction": fraction, "order": order, "per": per, "layers": layers, "seed": seed,
+        "size": size, "train": train, "test": test, **prints(parts),
+    }  # fmt: skip
+    result = prune_units(source, units)
+    counts = units.groupby("layer", sort=False).size().to_dict()
+    record = intervene(
+        "prune",
+        source,
+        metadata,
+        settings,
+        lambda: (result, {"pruned": counts}, {"units": units}),
+        out=out,
+        measure=measure,
+        overwrite=overwrite,
+    )
+    spread = ", ".join(f"{count} of {name}" for name, count in record["pruned"].items())
+    common.emit(
+        as_json,
+        {"out": str(out), **record},
+        told(record, out, f"silenced {len(units)} units: {spread}", run=run_of(encoder)),
+    )
+
+
+def insert(
+    encoder: EncoderName,
+    data: Annotated[str, typer.Option(help="Images: the point and others that UnitMem contrasts it with.")],
+    point: Annotated[str, typer.Option(help="The image: its name in the data (path or row), or its id.")],
+    layer: Annotated[str, typer.Option(help="Layer of the unit.")],
+    unit: Annotated[int, typer.Option(help="Number of the unit.")],
+    out: Out,
+    goal: Annotated[
+        str, typer.Option(help="unitmem (raises the unit's contrast) or contrast (goes on with NT-Xent, as published).")
+    ] = "unitmem",
+    steps: Annotated[int, typer.Option(help="Of Adam.")] = 200,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    limit: Annotated[int, typer.Option(help="Images to use at most, the point among them.")] = 200,
+    policy: Annotated[str | None, typer.Option(help="Of the views; as in training by default.")] = None,
+    weights: Weights = None,
+    state_key: StateKey = None,
+    strip_prefix: StripPrefix = None,
+    size: Size = None,
+    max_bad: MaxBad = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Make one unit memorize one point: its own weights are trained, everything else is held."""
+    import torch
+
+    from memloc.data import open_images
+    from memloc.errors import DataError, nearest
+    from memloc.interventions import INSERT_SCORED, INSERT_VIEWS, check_insert, insert_point, intervene
+
+    keep_apart(out, encoder, weights, data)
+    images = open_images(data, size=own_size(encoder, weights, size, state_key, strip_prefix), max_bad=max_bad)
+    ids = {str(each): row for row, each in enumerate(images.ids.tolist())}
+    row = {name: row for row, name in enumerate(images.names)}.get(point, ids.get(point))
+    if row is None:
+        raise DataError(
+            f"there is no image {point!r} in {data}. {nearest(point, images.names)} Expected its name or id. Pass --point {images.names[0]}."
+        )
+    if limit < 3:
+        raise SpecError(f"limit is {limit}. Expected at least 3: the point and two others. Pass --limit 200.")
+    rest = torch.tensor([each for each in range(len(images)) if each != row])
+    drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[: limit - 1]]
+    some = images.take(torch.cat([torch.tensor([row]), drawn.sort().values]))
+    source, metadata = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=images)
+    training: dict[str, Any] = {
+        "layer": layer,
+        "unit": unit,
+        "goal": goal,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "policy": policy,
+        "seed": seed,
+    }
+    number = int(images.ids[row])
+    check_insert(source, some, number, **{key: value for key, value in training.items() if key != "seed"})
+
+    if dry_run:
+        trained = steps * INSERT_VIEWS
+        forward = trained + 2 * INSERT_SCORED * len(some)
+        plan = planned(source, some, forward=forward, backward=trained, point=number, layer=layer, unit=unit)
+        common.show_plan(as_json, plan, out)
+        return
+
+    def act() -> tuple[Encoder, dict[str, Any], dict[str, Any]]:
+        found = insert_point(source, some, number, device=device, progress=common.progress(as_json), **training)
+        table = found.units.set_index("unit")
+        change = (table["unitmem_after"] - table["unitmem_before"]).abs()
+        line = table.loc[unit]
+        more = {
+            "unitmem_before": line["unitmem_before"], "unitmem_after": line["unitmem_after"], "point_before": int(line["point_before"]),
+            "point_after": int(line["point_after"]), "largest_other_change": float(change.drop(index=unit).max()) if len(change) > 1 else 0.0,
+            "loss": list(found.loss),
+        }  # fmt: skip
+        if more["unitmem_after"] <= more["unitmem_before"]:
+            more["warnings"] = ["The unit's UnitMem did not rise. Try more --steps, or a lower --learning-rate."]
+        return found.encoder, more, {"units": found.units}
+
+    settings = {
+        "data": data,
+        "fingerprint": some.fingerprint(),
+        "size": size,
+        "point": number,
+        "limit": limit,
+        **training,
+    }
+    record = intervene("insert", source, metadata, settings, act, out=out, overwrite=overwrite)
+    lines = [
+        f"unit {unit} of {layer}: UnitMem {record['unitmem_before']:.4f} before, {record['unitmem_after']:.4f} after, "
+        f"{'driven by this point' if record['point_after'] == number else 'still driven by another point'}",
+        f"largest change among the layer's other units: {record['largest_other_change']:.1e}",
+    ]
+    common.emit(as_json, {"out": str(out), **record}, told(record, out, *lines))
