@@ -27,7 +27,7 @@ from memloc.results import read_json, write_json
 
 HERE = Path(__file__).parent
 LEARN, TEST, EPOCHS = 2_000, 2_000, 50
-OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
+OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "supervised")  # at the same length; MAE has its own, with a ViT
 NEIGHBOURS = 20
 PRIVATE = {"epochs": 100, "batch_size": 32, "candidates": 50, "shared": 50, "learning_rate": 1e-3}
 VIT32 = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=32,patch_size=4,hidden_dropout_prob=0.0"

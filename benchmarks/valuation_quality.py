@@ -7,6 +7,7 @@ is a mean over SEEDS with the standard error of that mean. The backdoor needs CI
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -27,12 +28,13 @@ from sklearn.preprocessing import StandardScaler
 
 from memloc.encoders import versions
 from memloc.results import read_json, write_json
-from memloc.valuation import TwoDOOB, class_z_scores, lowest_cells, pixel_groups, recommended_share, repair
+from memloc.valuation import TwoDOOB, class_z_scores, lowest_cells, pixel_groups, recommended_share, repair, unevenness
 
 SEEDS = (0, 1, 2)
 LEARNERS = 1000
 SHARES = (0.01, 0.04, 0.16)
 INSPECTED = (0.05, 0.1, 0.2, 0.4)
+FLAGGED = 50  # most uneven rows, which the report's map is the mean of
 HERE = Path(__file__).parent
 
 
@@ -239,7 +241,11 @@ def convergence() -> list[dict]:
 
 
 def backdoor() -> list[dict]:
-    """A 4x4 white trigger in 75 frogs that are labelled horse, among 1 000 frogs and horses at 16x16."""
+    """A 4x4 white trigger in 75 frogs that are labelled horse, among 1 000 frogs and horses at 16x16.
+
+    The first four figures look at the rows that are known to be poisoned; the last two at those that the report names without knowing. Columns
+    are single ones at .5 and where it is said, else the three channels of a pixel together.
+    """
     from PIL import Image
 
     parquet = Path(os.environ.get("CIFAR10", HERE.parents[1] / "shared/data/cifar10/train.parquet"))
@@ -275,7 +281,11 @@ def backdoor() -> list[dict]:
             values = np.nanmean(fitted.cell_values_[poisoned].reshape(75, 3, 16, 16), axis=1)
             single = finding(values, np.broadcast_to(trigger, values.shape))
             mean_map = finding(np.nanmean(values, axis=0), trigger)
-            found.setdefault(name, []).append([*single, *mean_map])
+            uneven = unevenness(fitted.cell_contrast_, fitted.cell_stderr_)
+            flagged = np.argsort(-uneven, kind="stable")[:FLAGGED]
+            shown = np.nanmean(fitted.cell_contrast_[flagged].reshape(-1, 16, 16), axis=0)
+            share_poisoned = float(np.isin(flagged, poisoned).mean())
+            found.setdefault(name, []).append([*single, *mean_map, share_poisoned, finding(shown, trigger)[0]])
             print(seed, name, single, mean_map, flush=True)
     return [{"fraction": name, **figures(values)} for name, values in found.items()]
 
@@ -355,8 +365,9 @@ _SECTIONS = {
         [[str(row["learners"]), f"{row['spearman']:.2f}"] for row in rows],
     ),
     "backdoor": lambda rows: section(
-        "Backdoor", (backdoor.__doc__ or "").strip(), ["share of columns", "single cells AUCPR (base .06)", "AUROC", "mean map AUCPR", "AUROC"],
-        [[row["fraction"], *(cell(row, place) for place in range(4))] for row in rows],
+        "Backdoor", inspect.cleandoc(backdoor.__doc__ or ""),
+        ["share of columns", "cells of the poisoned rows: AUCPR (base .06)", "AUROC", "mean map of the poisoned rows: AUCPR", "AUROC", f"poisoned among the {FLAGGED} most uneven rows", "their map: AUCPR"],
+        [[row["fraction"], *(cell(row, place) for place in range(6))] for row in rows],
     ),
 }  # fmt: skip
 

@@ -96,6 +96,80 @@ def test_a_table_may_be_separated_by_commas_semicolons_or_tabs(place, suffix, be
     pd.testing.assert_frame_equal(X.assign(kind=y), table)
 
 
+def test_separators_at_the_ends_of_lines_and_columns_of_numbers_as_names(place):
+    from memloc.valuation import open_table
+
+    (place / "ends.csv").write_text("x,y\n1,a,\n2,b,\n\n3,a,\n")
+    X, y = open_table(place / "ends.csv", "y")
+    assert (X["x"].tolist(), y.tolist()) == ([1, 2, 3], ["a", "b", "a"])
+    pd.DataFrame({0: [1.0, 2.0], 1: ["a", "b"]}).to_parquet(place / "numbered.parquet")
+    X, y = open_table(place / "numbered.parquet", "1")
+    assert (list(X), y.tolist()) == (["0"], ["a", "b"])
+
+
+def test_a_repair_that_is_interrupted_keeps_the_values(place, monkeypatch):
+    from memloc.valuation import _estimator, _repair
+
+    monkeypatch.chdir(place)
+    command = ["value", "wine.csv", "--target", "kind", "--learners", "60", "--repair", "median", "--out", "cut"]
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_repair, "lowest_cells", interrupted)
+        assert main(command) == 130
+    assert (place / "cut/.sums.npz").is_file()
+    rows, real = [], _estimator._run_block
+
+    def counted(task, seeds):
+        rows.extend([len(task.target)] * len(seeds))
+        return real(task, seeds)
+
+    monkeypatch.setattr(_estimator, "_run_block", counted)
+    assert main(command) == 0
+    assert max(rows) < 178  # the learners of the folds alone
+    assert not (place / "cut/.sums.npz").exists()
+
+
+def test_a_trigger_is_seen_in_the_rows_that_depend_on_it(place):
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 200, (240, 8, 8), dtype=np.uint8), np.arange(240) % 2
+    images[labels == 1] += 20  # a little brighter: the label can be told from the whole
+    poisoned = np.flatnonzero(labels == 0)[:24]
+    images[poisoned, 5:7, 5:7], labels[poisoned] = 255, 1
+    np.savez(place / "poisoned.npz", images=images, labels=labels)
+    flags = ["--region", "2", "--learners", "1500", "--out", "poisoned", "--json"]
+    assert run(place, "value", "poisoned.npz", *flags).returncode == 0
+    from memloc.report._value import summarize_values
+
+    found = summarize_values(place / "poisoned")
+    assert np.isin([row["row"] for row in found["uneven_rows"][:12]], poisoned).mean() > 0.5  # a tenth by chance
+    every, uneven, lowest = found["maps"]
+    assert [len(group["maps"]) for group in (every, uneven, lowest)] == [3, 3, 3]
+    picture = np.array(uneven["maps"][0]["values"])
+    assert set(map(tuple, np.argwhere(picture >= np.sort(picture.ravel())[-4]).tolist())) == {
+        (5, 5),
+        (5, 6),
+        (6, 5),
+        (6, 6),
+    }
+
+
+def test_too_few_learners_to_say_anything(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    (place / "pair.csv").write_text("x,y\n1,a\n2,b\n")
+    said = []
+    for seed in range(8):
+        assert (
+            main(["value", "pair.csv", "--target", "y", "--learners", "1", "--seed", str(seed), "--out", f"p{seed}"])
+            == 0
+        )
+        said.append(capsys.readouterr().out)
+    assert any("No learner left a row out" in text for text in said)
+    assert not any("check their labels" in text and " 0 of 2 rows" not in text for text in said)
+
+
 def test_workers_change_nothing(place):
     for workers in (1, 2):
         flags = ["--target", "kind", "--learners", "40", "--workers", workers]
@@ -205,7 +279,24 @@ def test_dry_run_states_the_cost(place):
         (["text.csv", "--target", "y"], "column 'x' holds text among numbers, such as 'oops' in row 2"),
         (["hole.csv", "--target", "y"], "the target 'y' is missing in 1 rows"),
         (["alone.csv", "--target", "y"], "alone.csv has no column beside 'y'"),
-        (["row.csv", "--target", "y"], "1 samples (rows)"),
+        (["row.csv", "--target", "y"], "there is 1 sample (row). Expected at least two rows"),
+        (["header.csv", "--target", "y"], "there are 0 samples (rows)"),
+        (
+            ["wide.csv", "--target", "y"],
+            "line 3 of wide.csv has 4 fields and the header 3. Expected as many in every line",
+        ),
+        (["narrow.csv", "--target", "y"], "line 2 of narrow.csv has 2 fields and the header 3"),
+        (["ages.csv", "--target", "age"], "the target has 40 different whole numbers in 400 rows"),
+        (["ages.csv", "--target", "age", "--task", "regression", "--seed", "5000000000"], "seed is 5000000000"),
+        (["lists.parquet", "--target", "1"], "column 'x' holds a ndarray in a cell"),
+        (
+            ["wine.csv", "--target", "kind", "--config", "flag.toml"],
+            "the setting 'learners' in flag.toml is true. Expected a number",
+        ),
+        (
+            ["few.csv", "--target", "y", "--task", "regression", "--repair", "median"],
+            "there are 4 rows, so what a repair gains",
+        ),
         (["broken.parquet", "--target", "y"], "cannot be read as a table"),
     ],
 )
@@ -214,10 +305,14 @@ def test_messages(place, arguments, message, monkeypatch, capsys):
         ("one", "x,y\n1,a\n2,a\n3,a\n"), ("two", "x,x,y\n1,2,a\n3,4,b\n"), ("text", "x,y\n1,a\n2,b\noops,a\n"), ("hole", "x,y\n1,a\n2,\n"),
         ("alone", "y\na\nb\n"), ("row", "x,y\n1,a\n"),
         ("ids", "x,y\n" + "".join(f"n{row},{'ab'[row % 2]}\n" for row in range(60))), ("huge", "x,y\n1e39,a\n2,b\n3,a\n"),
+        ("header", "x,y\n"), ("wide", "x,z,y\n1,2,a\n1,2,a,b\n"), ("narrow", "x,z,y\n1,a\n2,3,b\n"), ("few", "x,y\n1,.1\n2,.2\n3,.4\n4,.3\n"),
+        ("ages", "x,age\n" + "".join(f"{row},{20 + row % 40}\n" for row in range(400))),
         ("small", "x,y\n1,a\n2,b\n3,a\n4,b\n"),
     ):  # fmt: skip
         (place / f"{name}.csv").write_text(content)
     (place / "broken.parquet").write_bytes(b"PAR1")
+    (place / "flag.toml").write_text("learners = true\n")
+    pd.DataFrame({"x": [[1.0], [2.0, 3.0]], "1": ["a", "b"]}).to_parquet(place / "lists.parquet")
     monkeypatch.chdir(place)
     assert main(["value", *arguments, "--out", "fresh"]) == 2
     said = capsys.readouterr().err

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -140,8 +141,19 @@ def test_estimators_are_those_that_were_fitted():
         outside = np.setdiff1d(np.arange(30), rows)
         votes[outside, tree.predict(X[outside][:, columns]).astype(int)] += 1
     covered = votes.any(axis=1)
-    label = fitted._task.classes[votes.argmax(axis=1)]
+    in_order = votes[:, fitted._task.places]  # of equal votes the first code wins
+    label = fitted.classes_[fitted._task.places[in_order.argmax(axis=1)]]
     assert fitted.oob_score_ == pytest.approx((label == y)[covered].mean())
+
+
+@pytest.mark.parametrize("estimator", [None, LogisticRegression(), KNeighborsClassifier(3)])
+def test_learners_predict_places_among_the_classes(estimator):
+    X, y = table()
+    X = X + 4 * (y == 1)[:, None] - 4 * (y == 2)[:, None]
+    names = np.array(["z", "m", "a"])[y]
+    fitted = TwoDOOB(10, max_features=1.0, estimator=estimator, random_state=0).fit(X, names)
+    for learner, columns in zip(fitted.estimators_, fitted.estimators_features_, strict=True):
+        assert (fitted.classes_[learner.predict(X[:, columns]).astype(int)] == names).mean() > 0.8
 
 
 @pytest.mark.parametrize("estimator", [LogisticRegression(), KNeighborsClassifier(3), None])
@@ -247,6 +259,48 @@ def test_an_interrupted_fit_keeps_its_learners(monkeypatch):
     assert np.array_equal(halted.cell_values_, TwoDOOB(60, random_state=0).fit(X, y).cell_values_, equal_nan=True)
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_interrupt_while_adding_up_leaves_whole_learners(monkeypatch, warm):
+    from memloc.valuation._sums import CellSums
+
+    X, y = table()
+    real, calls = CellSums.add, []
+
+    def interrupted(sums, outcomes):
+        real(sums, outcomes)
+        calls.append(outcomes)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(CellSums, "add", interrupted)
+    halted = TwoDOOB(60, warm_start=warm, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        halted.fit(X, y)
+    done = 2 * _estimator._BLOCK
+    part = TwoDOOB(done, random_state=0).fit(X, y)
+    assert len(halted.estimators_) == done
+    assert np.array_equal(halted.row_counts_, part.row_counts_)
+    halted.set_params(warm_start=True).fit(X, y)
+    whole = TwoDOOB(60, random_state=0).fit(X, y)
+    assert np.array_equal(halted.row_counts_, whole.row_counts_)
+    assert np.array_equal(halted.cell_values_, whole.cell_values_, equal_nan=True)
+
+
+def test_a_refused_fit_leaves_the_last_one():
+    X, y = table()
+    fitted = TwoDOOB(20, warm_start=True, random_state=0).fit(X, y)
+    before = fitted.predict(X)
+    for other in (X[:, :3], X + 1):
+        with pytest.raises(SpecError, match="Expected the same"):
+            fitted.fit(other, np.array(["a", "b", "c"])[y])
+    assert fitted.n_features_in_ == X.shape[1]
+    assert np.array_equal(fitted.predict(X), before)
+    weights = [LogisticRegression(class_weight=dict.fromkeys(range(400), weight)) for weight in (1.0, 2.0)]
+    grown = TwoDOOB(5, estimator=weights[0], warm_start=True, random_state=0).fit(X, y)
+    with pytest.raises(SpecError, match="Expected the same"):  # their texts are cut short and equal
+        grown.set_params(estimator=weights[1], n_estimators=6).fit(X, y)
+
+
 def test_tol_stops_when_rows_are_sure():
     X, y = table()
     fitted = TwoDOOB(2000, tol=0.08, random_state=0).fit(X, y)
@@ -281,7 +335,29 @@ def test_frames_with_categories_and_missing_values():
     assert list(frame) == ["row", "column", "value", "stderr", "n_draws"]
     assert frame.loc[4, ["row", "column"]].tolist() == [1, "size"]
     assert frame["value"].to_numpy() == pytest.approx(fitted.cell_values_.ravel(), nan_ok=True)
-    assert {2, 4} <= {len(columns) for columns in fitted.estimators_features_} | {2, 4}
+    # size and its mark, old, noise, and the four colours (one is "missing"): three of the four columns
+    assert {len(columns) for columns in fitted.estimators_features_} == {4, 6, 7}
+    with pytest.raises(DataError, match="'noise' misses a number, and none was missing in the fit"):
+        fitted.predict(X.assign(noise=np.nan))
+
+
+def test_columns_may_be_named_by_numbers():
+    y = np.tile([0, 1], 40)
+    informative, noise = np.where(y, "a", "b"), np.random.default_rng(0).choice(["c", "d"], 80)
+    by_text = TwoDOOB(20, random_state=0).fit(pd.DataFrame({"1": informative, "0": noise}), y)
+    by_number = TwoDOOB(20, random_state=0).fit(pd.DataFrame({1: informative, 0: noise}), y)
+    assert by_number.column_values_.tolist() == by_text.column_values_.tolist()
+    assert by_number.column_values_[0] == 1.0
+    with pytest.raises(DataError, match="column 1 misses a category, and none was missing"):
+        by_number.predict(pd.DataFrame({1: [None], 0: ["c"]}))
+
+
+def test_what_is_filled_in_is_said_in_regression_too():
+    X, _ = table()
+    holed = pd.DataFrame(X).rename(columns=str)
+    holed.iloc[3, 0] = np.nan
+    with pytest.warns(MemlocWarning, match="1 missing numbers of column '0'"):
+        TwoDOOB(5, utility="squared_error", random_state=0).fit(holed, X[:, 1])
 
 
 def frame(**columns):
@@ -312,6 +388,23 @@ def frame(**columns):
         ({"max_features": 0.0}, np.ones((2, 2)), [0, 1], SpecError, "max_features is 0.0"),
         ({"max_features": "all"}, np.ones((2, 2)), [0, 1], SpecError, "max_features is 'all'"),
         ({"groups": [1]}, np.ones((2, 2)), [0, 1], SpecError, r"groups has shape \(1,\) and the table 2 columns"),
+        ({"groups": ["a", None]}, np.ones((2, 2)), [0, 1], SpecError, "groups mixes text with other values"),
+        ({"tol": "low"}, np.ones((2, 2)), [0, 1], SpecError, "tol is 'low'. Expected a number"),
+        ({"n_jobs": "two"}, np.ones((2, 2)), [0, 1], SpecError, "n_jobs is 'two'. Expected a number"),
+        ({"estimator": KMeans()}, np.ones((2, 2)), [0, 1], SpecError, "KMeans, neither a classifier nor a regressor"),
+        ({"utility": "squared_error"}, np.ones((3, 2)), [2.5] * 3, DataError, "the target is 2.5 in every row"),
+        ({}, [[1.0, "x"], [2.0, "y"]], [0, 1], DataError, "column 1 holds text, first 'x' in row 0"),
+        ({}, np.array([[1.0, None], [2, 3]], dtype=object), [0, 1], DataError, "column 1 holds NaN, first in row 0"),
+        ({}, pd.DataFrame(index=[0, 1]), [0, 1], DataError, "0 feature"),
+        ({}, frame(a=[[1], [2, 3]], b=[1, 2]), [0, 1], DataError, "column 'a' holds a list in a cell"),
+        ({}, frame(a=[1 + 2j, 3j], b=["x", "y"]), [0, 1], DataError, "column 'a' holds complex numbers"),
+        (
+            {},
+            pd.DataFrame({"a": ["1", "x", "2"]}, index=[0, 0, 0]),
+            [0, 1, 1],
+            DataError,
+            "such as 'x' in row 1",
+        ),
         ({"utility": "f1"}, np.ones((2, 2)), [0, 1], SpecError, "no utility 'f1'"),
         ({"n_estimators": 0}, np.ones((2, 2)), [0, 1], SpecError, "n_estimators is 0"),
         (

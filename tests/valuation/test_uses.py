@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedKFold
 from tests.valuation.test_two_d_oob import table
 
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, MemlocWarning, SpecError
 from memloc.valuation import (
     TwoDOOB,
     ValueSpec,
+    check_repair,
     class_z_scores,
     is_regression,
     lowest_cells,
@@ -16,6 +19,7 @@ from memloc.valuation import (
     recommended_share,
     repair,
     repair_gain,
+    unevenness,
     value_table,
     z_scores,
 )
@@ -41,27 +45,6 @@ def test_permuting_binary_rows_with_other_labels_changes_nothing(monkeypatch):
             patched.setattr(_learners, "draw", permuted)
             two = TwoDOOB(60, random_state=0).fit(X[order], y[order])
         assert np.array_equal(two.cell_values_, one.cell_values_[order], equal_nan=True)
-
-
-def test_an_interrupt_while_adding_leaves_whole_learners(monkeypatch):
-    from memloc.valuation._sums import CellSums
-
-    X, y = table()
-    real, calls = CellSums.add, []
-
-    def cut(self, outcomes):
-        calls.append(1)
-        if len(calls) == 2:
-            self.count += 1  # a part of the sums
-            raise KeyboardInterrupt
-        real(self, outcomes)
-
-    monkeypatch.setattr(CellSums, "add", cut)
-    halted = TwoDOOB(60, warm_start=True, random_state=0)
-    with pytest.raises(KeyboardInterrupt):
-        halted.fit(X, y)
-    halted.fit(X, y)
-    assert np.array_equal(halted.cell_values_, TwoDOOB(60, random_state=0).fit(X, y).cell_values_, equal_nan=True)
 
 
 def test_one_wild_target_does_not_spoil_the_other_rows_errors():
@@ -146,9 +129,54 @@ def test_lowest_cells_leave_alone_what_has_no_value():
 def test_a_repair_is_measured_on_rows_kept_out():
     X, y = table(rows=100, classes=2)
     gain = repair_gain(pd.DataFrame(X), y, TwoDOOB(30, random_state=0), share=0.05)
+    folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
+
+    def forest(fold, cells):
+        train, test = folds[fold]
+        table = repair(pd.DataFrame(X[train]), cells)
+        return RandomForestClassifier(200, random_state=0).fit(table.to_numpy(), y[train]).score(X[test], y[test])
+
+    assert gain.before[1] == forest(1, np.zeros((80, X.shape[1]), dtype=bool))
+    values = TwoDOOB(30, random_state=0).fit(X[folds[1][0]], y[folds[1][0]]).cell_values_
+    assert gain.after[1] == forest(1, lowest_cells(values, 0.05))
     assert [len(part) for part in gain] == [5, 5, 5]
-    assert gain.before.mean() > 0.7
-    assert (np.abs(gain.after - gain.before) < 0.4).all()
+
+
+def test_a_repair_can_be_measured_where_a_fold_lacks_values():
+    X, y = table(rows=100, classes=2)
+    town = pd.Series([f"town {row % 13}" for row in range(100)])
+    frame = pd.DataFrame(X).rename(columns=str).assign(town=town, rare=np.nan)
+    frame.loc[[0, 1], "rare"] = 1.0, 2.0
+    found = repair_gain(frame, y, TwoDOOB(20, random_state=0), share=0.05)
+    assert np.isfinite(found).all()
+    with pytest.raises(SpecError, match="there are 4 rows"):
+        check_repair(frame[:4], "median", np.arange(4.0), regression=True)
+    cells = np.zeros(frame.shape, dtype=bool)
+    cells[:, list(frame).index("town")] = True
+    with pytest.warns(MemlocWarning, match="no cell of column 'town' is left"):
+        same = repair(frame, cells)
+    assert same.equals(frame)
+
+
+def test_rows_that_hang_on_few_cells_are_uneven():
+    contrast = np.array([[0.2, -0.2, np.nan], [0.9, 0.0, 0.0], [np.nan] * 3])
+    found = unevenness(contrast, np.full((3, 3), 0.1))
+    assert found[:2].tolist() == pytest.approx([2.0, np.sqrt(27)])
+    assert np.isnan(found[2])
+
+
+def test_sums_that_are_damaged_are_named(tmp_path):
+    from memloc.errors import ResultsError
+    from memloc.valuation._sums import CellSums
+
+    path = tmp_path / "sums.npz"
+    sums = CellSums.empty(3, 2, 2)
+    sums.save(path, 7)
+    assert CellSums.load(path)[1] == 7
+    for content in (path.read_bytes()[:60], b"", b"none"):
+        path.write_bytes(content)
+        with pytest.raises(ResultsError, match="is damaged .* Pass --overwrite"):
+            CellSums.load(path)
 
 
 def test_pixel_blocks_and_the_share_that_finds_a_region():
@@ -169,6 +197,7 @@ def test_pixel_blocks_and_the_share_that_finds_a_region():
         (["a", "b"], "auto", False),
         ([True, False], "auto", False),
         ([0, 1], "regression", True),
+        (list(range(21)) * 50, "classification", False),
     ],
 )
 def test_what_a_target_is(target, task, regression):

@@ -35,6 +35,7 @@ def settings_from(context: typer.Context, path: Path | None) -> Path | None:
         raise SpecError(
             f"{path} is no valid TOML ({problem}). Expected lines such as: epochs = 100. Correct it."
         ) from problem
+    parameters = {str(parameter.name): parameter for parameter in context.command.params}
     known = {
         flag.lstrip("-").replace("-", "_"): str(parameter.name)
         for parameter in context.command.params
@@ -45,6 +46,10 @@ def settings_from(context: typer.Context, path: Path | None) -> Path | None:
         if key not in known:
             raise SpecError(
                 f"there is no setting {key!r} in {path}. {nearest(key, known)} Expected the name of a flag of memloc {context.command.name}. Correct the key."
+            )
+        if isinstance(values[key], bool) and not getattr(parameters[known[key]], "is_flag", False):
+            raise SpecError(
+                f"the setting {key!r} in {path} is {str(values[key]).lower()}. Expected a number or text, since --{key.replace('_', '-')} takes a value. Correct it."
             )
     context.default_map = {**(context.default_map or {}), **{known[key]: value for key, value in values.items()}}
     return path

@@ -76,7 +76,7 @@ def value(
     spec = ValueSpec(learners, share, learner, task, distance_weight, tol, seed, workers)
     check_table(X, y, spec, groups=groups)
     if repair is not None:
-        _check_repair(repair, repair_share, is_table, X, None if is_regression(y, task) else y)
+        _check_repair(repair, repair_share, is_table, X, y, is_regression(y, task))
     if dry_run:
         found = _cost(X, y, spec, groups, repair)
         common.show_plan(as_json, found, out)
@@ -122,7 +122,8 @@ def _value(
     )
 
     say = common.progress(as_json)
-    result = value_table(X, y, spec, groups=groups, extra=extra, work=out / ".sums.npz", report=say)
+    work = out / ".sums.npz"
+    result = value_table(X, y, spec, groups=groups, extra=extra, work=work, report=say)
     regression = result.record["regression"]
     scores = z_scores(X, y, regression=regression)
     if repairing is not None:
@@ -136,6 +137,7 @@ def _value(
         result.record["repair"] = {"how": how, "share": share, **folds}
     result = describe(result, X, scores)
     result.save(out)
+    work.unlink()
     return result
 
 
@@ -222,14 +224,14 @@ def _share(given: str | None, region: int | None, block: int, groups: Any) -> fl
         ) from problem
 
 
-def _check_repair(how: str, share: float, is_table: bool, X: pd.DataFrame, y: Any) -> None:
+def _check_repair(how: str, share: float, is_table: bool, X: pd.DataFrame, y: Any, regression: bool) -> None:
     """Raise SpecError for a repair that cannot be done, before work starts."""
     from memloc.valuation import check_repair, check_share
 
     if not is_table:
         raise SpecError("--repair is for tables and images are given. Expected a table. Leave --repair out.")
     check_share(share)
-    check_repair(X, how, y)
+    check_repair(X, how, y, regression=regression)
 
 
 def _cost(X: pd.DataFrame, y: Any, spec: ValueSpec, groups: Any, repairing: str | None) -> dict[str, Any]:

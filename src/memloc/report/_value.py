@@ -17,8 +17,9 @@ from memloc.report._page import page, write_page
 from memloc.results import TABLES, conform, read_record, read_table
 
 _ROWS, _COLUMNS = 60, 60  # of the heat map
-_MAP_SHARE = 0.05  # lowest-valued rows of a class that a map is the mean of
+_MAP_SHARE = 0.05  # of a class's rows that a map is the mean of
 _MAP_ROWS = 5  # at least
+_UNEVEN = 100  # rows listed
 _MAP_PIXELS = 168
 
 
@@ -50,8 +51,8 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         "heat": _heat(record, grid, shown, picked, "value"),
         "all_rows": _all_rows(record, grid, of_rows, picked),
         "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
-        "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "least_added": record["least_added"], "by_column": [record["by_column"][number] for number in picked],
-        "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("image_shape") else [],
+        "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "least_added": record["least_added"], "uneven_rows": _uneven_rows(record, of_rows), "by_column": [record["by_column"][number] for number in picked],
+        "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("unevenness") else [],
         "tooltips": {column.name: column.tooltip for column in TABLES["cells"]},
     }  # fmt: skip
 
@@ -59,7 +60,7 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
 def _heat(
     record: dict[str, Any], grid: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64], what: str
 ) -> dict[str, Any]:
-    middle = float(np.nanmedian(grid)) if what == "value" else 0.0
+    middle = _median(grid) if what == "value" else 0.0
     return {
         "what": what, "rows": rows.tolist(), "columns": [record["columns"][number] for number in columns], "labels": [record["labels"][row] for row in rows],
         "values": [[_number(value) for value in grid[row, columns]] for row in rows], "middle": _number(middle),
@@ -77,7 +78,7 @@ def _all_rows(
     return {
         "what": "mean value", "rows": [f"{end - len(part) + 1} to {end}" for part, end in zip(parts, ends.tolist(), strict=True)],
         "columns": [record["columns"][number] for number in columns], "labels": ["" for _ in parts],
-        "values": [[_number(value) for value in line] for line in means], "middle": _number(float(np.nanmedian(grid))),
+        "values": [[_number(value) for value in line] for line in means], "middle": _number(_median(grid)),
     }  # fmt: skip
 
 
@@ -103,7 +104,10 @@ def render_values(summary: dict[str, Any]) -> str:
         "value.html", "tables.js", **{key: value for key, value in summary.items() if key != "record"},
         heat_map=Markup(heat_map(summary["heat"])), all_rows_map=Markup(heat_map(summary["all_rows"])), contrast_map=Markup(heat_map(summary["contrast"])),
         columns_chart=Markup(box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")),
-        map_images=[(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in summary["maps"]],
+        map_groups=[
+            (group["title"], [(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in group["maps"]])
+            for group in summary["maps"]
+        ],
         record_json=json.dumps({key: record.get(key) for key in kept}, indent=1),
     )  # fmt: skip
 
@@ -147,21 +151,71 @@ def pixel_map(values: list[list[float | None]], reach: float, label: str) -> str
     return f'<img class="map" src="data:image/png;base64,{content}" width="{_MAP_PIXELS}" height="{height}" alt="{escape(label)}">'
 
 
-def _maps(record: dict[str, Any], contrast: NDArray[np.float64], rows: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Mean cell contrast over the lowest-valued rows, of all and of each class: where the rows' few good cells lie."""
-    channels, height, width = record["image_shape"]
+def _uneven_rows(record: dict[str, Any], of_rows: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Rows of images that depend most on which pixels are seen, most first; none for tables."""
+    known = [(row, one) for row, one in enumerate(record.get("unevenness") or []) if one is not None]
+    first = sorted(known, key=lambda pair: -pair[1])[:_UNEVEN]
+    names = record.get("names") or [None] * len(of_rows)
+    return [
+        {
+            "row": row,
+            "name": names[row],
+            "label": record["labels"][row],
+            "value": _number(of_rows[row]),
+            "unevenness": one,
+        }
+        for row, one in first
+    ]
+
+
+def _maps(
+    record: dict[str, Any], contrast: NDArray[np.float64], rows: NDArray[np.float64]
+) -> list[dict[str, list[dict[str, Any]] | str]]:
+    """Mean cell contrast over all rows, over those that depend most on which pixels are seen, and over those of lowest value; of all and of each class."""
     labels = np.array(record["labels"])
-    maps: list[dict[str, Any]] = []
-    for name in (None, *sorted(set(record["labels"]))):
-        member = np.flatnonzero((labels == name) if name is not None else np.ones(len(labels), dtype=bool))
-        lowest = member[np.argsort(rows[member], kind="stable")[: max(round(_MAP_SHARE * len(member)), _MAP_ROWS)]]
-        picture = _mean(contrast[lowest].reshape(len(lowest) * channels, height, width))
-        title = f"{len(lowest)} lowest rows of {'all' if name is None else name}"
-        maps.append({"title": title, "values": [[_number(value) for value in line] for line in picture]})
+    members = [("all", np.arange(len(labels)))] + [
+        (name, np.flatnonzero(labels == name)) for name in sorted(set(record["labels"]))
+    ]
+    uneven = np.array([np.nan if one is None else one for one in record["unevenness"]], dtype=np.float64)
+    parts = [
+        ("Every row", [(f"all {len(member)} of {name}", member) for name, member in members]),
+        ("Rows that depend most on which pixels are seen", _first(members, -uneven, "most uneven")),
+        ("Rows of lowest value", _first(members, rows, "lowest")),
+    ]
+    return [
+        {"title": title, "maps": _with_reach([_map(record, contrast, *one) for one in chosen])}
+        for title, chosen in parts
+    ]
+
+
+def _first(
+    members: list[tuple[str, NDArray[np.int64]]], score: NDArray[np.float64], what: str
+) -> list[tuple[str, NDArray[np.int64]]]:
+    """A share of each member's rows, those of lowest score."""
+    found = []
+    for name, member in members:
+        first = member[np.argsort(score[member], kind="stable")[: max(round(_MAP_SHARE * len(member)), _MAP_ROWS)]]
+        found.append((f"{len(first)} {what} of {name}", first))
+    return found
+
+
+def _map(record: dict[str, Any], contrast: NDArray[np.float64], title: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+    channels, height, width = record["image_shape"]
+    picture = _mean(contrast[rows].reshape(len(rows) * channels, height, width))
+    return {"title": title, "values": [[_number(value) for value in line] for line in picture]}
+
+
+def _with_reach(maps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Maps that share a scale."""
     reach = max(
         (abs(value) for one in maps for line in one["values"] for value in line if value is not None), default=1.0
     )
     return [{**one, "reach": reach} for one in maps]
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _mean(stack: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from memloc.valuation._baseline import class_z_scores as class_z_scores
 from memloc.valuation._describe import describe as describe
 from memloc.valuation._describe import table_fingerprint as table_fingerprint
+from memloc.valuation._describe import unevenness as unevenness
 from memloc.valuation._estimator import TwoDOOB as TwoDOOB
 from memloc.valuation._images import pixel_groups as pixel_groups
 from memloc.valuation._images import pixel_table as pixel_table

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from memloc.valuation._value import Valuation
 
 _WORST = 100  # cells and rows listed
+_HALF = 0.5  # accuracy of the vote below which rows that are predicted wrong are no news
 _FALSE = 0.05  # share of false discoveries among the rows that are called wrong
 
 
@@ -38,6 +39,9 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
             for row, column in places
         ]  # fmt: skip
 
+    if record.get("image_shape") is not None:
+        uneven = unevenness(contrast, errors)
+        record = {**record, "unevenness": [None if np.isnan(one) else round(one, 4) for one in uneven.tolist()]}
     groups = np.asarray(record.get("groups") or np.arange(shape[1]))
     worst_cells, least_added = (cells(_lowest(score, draws, groups)) for score in (values, contrast))
     names = record.get("names")
@@ -66,6 +70,27 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
         "by_column": columns,
     }
     return replace(valuation, record={**record, "answer": _answer(record, rows)})
+
+
+def unevenness(contrast: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much a row's value depends on which cells a learner is given: root mean square of contrast over standard error, shape (row,).
+
+    About 1 where only the draw of learners differs; far more where few cells decide, as a trigger's do. NaN for a row without values.
+
+    Args:
+        contrast: cell value less row value, shape (row, column). errors: standard errors of the cells.
+
+    >>> unevenness(np.array([[0.1, -0.1], [0.8, np.nan]]), np.full((2, 2), 0.1)).round(3).tolist()
+    [1.0, 8.0]
+    """
+    ratio = (contrast / errors) ** 2
+    return np.sqrt(_mean_known(ratio))
+
+
+def _mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = ~np.isnan(values)
+    count = known.sum(axis=1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 def _lowest(score: NDArray[np.float64], draws: NDArray[np.float64], groups: NDArray[Any]) -> list[tuple[int, int]]:
@@ -100,15 +125,20 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
     """Three sentences: which rows to check, which columns and cells, what next."""
     known = {name: value for name, value in record["column_values"].items() if not np.isnan(value)}
     columns = sorted(known.items(), key=lambda item: item[1])
+    if not columns:
+        return ["No learner left a row out, so neither rows nor cells have a value: pass more --learners."]
     oob = record["oob_score"]
     if record["regression"]:
         first = f"Learners that did not see a row explain {oob:.0%} of the target's variance; the rows they miss by most are listed below."
     else:
         exact = set(np.unique(rows["value"].dropna() * rows["n_draws"] % 1).round(6)) <= {0.0, 1.0}
         first = f"Learners that did not see a row predict {oob:.1%} of the rows right by vote."
-        if exact:  # a distance term makes other values
+        if exact and oob < _HALF:
+            first += " That is too seldom to say anything of single labels: pass another --learner or more columns."
+        elif exact:  # a distance term makes other values
+            alone = ~pd.Series(record["labels"]).duplicated(keep=False).to_numpy()  # wrong whatever the label is
             first += (
-                f" {int(surely_wrong(rows).sum())} of {len(rows)} rows are predicted wrong more often than right (at most 5 % of "
+                f" {int((surely_wrong(rows) & ~alone).sum())} of {len(rows)} rows are predicted wrong more often than right (at most 5 % of "
                 "those by chance): check their labels first."
             )
     second = (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.base import BaseEstimator, clone, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.parallel import Parallel, delayed
@@ -21,7 +23,7 @@ from memloc.errors import DataError, MemlocWarning, SpecError
 from memloc.valuation._draws import drawn_number, learner_seeds
 from memloc.valuation._learners import Outcome, Task, run_learner
 from memloc.valuation._sums import CellSums
-from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, refuse_missing
+from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, refuse_missing, refuse_text
 
 _BLOCK = 16  # learners, at least, that are fitted before they are added up
 _BLOCKS = 4  # blocks of each thread: few, since threads that report often wait for each other
@@ -55,7 +57,7 @@ class TwoDOOB(BaseEstimator):
         column_values_: shape (column,), mean over the learners and rows that used the column.
         oob_score_: accuracy of the vote (or R^2 of the mean) of the learners that did not see a row.
         classes_, feature_names_in_, n_features_in_, estimators_, estimators_samples_, estimators_features_: as in
-            scikit-learn's bagging.
+            scikit-learn's bagging: a learner predicts places in `classes_`.
 
     Standard errors are those of drawing more learners for this table; they say nothing of other tables.
 
@@ -119,38 +121,48 @@ class TwoDOOB(BaseEstimator):
         Raises:
             SpecError, DataError: settings or a table that cannot be valued, before any learner is fitted.
         """
-        table, target, classes = self._checked(X, y)
-        of_group, column_group = self._grouping(table.shape[1])
-        drawn = drawn_number(self.max_features, len(of_group))
-        task = Task(
-            columns=np.ascontiguousarray(table.T, dtype=np.float32 if self.estimator is None else np.float64),
-            target=target, classes=classes, of_group=of_group, drawn=drawn, estimator=self.estimator, utility=self.utility,
-            distance=float(self.distance_weight), scaled=_z_scores(table) if self.distance_weight else None,
-            weighted=self.estimator is not None and has_fit_parameter(self.estimator, "sample_weight"),
-        )  # fmt: skip
-        again = self.warm_start and hasattr(self, "_sums")
-        if again and not _same(self._task, task):
-            raise SpecError(
-                "warm_start is set and the table or a setting is another than in the last fit. Expected the same, to add learners. "
-                "Pass warm_start=False to begin anew."
-            )
-        self._task, self._column_group = task, column_group
-        if not again:
-            self._entropy = int(check_random_state(self.random_state).randint(_LARGEST))
-            empty = CellSums.empty(len(target), len(of_group), 0 if classes is None else len(classes))
-            self._sums, done = self._before or (empty, 0)
-            self.estimators_: list[Any] = [None] * done
-        if len(self.estimators_) > self.n_estimators:
-            raise SpecError(
-                f"n_estimators is {self.n_estimators} and the last fit has {len(self.estimators_)} learners. Expected as many or more with "
-                "warm_start. Pass a larger n_estimators, or warm_start=False."
-            )
+        kept = dict(vars(self))
+        try:
+            self._prepare(X, y)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(kept)
+            raise
         try:
             self._grow()
         finally:
             if self.estimators_:  # an interrupted fit keeps the learners done
                 self._summarize()
         return self
+
+    def _prepare(self, X: Any, y: Any) -> None:
+        """Check everything, and begin with no learners, or go on from those of the last fit."""
+        again = self.warm_start and hasattr(self, "_sums")
+        table, target, places = self._checked(X, y)
+        of_group, column_group = self._grouping(table.shape[1])
+        drawn = drawn_number(self.max_features, len(of_group))
+        task = Task(
+            columns=np.ascontiguousarray(table.T, dtype=np.float32 if self.estimator is None else np.float64),
+            target=target, places=places, classes=None if places is None else self.classes_[places], of_group=of_group, drawn=drawn, estimator=self.estimator, utility=self.utility,
+            distance=float(self.distance_weight), scaled=_z_scores(table) if self.distance_weight else None,
+            weighted=self.estimator is not None and has_fit_parameter(self.estimator, "sample_weight"),
+        )  # fmt: skip
+        if again and not _same(self._task, task):
+            raise SpecError(
+                "warm_start is set and the table or a setting is another than in the last fit. Expected the same, to add learners. "
+                "Pass warm_start=False to begin anew."
+            )
+        if again and len(self.estimators_) > self.n_estimators:
+            raise SpecError(
+                f"n_estimators is {self.n_estimators} and the last fit has {len(self.estimators_)} learners. Expected as many or more with "
+                "warm_start. Pass a larger n_estimators, or warm_start=False."
+            )
+        self._task, self._column_group = task, column_group
+        if not again:
+            self._entropy = int(check_random_state(self.random_state).randint(_LARGEST))
+            empty = CellSums.empty(len(target), len(of_group), 0 if places is None else len(places))
+            self._sums, done = self._before or (empty, 0)
+            self.estimators_: list[Any] = [None] * done
 
     def check(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> None:
         """Raise what `fit` would raise for these settings and this table, without fitting a learner."""
@@ -161,7 +173,7 @@ class TwoDOOB(BaseEstimator):
     def predict(self, X: ArrayLike | pd.DataFrame) -> NDArray[Any]:
         """Labels by the learners' vote, or the mean of their predictions; shape (row,)."""
         votes = self._votes(X)
-        return votes if self._task.classes is None else self.classes_[votes.argmax(axis=1)]
+        return votes if self._task.places is None else self.classes_[votes.argmax(axis=1)]
 
     def score(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> float:
         """Accuracy, or R^2, of `predict`."""
@@ -233,17 +245,10 @@ class TwoDOOB(BaseEstimator):
             ):
                 break
             for outcomes in self._blocks(seeds[done : (done // step + 1) * step]):
-                before = self._sums.copy() if self.warm_start else None
-                try:
-                    self._sums.add(outcomes)
-                    learners = [outcome.learner for outcome in outcomes]
-                except BaseException:  # an interrupt half-way: only sums of whole learners are kept
-                    if before is None:
-                        self.estimators_.clear()
-                    else:
-                        self._sums = before
-                    raise
-                self.estimators_ += learners
+                sums = self._sums.copy()
+                sums.add(outcomes)
+                learners = self.estimators_ + [outcome.learner for outcome in outcomes]
+                self.__dict__.update(_sums=sums, estimators_=learners)  # one call, which no interrupt can halve
 
     def _blocks(self, seeds: NDArray[np.int64]) -> Iterator[list[Outcome]]:
         jobs = effective_n_jobs(self.n_jobs)
@@ -259,10 +264,11 @@ class TwoDOOB(BaseEstimator):
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         yield from parallel(delayed(_run_block)(self._task, block) for block in blocks)
 
-    def _checked(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any] | None]:
-        """The table as numbers, the target as codes or numbers, and the classes."""
+    def _checked(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64] | None]:
+        """The table as numbers, the target as codes or numbers, and the place of each code's label in `classes_`."""
         self._check_settings()
         check_names(X)
+        refuse_text(X)
         if hasattr(X, "shape") and len(X.shape) == 2 and X.shape[0] < 2:
             found = "is 1 sample (row)" if X.shape[0] else "are 0 samples (rows)"
             raise DataError(f"there {found}. Expected at least two rows. Pass more.")
@@ -286,6 +292,11 @@ class TwoDOOB(BaseEstimator):
                 ) from problem
             if not np.isfinite(target).all():
                 raise DataError("the target holds NaN or infinity. Expected numbers. Drop those rows.")
+            if (target == target[0]).all():
+                raise DataError(
+                    f"the target is {target[0]:g} in every row. Expected numbers that differ, since a cell's value is how it helps to predict them. Pass another target."
+                )
+            _say_what_surprises(table, None, self._encoder, getattr(self, "feature_names_in_", None))
             return table, target, None
         if pd.isna(y).any():
             raise DataError(
@@ -325,6 +336,15 @@ class TwoDOOB(BaseEstimator):
                 "the utility is 'squared_error' and the estimator is no regressor. Expected one that predicts numbers. Pass utility='accuracy', "
                 "or a regressor."
             )
+        if self.estimator is not None and not (is_classifier(self.estimator) or is_regressor(self.estimator)):
+            raise SpecError(
+                f"the estimator is a {type(self.estimator).__name__}, neither a classifier nor a regressor. Expected one of both. Pass "
+                "estimator=LogisticRegression(), for instance, or None for a decision tree."
+            )
+        for name, least in (("distance_weight", "0"), ("tol", "0.02"), ("n_jobs", "1")):
+            given = getattr(self, name)
+            if given is not None and (isinstance(given, (bool, np.bool_)) or not isinstance(given, numbers.Real)):
+                raise SpecError(f"{name} is {given!r}. Expected a number. Pass {name}={least}.")
         if not np.isfinite(self.distance_weight):
             raise SpecError(
                 f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0 (--distance-weight 0)."
@@ -350,6 +370,10 @@ class TwoDOOB(BaseEstimator):
             names = np.arange(given)
         else:
             names = np.asarray(self.groups)
+            if names.dtype == object and len({type(each) for each in names.ravel().tolist()}) > 1:
+                raise SpecError(
+                    "groups mixes text with other values, or holds None. Expected names or numbers of one kind. Correct them."
+                )
             if names.shape != (given,):
                 raise SpecError(
                     f"groups has shape {names.shape} and the table {given} columns. Expected one group per column. Pass {given} of them."
@@ -400,16 +424,15 @@ class TwoDOOB(BaseEstimator):
             table = self._encoder.transform(X)
         task = self._task
         table = table.astype(task.columns.dtype)
-        shape = (len(table),) if task.classes is None else (len(table), len(task.classes))
+        shape = (len(table),) if task.places is None else (len(table), len(task.places))
         votes = np.zeros(shape)
         for learner, seed in zip(self.estimators_, self._seeds(), strict=True):
             predicted = learner.predict(table[:, task.features(task.draw(seed))])
-            if task.classes is None:
+            if task.places is None:
                 votes += predicted
             else:
                 votes[np.arange(len(table)), predicted.astype(np.int64)] += 1
-        votes /= len(self.estimators_)
-        return votes if task.classes is None else votes[:, np.argsort(task.classes, kind="stable")]
+        return votes / len(self.estimators_)
 
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
@@ -423,8 +446,8 @@ def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
 def _same(one: Task, two: Task) -> bool:
     """Whether learners of both tasks may be mixed."""
     return (
-        (one.drawn, one.utility, one.distance, repr(one.estimator))
-        == (two.drawn, two.utility, two.distance, repr(two.estimator))
+        (one.drawn, one.utility, one.distance, joblib.hash(one.estimator))
+        == (two.drawn, two.utility, two.distance, joblib.hash(two.estimator))
         and np.array_equal(one.columns, two.columns)
         and np.array_equal(one.target, two.target)
         and len(one.of_group) == len(two.of_group)
@@ -449,10 +472,10 @@ def _check_range(table: NDArray[np.float64], names: NDArray[Any] | None, narrow:
 
 
 def _say_what_surprises(
-    table: NDArray[np.float64], y: NDArray[Any], encoder: TableEncoder | None, names: NDArray[Any] | None
+    table: NDArray[np.float64], y: NDArray[Any] | None, encoder: TableEncoder | None, names: NDArray[Any] | None
 ) -> None:
-    """Warn of classes with one row, of constant columns, and of numbers that were filled in."""
-    labels, sizes = np.unique(y, return_counts=True)
+    """Warn of classes with one row, of constant columns, and of numbers that were filled in; `y` is None for regression."""
+    labels, sizes = np.unique([] if y is None else y, return_counts=True)
     said = [
         f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0 whatever it holds. "
         "Remove the row or merge the class."
@@ -476,13 +499,13 @@ def _say_what_surprises(
             if len(constant) == 1
             else f"{len(constant)} columns are constant, such as {first!r}. They tell"
         )
-        said.append(f"{which} no classes apart, so such cells are worth what the rest of their row is. Drop them.")
+        said.append(f"{which} no rows apart, so such cells are worth what the rest of their row is. Drop them.")
     for text in said:
         warnings.warn(text, MemlocWarning, stacklevel=4)
 
 
-def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Class codes, and the label of each code.
+def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Class codes, and the place of each code's label among the sorted labels.
 
     Codes follow the classes' own rows, sorted, so neither the names of the labels nor the order of the rows matters for ties: by size,
     then by the sorted rows. Only classes with the very same rows may swap.
@@ -495,4 +518,4 @@ def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int6
     order = np.array(sorted(range(len(labels)), key=lambda label: keys[label]), dtype=np.int64)
     code = np.empty(len(labels), dtype=np.int64)
     code[order] = np.arange(len(labels))
-    return code[inverse], labels[order]
+    return code[inverse], order

@@ -22,7 +22,8 @@ class Task:
 
     Attributes:
         columns: one row per column, shape (column, row): float32 for trees, float64 for other learners.
-        target: class codes or numbers, shape (row,). classes: the labels of the codes; None for regression.
+        target: class codes or numbers, shape (row,). classes: the labels of the codes; None for regression. places: where those are among
+            the sorted labels, which is what learners predict.
         of_group: the columns of each group. drawn: groups that a learner gets.
         estimator: what to clone; None for a decision tree.
         utility: "accuracy", "squared_error" or a function of true and predicted targets.
@@ -33,6 +34,7 @@ class Task:
     columns: NDArray[Any]
     target: NDArray[Any]
     classes: NDArray[Any] | None
+    places: NDArray[np.int64] | None
     of_group: tuple[NDArray[np.int64], ...]
     drawn: int
     estimator: Any
@@ -85,7 +87,9 @@ def _tree(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_])
     leaf = tree.tree_.apply(seen[rows])
     values = tree.tree_.value[:, 0]
     predicted = np.zeros(len(task.target), dtype=task.target.dtype)
-    predicted[rows] = values[leaf, 0] if task.classes is None else tree.classes_[values.argmax(axis=1)][leaf]
+    predicted[rows] = values[leaf, 0] if task.places is None else values.argmax(axis=1)[leaf]
+    if task.places is not None:
+        tree.classes_ = task.places
     return tree, predicted
 
 
@@ -100,16 +104,18 @@ def _any(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) 
     }
     learner.set_params(**seeds)
     seen, rows = np.ascontiguousarray(seen), np.flatnonzero(one.counts)
-    if task.classes is not None and len(np.unique(task.target[rows])) == 1:
+    target = task.target if task.places is None else task.places[task.target]
+    if task.places is not None and len(np.unique(target[rows])) == 1:
         learner = DummyClassifier(strategy="most_frequent")
     if task.weighted:
-        learner.fit(seen[rows], task.target[rows], sample_weight=one.counts[rows].astype(np.float64))
+        learner.fit(seen[rows], target[rows], sample_weight=one.counts[rows].astype(np.float64))
     else:
         again = np.repeat(rows, one.counts[rows])
-        learner.fit(seen[again], task.target[again])
-    predicted = np.zeros(len(task.target), dtype=task.target.dtype)
+        learner.fit(seen[again], target[again])
+    predicted = np.zeros(len(target), dtype=target.dtype)
     if outside.any():
-        predicted[outside] = learner.predict(seen[outside])
+        found = learner.predict(seen[outside])
+        predicted[outside] = found if task.places is None else np.argsort(task.places)[found.astype(np.int64)]
     return learner, predicted
 
 

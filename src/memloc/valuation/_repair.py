@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.errors import SpecError
+from memloc.errors import MemlocWarning, SpecError
 from memloc.progress import Report, silent
 from memloc.valuation._estimator import TwoDOOB
+from memloc.valuation._tables import TableEncoder, needs_encoding
 
 How = Literal["median", "model"]
 FOLDS = 5
@@ -49,9 +51,13 @@ def lowest_cells(values: NDArray[np.float64], share: float) -> NDArray[np.bool_]
     return mask.reshape(values.shape) & ~np.isnan(values)
 
 
-def check_repair(X: pd.DataFrame, how: str, y: NDArray[Any] | None = None) -> None:
-    """Raise SpecError for a way of repairing that does not exist, or not for this table; with labels, for classes too small to measure it."""
-    if y is not None and int(np.unique(y, return_counts=True)[1].min()) < FOLDS:
+def check_repair(X: pd.DataFrame, how: str, y: NDArray[Any] | None = None, *, regression: bool = False) -> None:
+    """Raise SpecError for a way of repairing that does not exist, or not for this table; with a target, for too few rows to measure it."""
+    if y is not None and regression and len(y) < 2 * FOLDS:
+        raise SpecError(
+            f"there are {len(y)} rows, so what a repair gains cannot be measured on rows kept out. Expected at least {2 * FOLDS}. Leave --repair out."
+        )
+    if y is not None and not regression and int(np.unique(y, return_counts=True)[1].min()) < FOLDS:
         raise SpecError(
             f"a class has fewer than {FOLDS} rows, so what a repair gains cannot be measured on rows kept out. Expected at least {FOLDS} of each. "
             "Leave --repair out, or merge small classes."
@@ -69,6 +75,8 @@ def repair(X: pd.DataFrame, cells: NDArray[np.bool_], how: How = "median") -> pd
         X: numbers or categories. cells: which to replace, shape (row, column).
         how: "median" (the most frequent value of a category) of the column's other cells, or "model": predicted from the row's
             other columns by a forest (scikit-learn's IterativeImputer; columns of numbers only).
+    A column of which every cell would be replaced is left as it is, with a warning.
+
     Raises:
         SpecError: an unknown way, or categories with "model".
 
@@ -88,7 +96,13 @@ def repair(X: pd.DataFrame, cells: NDArray[np.bool_], how: How = "median") -> pd
     repaired = X.copy()
     for number, name in enumerate(X.columns):
         others = X[name][~cells[:, number]].dropna()
-        if cells[:, number].any() and len(others):
+        if cells[:, number].any() and not len(others):
+            warnings.warn(
+                f"no cell of column {name!r} is left to repair the others from, so the column is left as it is. Repair a smaller share.",
+                MemlocWarning,
+                stacklevel=2,
+            )
+        elif cells[:, number].any():
             usual = others.median() if pd.api.types.is_numeric_dtype(X[name]) else others.mode().iloc[0]
             column = repaired[name].astype(np.float64) if isinstance(usual, float) else repaired[name].copy()
             column[cells[:, number]] = usual
@@ -110,7 +124,8 @@ def repair_gain(
     """What repairing the lowest cells gains on rows that neither the values nor the forest have seen.
 
     In each fold the cells of the other folds are valued, the lowest repaired, and a random forest trained on the result; it is
-    scored (accuracy, or R^2) on the fold as it is.
+    scored (accuracy, or R^2) on the fold as it is. Which categories there are, and the medians that stand for missing numbers while cells are
+    valued, are those of the whole table.
     """
     from sklearn.base import clone
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -120,10 +135,16 @@ def repair_gain(
     kind = RandomForestRegressor if regression else RandomForestClassifier
     splitter = (KFold if regression else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     scores: list[list[float]] = [[], [], []]
+    numbers, columns = X.to_numpy() if not needs_encoding(X) else None, np.arange(X.shape[1])
+    if numbers is None:
+        encoder = TableEncoder().fit(X)
+        numbers, columns = encoder.transform(X), encoder.source
+    first = np.array([np.flatnonzero(columns == column)[0] for column in range(X.shape[1])])
+    valuer = clone(valuer).set_params(groups=columns)
     for number, (train, test) in enumerate(splitter.split(X, y)):
         report("measuring what the repair gains", number, folds)
         part = X.iloc[train].reset_index(drop=True)
-        values = clone(valuer).fit(part, y[train]).cell_values_
+        values = clone(valuer).fit(numbers[train], y[train]).cell_values_[:, first]
         lowest = lowest_cells(values, share)
         anywhere = np.random.default_rng([seed, number]).permutation(lowest.ravel()).reshape(lowest.shape)
         for found, cells in zip(scores, (np.zeros_like(lowest), lowest, anywhere), strict=True):
@@ -135,7 +156,5 @@ def repair_gain(
 
 
 def _encoded(train: pd.DataFrame, test: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from memloc.valuation._tables import TableEncoder
-
     encoder = TableEncoder().fit(pd.concat([train, test]))
     return encoder.transform(train), encoder.transform(test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from memloc.errors import ResultsError
 from memloc.results import replacing
 from memloc.valuation._learners import Outcome
 
@@ -21,13 +23,13 @@ class CellSums:
     """Sums over learners; cells are (row, group of columns), in Fortran order, so that a group's rows lie together.
 
     Attributes:
-        utility, count, square: per cell, of the utility out of bag, of learners, and of the squared utility; `square` is None
-            while every utility was 0 or 1, which is its own square.
+        utility, count, square: per cell, of the utility out of bag, of learners (whole numbers, which float32 holds up to 2^24), and of the
+            squared utility; `square` is None while every utility was 0 or 1, which is its own square.
         row: columns utility, count, square per row, each learner once. votes: per row, of classes, or the sum of predictions.
     """
 
     utility: Numbers
-    count: Numbers
+    count: NDArray[np.float32]
     square: Numbers | None
     row: Numbers
     votes: Numbers
@@ -35,7 +37,7 @@ class CellSums:
     @staticmethod
     def empty(rows: int, groups: int, classes: int) -> CellSums:
         """No learners yet; `classes` is 0 for regression."""
-        utility, count = (np.zeros((rows, groups), order="F") for _ in range(2))
+        utility, count = (np.zeros((rows, groups), dtype=kind, order="F") for kind in (np.float64, np.float32))
         return CellSums(utility, count, None, np.zeros((rows, 3)), np.zeros((rows, max(classes, 1))))
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
@@ -89,10 +91,22 @@ class CellSums:
 
     @staticmethod
     def load(path: Path) -> tuple[CellSums, int]:
-        """What `save` wrote: the sums, and of how many learners."""
-        with np.load(path, allow_pickle=False) as file:
-            utility, count, square, row, votes = (file[name] for name in ("utility", "count", "square", "row", "votes"))
-            return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
+        """What `save` wrote: the sums, and of how many learners.
+
+        Raises:
+            ResultsError: the file is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                utility, count, square, row, votes = (
+                    file[name] for name in ("utility", "count", "square", "row", "votes")
+                )
+                return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+            raise ResultsError(
+                f"{str(path)!r}, what an interrupted run left, is damaged ({str(problem).splitlines()[0]}). Expected the sums of its learners. "
+                "Pass --overwrite to begin anew."
+            ) from problem
 
     def cell_values(self) -> Numbers:
         """Mean utility per cell, NaN where no learner covered it."""
@@ -134,7 +148,7 @@ class CellSums:
         spread = ((true - true.mean()) ** 2).sum()
         return float(1 - ((true - predicted) ** 2).sum() / spread) if spread > 0 else float("nan")
 
-    def _error(self, total: Numbers, count: Numbers, square: Numbers) -> Numbers:
+    def _error(self, total: Numbers, count: NDArray[np.floating], square: Numbers) -> Numbers:
         """Standard error of a mean with four more observations, so that few learners are no certainty.
 
         For utilities of 0 and 1 the four are two of each (Agresti and Coull, 1998). Else they have the mean that was found and the
@@ -158,6 +172,6 @@ class CellSums:
         return np.where(count > 0, np.sqrt(np.maximum(variance, 0.0) / size), np.nan)
 
 
-def _ratio(total: Numbers, count: Numbers) -> Numbers:
+def _ratio(total: Numbers, count: NDArray[np.floating]) -> Numbers:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 0, total / count, np.nan)

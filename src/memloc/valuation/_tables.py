@@ -21,9 +21,41 @@ def check_names(X: Any) -> None:
         raise DataError(f"the table has two columns named {name!r}. Expected different names. Rename or drop one.")
 
 
+def refuse_text(X: Any) -> None:
+    """Raise DataError for a DataFrame without columns, and for an array or list that holds text, naming the first column."""
+    if isinstance(X, pd.DataFrame):
+        if not X.shape[1]:
+            raise DataError(
+                f"the table has 0 feature(s) (shape={X.shape}) while a minimum of 1 is required. Expected columns to value. Pass another table."
+            )
+        return
+    values = np.asarray(X) if not hasattr(X, "tocsr") else np.empty(0)
+    if values.ndim != 2 or values.dtype.kind not in "OUS":
+        return
+    text = np.frompyfunc(lambda each: isinstance(each, (str, bytes)) and not _parses(each), 1, 1)(values).astype(bool)
+    if text.any():
+        row, column = np.argwhere(text)[0]
+        raise DataError(
+            f"column {column} holds text, first {str(values[row, column])!r} in row {row}. Expected numbers. Pass a pandas DataFrame, whose columns of text are taken as categories."
+        )
+
+
+def _parses(text: str | bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def refuse_missing(X: Any) -> None:
     """Raise DataError where numbers are NaN or infinite, naming the first column."""
     values = np.asarray(X) if not hasattr(X, "tocsr") else np.empty(0)
+    if values.dtype == object:
+        try:
+            values = values.astype(np.float64)
+        except (TypeError, ValueError):
+            return  # scikit-learn says what it is
     if values.ndim != 2 or values.dtype.kind != "f" or np.isfinite(values).all():
         return
     row, column = np.argwhere(~np.isfinite(values))[0]
@@ -87,26 +119,25 @@ class TableEncoder:
 
         self.numbers = number_columns(X)
         numbers, holed = set(self.numbers), set(X.columns[X.isna().any()])
-        complete = [name for name in self.numbers if name not in holed]
-        parts: list[tuple[str, Any, list[Any]]] = [("complete", FunctionTransformer(), complete)] if complete else []
-        for name in X.columns:
+        self._names, self._complete = list(X.columns), [name for name in X.columns if name not in holed]
+        complete = [place for place, name in enumerate(X.columns) if name in numbers and name not in holed]
+        parts: list[tuple[str, Any, list[int]]] = [("complete", FunctionTransformer(), complete)] if complete else []
+        for place, name in enumerate(X.columns):
             if name not in numbers:
                 _check_categories(X[name])
                 parts.append(
-                    (f"column {len(parts)}", OneHotEncoder(handle_unknown="ignore", sparse_output=False), [name])
+                    (f"column {len(parts)}", OneHotEncoder(handle_unknown="ignore", sparse_output=False), [place])
                 )
             elif name in holed:
-                parts.append((f"column {len(parts)}", SimpleImputer(strategy="median", add_indicator=True), [name]))
-        self._names, self._complete = list(X.columns), complete
+                parts.append((f"column {len(parts)}", SimpleImputer(strategy="median", add_indicator=True), [place]))
         self.filled = {name: int(X[name].isna().sum()) for name in self.numbers if name in holed}
         self._transformer = ColumnTransformer(parts, sparse_threshold=0).fit(self._plain(X))
-        place = {name: number for number, name in enumerate(X.columns)}
         source = [
             np.resize(
-                [place[name] for name in names],
+                places,
                 self._transformer.output_indices_[part].stop - self._transformer.output_indices_[part].start,
             )
-            for part, _, names in parts
+            for part, _, places in parts
         ]
         self.source = np.concatenate(source)
         return self
@@ -115,16 +146,18 @@ class TableEncoder:
         """The table as float64, shape (row, encoded column).
 
         Raises:
-            DataError: no DataFrame of the same columns, or a number that is missing where none was in `fit`.
+            DataError: no DataFrame of the same columns, or a value that is missing where none was in `fit`.
         """
         if not isinstance(X, pd.DataFrame) or list(X.columns) != self._names:
             raise DataError(
                 f"the table is not a DataFrame with the columns {', '.join(map(str, self._names[:8]))}. Expected those of the fit. Pass one."
             )
+        numbers = set(self.numbers)
         for name in self._complete:
-            if pd.to_numeric(X[name], errors="coerce").isna().any():
+            if (pd.to_numeric(X[name], errors="coerce") if name in numbers else X[name]).isna().any():
+                what = ("number", "finite numbers") if name in numbers else ("category", "one in every row")
                 raise DataError(
-                    f"column {name!r} misses a number, and none was missing in the fit. Expected finite numbers. Drop or fill those rows."
+                    f"column {name!r} misses a {what[0]}, and none was missing in the fit. Expected {what[1]}. Drop or fill those rows."
                 )
         return np.asarray(self._transformer.transform(self._plain(X)), dtype=np.float64)
 
@@ -133,12 +166,12 @@ class TableEncoder:
         numbers = set(self.numbers)
         return pd.DataFrame(
             {
-                name: pd.to_numeric(X[name]).astype(np.float64)
+                f"column {place}": pd.to_numeric(X[name]).astype(np.float64)
                 if name in numbers
                 else X[name].astype(object).map(str, na_action="ignore").where(X[name].notna(), _MISSING)
-                for name in X.columns
+                for place, name in enumerate(X.columns)
             }
-        )
+        )  # names of our own: scikit-learn takes whole numbers for places
 
 
 def _check_categories(column: pd.Series) -> None:
@@ -170,8 +203,17 @@ def _becomes_number(column: pd.Series) -> bool:
                 f"column {name!r} holds inf. Expected finite numbers or missing values. Drop or correct those rows."
             )
         return True
+    if pd.api.types.is_complex_dtype(column):
+        raise DataError(
+            f"column {name!r} holds complex numbers. Expected real ones or categories. Split it into two columns."
+        )
     if isinstance(column.dtype, pd.CategoricalDtype):
         return False
+    odd = next((value for value in known if not pd.api.types.is_scalar(value)), None)
+    if odd is not None:
+        raise DataError(
+            f"column {name!r} holds a {type(odd).__name__} in a cell. Expected numbers or categories. Turn it into columns, or drop it."
+        )
     parsed = pd.to_numeric(known, errors="coerce").notna()
     if parsed.all():
         if not np.isfinite(pd.to_numeric(known).to_numpy(dtype=np.float64)).all():
@@ -180,9 +222,10 @@ def _becomes_number(column: pd.Series) -> bool:
             )
         return True
     if parsed.mean() >= 0.5:
-        row = known.index[~parsed][0]
+        first = int(np.flatnonzero(~parsed.to_numpy())[0])
+        row = int(np.flatnonzero(column.notna().to_numpy())[first])
         raise DataError(
-            f"column {name!r} holds text among numbers, such as {known[row]!r} in row {row}. Expected numbers alone, or categories. Correct it, "
+            f"column {name!r} holds text among numbers, such as {known.iloc[first]!r} in row {row}. Expected numbers alone, or categories. Correct it, "
             f"or say that it is a category (a dtype 'category', which parquet keeps)."
         )
     return False

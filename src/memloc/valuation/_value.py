@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import time
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ LEARNERS = ("tree", "logistic", "mlp")
 TEXT_TABLES = (".csv", ".tsv", ".txt")
 _STEP, _SAVE_EVERY = 3.0, 60.0  # seconds between reports of progress, and between files of what is done
 _FEW = 20  # more different whole numbers than this may be classes or amounts: the user says which
+_SEEDS = 2**32  # that NumPy's RandomState takes
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class ValueSpec:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SpecError(f"seed is {self.seed}. Expected 0 or more. Pass --seed 0.")
+        if not 0 <= self.seed < _SEEDS:
+            raise SpecError(f"seed is {self.seed}. Expected 0 to {_SEEDS - 1}. Pass --seed 0.")
         if self.learners < 1:
             raise SpecError(f"learners is {self.learners}. Expected at least 1. Pass --learners 1000.")
         if self.tol is not None and not self.tol > 0:
@@ -128,16 +131,24 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
             with path.open(encoding="utf-8-sig") as file:
                 header = file.readline()
             between = max((",", ";", "\t"), key=header.count)  # the comma where none occurs
-            names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0]
+            _check_fields(path, between)
+            names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0].dropna()
             if names.duplicated().any():
                 raise DataError(
                     f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename or drop one."
                 )
-            table = pd.read_csv(path, sep=between)  # which would rename the second of two equal names
-            if between != "," and any(_has_decimal_commas(table[name]) for name in table):
-                table = pd.read_csv(path, sep=between, decimal=",")
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", pd.errors.ParserWarning
+                )  # of separators at the ends of lines, which were looked at
+                table = pd.read_csv(
+                    path, sep=between, index_col=False
+                )  # which would rename the second of two equal names
+                if between != "," and any(_has_decimal_commas(table[name]) for name in table):
+                    table = pd.read_csv(path, sep=between, index_col=False, decimal=",")
         else:
             table = pd.read_parquet(path)
+            table.columns = table.columns.map(str)
     except (ValueError, OSError) as problem:
         if isinstance(problem, DataError):
             raise
@@ -162,6 +173,25 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
     return table.drop(columns=target), table[target]
 
 
+def _check_fields(path: Path, between: str) -> None:
+    """Raise DataError for a line with more or fewer fields than the header, which would shift or empty its columns; empty ones at its end aside."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, delimiter=between)
+        try:
+            wanted = len(next(lines, []))
+            for fields in lines:
+                extra = fields[wanted:]
+                if fields and (len(fields) < wanted or any(extra)):
+                    raise DataError(
+                        f"line {lines.line_num} of {path.name} has {len(fields)} fields and the header {wanted}. Expected as many in every line. "
+                        f"Correct it, or put text that holds {between!r} between quotation marks."
+                    )
+        except csv.Error as problem:
+            raise DataError(
+                f"line {lines.line_num} of {path.name} cannot be read ({problem}). Expected fields separated by {between!r}. Correct it."
+            ) from problem
+
+
 def _has_decimal_commas(column: pd.Series) -> bool:
     """Whether a column of text is one of numbers such as 1,5."""
     if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
@@ -177,7 +207,7 @@ def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
         return task == "regression"
     number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     whole = number and bool((values % 1 == 0).all())
-    if whole and values.nunique() > _FEW and values.nunique() > len(values) / 5:
+    if whole and values.nunique() > _FEW:
         raise SpecError(
             f"the target has {values.nunique()} different whole numbers in {len(values)} rows. Expected classes, or numbers to predict. Say which: "
             "--task regression or --task classification"
@@ -196,8 +226,6 @@ def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | Non
 
 def check_table(X: pd.DataFrame, y: NDArray[Any], spec: ValueSpec, *, groups: NDArray[Any] | None = None) -> None:
     """Raise what valuing the table would raise, without fitting a learner."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make_valuer(spec, regression=is_regression(y, spec.task), groups=groups).check(X, y)
@@ -217,7 +245,8 @@ def value_table(
 
     Args:
         X: table. y: what it is to predict. groups: a group per column, drawn together.
-        extra: what the record holds besides. work: file for the sums of an interrupted run, which the next run goes on from.
+        extra: what the record holds besides. work: file for the sums of an interrupted run, which the next run goes on from; it stays until
+            the caller, who has kept what was found, removes it.
         report: called with progress.
 
     >>> X = pd.DataFrame({"a": [0.0, 0.1, 0.9, 1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0] * 5})
@@ -225,8 +254,6 @@ def value_table(
     >>> found.cells.shape, found.rows.shape
     ((40, 5), (20, 4))
     """
-    import warnings
-
     from sklearn.exceptions import ConvergenceWarning
 
     spec = spec or ValueSpec()
@@ -286,7 +313,7 @@ def _fit_in_steps(valuer: TwoDOOB, X: pd.DataFrame, y: NDArray[Any], work: Path 
         raise
     report("fitting learners", wanted, wanted)
     if work is not None:
-        work.unlink(missing_ok=True)
+        valuer._sums.save(work, len(valuer.estimators_))
     return valuer
 
 
