@@ -119,6 +119,7 @@ def learn(known: dict | None = None) -> Iterator[dict]:
 def fresh(encoder):
     """The encoder with random weights."""
     new = load_encoder(SMALL_VIT, weights=RANDOM, shape=(1, 28, 28))
+    draw_as_mae(new.module, mae_decoder(new.module))
     return replace(encoder, module=new.module)
 
 

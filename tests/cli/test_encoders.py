@@ -159,7 +159,7 @@ def test_protocols_from_the_command_line(place, monkeypatch, capsys):
     ("arguments", "code", "message"),
     [
         (["--objective", "simclar"], 2, "no objective 'simclar'. Nearest: 'simclr'"),
-        (["--objective", "mae", "--encoder", "resnet9"], 2, "is no ViT of transformers"),
+        (["--objective", "mae", "--encoder", "resnet9"], 2, "resnet9 is no plain ViT of transformers"),
         (["--dp-epsilon", "8"], 2, "the ε would be false"),
         (["--encoder", "resnet10"], 2, "no encoder 'resnet10'"),
         (["--recipe", "big"], 2, "no recipe 'big'"),

@@ -251,3 +251,38 @@ def test_a_torch_dataset_and_its_messages():
     assert (found.pixels[:, 0, 0, 0].tolist(), found.labels.tolist()) == ([0, 1, 2], [0, 1, 0])
     with pytest.raises(ShapeError, match="2 shapes"):
         as_images(Set([8, 9]))
+
+
+def test_items_of_torch_datasets_in_the_forms_they_come_in():
+    red = Image.fromarray(np.full((8, 8, 3), (200, 10, 20), np.uint8))
+    gray, palette = Image.fromarray(np.full((8, 8), 7, np.uint8)), red.quantize(4)
+    found = as_images([(palette, 0), (red.convert("RGBA"), 1), (gray, np.int64(1))])
+    assert found.pixels[:, :, 0, 0].tolist() == [[200, 10, 20], [200, 10, 20], [7, 7, 7]]
+    assert found.labels.tolist() == [0, 1, 1]
+    rows = as_images([{"image": gray, "label": 1}, {"image": gray, "label": 0}])
+    assert (tuple(rows.pixels.shape), rows.labels.tolist()) == ((2, 1, 8, 8), [1, 0])
+    assert tuple(as_images([torch.zeros(8, 8, dtype=torch.uint8)] * 2).pixels.shape) == (2, 1, 8, 8)
+    for items, error, said in (
+        ([(red, "cat")] * 2, DataError, "the label of item 0 of the dataset is 'cat'. Expected a whole number"),
+        ([(red, np.array([0, 1]))] * 2, DataError, "the label of item 0"),
+        (
+            [{"photo": red}] * 2,
+            DataError,
+            "item 0 of the dataset is a dict of 'photo'. Expected an image under 'image'",
+        ),
+        (["a.png", "b.png"], ShapeError, "item 0 of the dataset is a str. Expected a PIL image"),
+        ([torch.zeros(2, 3, 8, 8)] * 2, ShapeError, r"a tensor of shape \(2, 3, 8, 8\)"),
+    ):
+        with pytest.raises(error, match=said):
+            as_images(items)
+
+
+def test_folders_of_tables_and_notes_of_macos(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(b"note")
+    assert len(open_images(tmp_path)) == 2
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="no images but 1 tables. .* Pass .*train.parquet"):
+        open_images(tmp_path / "tables")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from memloc.encoders import as_tensor, load_encoder, tapped, unit_means
-from memloc.errors import CheckpointError, DataNotFoundError, EncoderError
+from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocWarning, SpecError
 
 DINOV2 = "hf:dinov2,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,image_size=28,patch_size=7"
 TIMM = "timm:vit_tiny_patch16_224,img_size=32,patch_size=8,depth=2"
@@ -251,8 +251,75 @@ def test_models_whose_forward_needs_more_or_other_channels(tiny):
     from memloc import Views, audit
 
     rgb = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
-    with pytest.raises(EncoderError, match="TinyNet takes 1 channels and the images have 3|forward pass fails"):
+    with pytest.raises(EncoderError, match="TinyNet takes 1 channel and the images have 3. Expected as many"):
         audit(tiny(0), images=rgb, views=Views(n=2))
+
+
+class Returns(nn.Module):
+    """Wraps features of shape (point, 4) in what a function says."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.conv, self.wrap = nn.Conv2d(3, 4, 3), wrap
+
+    def forward(self, x):
+        return self.wrap(self.conv(x).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda out: None, "returns None for 2 images"),
+        (lambda out: (), "returns a tuple of nothing"),
+        (lambda out: {"loss": out.mean()}, r"returns a dict of 'loss' \(a tensor of shape \(\)\)"),
+        (lambda out: out.mean(), r"returns a tensor of shape \(\)"),
+        (lambda out: out[0], r"returns a tensor of shape \(4,\)"),
+        (lambda out: out[:, :, None, None, None], r"returns a tensor of shape \(2, 4, 1, 1, 1\)"),
+        (lambda out: slice(out), "returns a slice"),
+        (lambda out: out.pixel_values, r"forward pass fails .*AttributeError.* Wrap it|wrap it in a module that does"),
+        (lambda out: {}["features"], r"forward pass fails .*KeyError"),
+    ],
+)
+def test_outputs_that_are_no_features(wrap, said):
+    with pytest.raises(EncoderError, match=said):
+        load_encoder(Returns(wrap))
+
+
+def test_scalars_beside_features_are_passed_over_and_several_tensors_said():
+    for wrap in (
+        lambda out: {"loss": out.mean(), "features": out},
+        lambda out: (out.mean(), out),
+        lambda out: (None, out),
+    ):
+        assert load_encoder(Returns(wrap)).layers[-1].units == 4
+    with pytest.warns(MemlocWarning, match="the first, 'z', is taken as its features"):
+        load_encoder(Returns(lambda out: {"z": out, "p": out * 2}))
+
+
+def test_an_encoder_that_is_random_in_evaluation_is_refused():
+    with pytest.raises(EncoderError, match="other features in a second pass"):
+        load_encoder(Returns(lambda out: nn.functional.dropout(out, 0.5, training=True)))
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTMAEConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4
+    )
+    with pytest.raises(EncoderError, match="for a ViTMAE pass hf:NAME"):
+        load_encoder(transformers.ViTMAEModel(config), shape=(3, 16, 16))
+
+
+def test_what_is_loaded_is_not_loaded_again():
+    encoder = load_encoder("resnet9")
+    with pytest.raises(SpecError, match="weights is given for an encoder that is loaded already"):
+        load_encoder(encoder, weights="w.pth")
+
+
+def test_options_may_hold_lists():
+    transformers = pytest.importorskip("transformers")
+    assert transformers
+    encoder = load_encoder(
+        "hf:convnext,depths=[1,1,1,1],hidden_sizes=[8,8,8,8],image_size=32", weights="random", shape=(3, 32, 32)
+    )
+    assert encoder.layers[-1].units == 8
 
 
 @pytest.mark.parametrize(

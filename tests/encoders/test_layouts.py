@@ -91,6 +91,31 @@ def test_published_layouts_are_recognized(net, tmp_path, wrap, note):
     }
 
 
+def test_a_layout_is_named_by_what_lies_beside_the_encoder(net):
+    state = net.state_dict()
+    plain = pick_weights({"model": state, "model_ema": state}, state, name="w", state_key="model")
+    assert plain.note == "'model'"
+    masked = pick_weights({"model": {**state, "mask_token": ONE, "decoder_embed.weight": ONE}}, state, name="w")
+    assert masked.note == "MAE layout: 'model' 2 entries of heads left out"
+    assert (
+        pick_weights(under(state, "backbone."), state, name="w", strip_prefix="backbone").weights.keys() == state.keys()
+    )
+    with pytest.raises(CheckpointError, match="no weights under 'teacher'. It has no nested dictionaries"):
+        pick_weights(state, state, name="w", state_key="teacher")
+
+
+def test_published_vits_are_sent_to_timm_and_chunks_of_blocks_are_joined():
+    own = {f"blocks.{block}.attn.qkv.weight": ONE * block for block in range(4)}
+    chunked = {f"blocks.{block // 2}.{block}.attn.qkv.weight": ONE * block for block in range(4)}
+    found = pick_weights({"teacher": under(chunked, "backbone.")}, own, name="dinov2.pth")
+    assert "blocks without the number of their chunk" in found.note
+    assert all(torch.equal(found.weights[name], own[name]) for name in own)
+    with pytest.raises(
+        CheckpointError, match="names of timm and of the published repositories .* pass the encoder as timm:NAME"
+    ):
+        pick_weights({"model": own}, {"layers.0.attention.query.weight": ONE}, name="mae.pth")
+
+
 def test_keys_and_prefixes_can_be_given(net, tmp_path):
     state = net.state_dict()
     other = {name: value + 1 for name, value in state.items()}

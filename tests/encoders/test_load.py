@@ -144,7 +144,7 @@ def test_gray_images_are_repeated_for_an_rgb_encoder():
     prepared = encoder.prepare(torch.full((1, 1, 4, 4), 0.75))
     assert prepared.shape == (1, 3, 4, 4)
     assert prepared.unique().tolist() == [0.5]
-    with pytest.raises(EncoderError, match="takes 1 channels"):
+    with pytest.raises(EncoderError, match="takes 1 channel and the images have 3"):
         load_encoder(ResNet9(1)).prepare(torch.zeros(1, 3, 4, 4))
 
 

@@ -9,6 +9,7 @@ import torch
 
 import memloc
 from memloc import Views, audit
+from memloc.data import as_images
 from memloc.engine import audit_shard, prepare
 from memloc.errors import DataError, EncoderError, LayerNotFoundError, NonFiniteError, ResultsError, SpecError
 from memloc.metrics import pairwise_alignment, sslmem, unitmem
@@ -337,6 +338,21 @@ def test_the_users_modules_are_left_as_they_were(pair, gray, four_splits):
     assert f.norm1.training
     assert all(torch.equal(value, before[key]) for key, value in f.state_dict().items())
     assert not any(part._forward_hooks for part in f.modules())
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 1] * 19 + [0, 2], "The class '2' has one image that was trained on"),
+        ([0, 1] * 18 + [2, 3, 0, 0], "2 classes, such as '2', have one image"),
+        ([5] * 40, "are of one class, so ClassMem contrasts it with nothing"),
+        ([0, 1] * 20, None),
+    ],
+)
+def test_classes_that_say_little_are_named(tiny, gray, labels, said):
+    found = audit(tiny(0), images=as_images(gray, labels=labels), views=Views(n=2)).warnings
+    told = [text for text in found if "class" in text]
+    assert (told == []) if said is None else (said in told[0])
 
 
 def test_warnings_reach_the_record(pair, gray, four_splits):

@@ -253,6 +253,13 @@ def test_recipes_are_the_published_settings():
         ({"dp_epsilon": -1.0, "objective": "mae"}, "dp_epsilon is -1.0"),
         ({"dp_epsilon": 8.0, "objective": "mae", "plant": 2, "repeats": 3}, "with plant or alignment_penalty"),
         ({"dp_delta": 1e-5}, "dp_delta is given without dp_epsilon"),
+        ({"dp_epsilon": 8.0, "objective": "mae", "precision": "bfloat16"}, "with precision bfloat16"),
+        (
+            {"temperature": 0.1, "objective": "dino"},
+            "temperature is 0.1 and would do nothing. Expected it for simclr alone",
+        ),
+        ({"dp_clip": 5.0}, "dp_clip is 5.0 and would do nothing"),
+        ({"fraction": 0.3}, "fraction is 0.3 and would do nothing. Expected it for an ensemble"),
     ],
 )
 def test_messages(settings, message):
@@ -268,8 +275,15 @@ def test_what_supervised_training_and_mae_need():
         train_pair(as_images(pixels, labels=[0] * 19 + [1]), objective="supervised", epochs=1)
     with pytest.raises(DataError, match="there is one class, '0'"):
         train_pair(as_images(pixels, labels=[0] * 20), objective="supervised", epochs=1)
-    with pytest.raises(EncoderError, match="resnet9 is no ViT"):
+    with pytest.raises(EncoderError, match="resnet9 is no plain ViT"):
         train_pair(pixels, objective="mae", encoder="resnet9", epochs=1)
+    for other in ("beit", "deit", "ijepa"):
+        small = f"hf:{other},hidden_size=24,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,image_size=8,patch_size=4"
+        with pytest.raises(EncoderError, match="no plain ViT|cannot be made with these options"):
+            train_pair(pixels, objective="mae", encoder=small, epochs=1)
+    narrow = VIT.replace("hidden_size=24", "hidden_size=22").replace("num_attention_heads=3", "num_attention_heads=2")
+    with pytest.raises(EncoderError, match="a width of 22. Expected a multiple of 4"):
+        train_pair(pixels, objective="mae", encoder=narrow, epochs=1)
 
 
 @pytest.mark.parametrize("name", ["simsiam", "vicreg", "dino", "mae", "supervised"])
@@ -493,11 +507,12 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
     pair = private_run(tmp_path, "noise", epochs=1, learning_rate=1.0, warmup=0.0, weight_decay=0.0, dp_clip=0.5)
     spec = TrainSpec(**{**SMALL, "epochs": 1, "objective": "mae", "dp_epsilon": 8.0, "dp_clip": 0.5})
     noise, rate, steps = _private.noise_of(spec, 40)
+    from memloc.pretrain._objectives import make_objective
     from memloc.pretrain._runs import _seed
 
-    with torch.random.fork_rng():
-        torch.manual_seed(_seed(spec, "f"))
-        start = load_encoder(VIT, weights="random").module.state_dict()
+    encoder, seed = load_encoder(VIT, weights="random"), _seed(spec, "f")
+    make_objective(spec, encoder.module, torch.zeros(1, 3, 8, 8), classes=0, seed=seed)  # which draws MAE's own weights
+    start = encoder.module.state_dict()
     key = "layers.1.mlp.fc1.weight"
     moved = pair.f.module.state_dict()[key] - start[key]
     # SGD with momentum .9, and a cosine that begins at 1

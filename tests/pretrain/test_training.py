@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from memloc.data import as_images
-from memloc.errors import DataNotFoundError, ResultsError, SpecError
+from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError, SpecError
 from memloc.pretrain import TrainSpec, load_run, make_plan, nt_xent, slots, train_ensemble, train_pair
 from memloc.pretrain import train as train_run
+
+VIT = "hf:vit,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,intermediate_size=48,image_size=8,patch_size=4"
 
 SMALL = {"epochs": 3, "batch_size": 16, "candidates": 8, "workers": 1, "precision": "float32"}
 
@@ -187,6 +189,50 @@ def test_own_modules_can_be_trained(tiny):
     pair = train_pair(images(), encoder=tiny(0), **{**SMALL, "epochs": 1})
     assert type(pair.f.module).__name__ == "TinyNet"
     assert not torch.equal(pair.f.module.conv1.weight, tiny(0).conv1.weight)
+    compiled = train_pair(images(), encoder=torch.compile(tiny(0)), **{**SMALL, "epochs": 1})
+    assert compiled.f.layers[-1].name == "output"
+
+
+def test_what_a_module_keeps_of_its_weights_is_said(tiny):
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.scale = tiny(0), torch.nn.Parameter(torch.full((1,), 5.0))
+
+        def forward(self, x):
+            return self.net(x) * self.scale
+
+    with pytest.warns(MemlocWarning, match="1 parameters of Scaled are not drawn anew .* 'scale'"):
+        train_pair(images(), encoder=Scaled(), **{**SMALL, "epochs": 1})
+
+
+def test_mean_and_deviation_are_those_of_all_pixels():
+    from memloc.pretrain._runs import _statistics
+
+    pixels = torch.randint(0, 256, (300, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = _statistics(pixels)
+    values = pixels.transpose(0, 1).flatten(1).double() / 255
+    assert torch.allclose(mean, values.mean(dim=1), atol=1e-14)
+    assert torch.allclose(std, values.std(dim=1), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("settings", "views"),
+    [({}, 2), ({"objective": "mae", "encoder": VIT}, 1), ({"objective": "dino", "local_crops": 2}, 6)],
+)
+def test_a_plan_counts_the_views_of_its_objective(settings, views):
+    from memloc.pretrain import spec_of, train_cost
+
+    plan = train_cost(as_images(images(20)), spec_of(**{"epochs": 3, "batch_size": 8, "workers": 1, **settings}))
+    assert plan["forward_passes"] == views * 3 * sum(plan["images_per_epoch"].values())
+    assert plan["memory_mb"] >= 1
+
+
+def test_gray_images_in_three_channels_are_said(tmp_path):
+    run = train_pair(images(20)[:, :1], **{**SMALL, "epochs": 1}, out=tmp_path / "run").run
+    assert run.record["warnings"] == [
+        "The images are gray and the encoder takes three channels: the gray channel is repeated."
+    ]
 
 
 def test_a_folder_of_other_settings_is_refused_and_replaced(tmp_path):
@@ -210,6 +256,7 @@ def test_a_folder_of_other_settings_is_refused_and_replaced(tmp_path):
         ({"learning_rate": float("nan")}, "Expected a number above 0"),
         ({"temprature": 1}, "Nearest: 'temperature'"),
         ({"candidates": 40}, "do not fit 60 images"),
+        ({"shared": 100}, "Pass --shared 48 or fewer"),
         ({"independents": 9, "candidates": 8}, "--unpaired"),
         ({"plant": 9, "repeats": 2, "candidates": 8}, "9 planted points do not fit 8"),
         ({"plant": 4}, "how often to show them"),

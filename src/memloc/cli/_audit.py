@@ -156,6 +156,10 @@ def audit(
     chosen = trained_with or wanted["policy"]
     if protocol == "paper" and f"{chosen}-paper" in POLICIES:
         chosen = f"{chosen}-paper"
+    if patch is not None and (policy or chosen) != "mask":
+        raise SpecError(
+            f"--patch is given for the policy {policy or chosen!r}, which hides no patches. Expected it with --policy mask. Leave --patch out."
+        )
     recipe = Views(
         policy or chosen,
         n=wanted["views"],

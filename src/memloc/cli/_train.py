@@ -22,7 +22,9 @@ def train(
     objective: Annotated[str, typer.Option(help="simclr, simsiam, vicreg, dino, mae or supervised.")] = "simclr",
     recipe: Annotated[
         str,
-        typer.Option(help="small, or published: the papers' settings for the objective, where no flag says otherwise."),
+        typer.Option(
+            help="small, or published: the papers' optimizer, learning rate, weight decay, batch, epochs and unpaired training, where no flag says otherwise; heads keep their size."
+        ),
     ] = "small",
     encoder: Annotated[
         str | None,
@@ -103,7 +105,11 @@ def train(
     run = train_run(images, spec, external=others, out=out, progress=common.progress(as_json), overwrite=overwrite)
     if rank():  # under torchrun one process speaks for all
         return
-    found = {"run": str(out), "encoders": list(run.encoders), "seconds": run.record["seconds"]}
+    for warning in [] if as_json else run.record.get("warnings", []):
+        common.say(f"warning: {warning}")
+    found = {
+        "run": str(out), "encoders": list(run.encoders), "seconds": run.record["seconds"], "warnings": run.record.get("warnings", [])
+    }  # fmt: skip
     common.emit(
         as_json,
         found,

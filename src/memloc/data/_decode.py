@@ -32,15 +32,21 @@ def read_picture(content: Path | bytes | None) -> Image.Image:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
             opened.seek(0)
             opened.load()
-            picture: Image.Image = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I") or picture.mode == "F":
-                values = np.asarray(picture, dtype=np.float64)
-                deep = picture.mode.startswith("I;16") or values.max() > 255
-                picture = Image.fromarray(np.clip(np.round(values / 257 if deep else values), 0, 255).astype(np.uint8))
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-                layer = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            return picture.convert("RGB")
+            return as_rgb(ImageOps.exif_transpose(opened))
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as 8-bit RGB: transparency over white, 16 bits scaled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        if picture.mode.startswith("I") or picture.mode == "F":
+            values = np.asarray(picture, dtype=np.float64)
+            deep = picture.mode.startswith("I;16") or values.max() > 255
+            picture = Image.fromarray(np.clip(np.round(values / 257 if deep else values), 0, 255).astype(np.uint8))
+        if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+            layer = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return picture.convert("RGB")
 
 
 def fitted(picture: Image.Image, size: int, name: str) -> Image.Image:

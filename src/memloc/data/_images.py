@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memloc.data._decode import as_rgb
 from memloc.data._lazy import LazyPixels
 from memloc.errors import DataError, ShapeError
 
@@ -231,18 +232,17 @@ def _pixels(images: object) -> tuple[Tensor, Tensor | None]:
 
 
 def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
-    """Every item of a map-style dataset: an image, or (image, label, ...)."""
+    """Every item of a map-style dataset: an image, (image, label, ...), or a dict with both, as the datasets library gives them."""
     pictures, labels = [], []
     for row in range(len(dataset)):
-        item = dataset[row]
-        picture, label = (item[0], int(item[1])) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
-        if isinstance(picture, (tuple, list)):
-            picture = picture[0]
-        pictures.append(picture if isinstance(picture, Tensor) else _channels_first(np.asarray(picture)))
+        picture, label = _parts(dataset[row], row)
+        pictures.append(_picture(picture, row))
         if label is not None:
-            labels.append(label)
+            labels.append(_label(label, row))
     if not pictures:
         raise DataError("the dataset is empty. Expected at least two images. Pass another dataset.")
+    if {len(picture) for picture in pictures} == {1, 3}:  # gray ones among RGB
+        pictures = [picture.expand(3, -1, -1) for picture in pictures]
     shapes = {tuple(picture.shape) for picture in pictures}
     if len(shapes) > 1:
         raise ShapeError(
@@ -251,5 +251,46 @@ def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
     return torch.stack(pictures), torch.tensor(labels) if len(labels) == len(pictures) else None
 
 
-def _channels_first(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0)))
+def _parts(item: Any, row: int) -> tuple[Any, Any]:
+    """Image and label of a dataset's item; the label is None where there is none."""
+    if isinstance(item, dict):
+        image = next((item[name] for name in ("image", "img", "pixel_values") if name in item), None)
+        if image is None:
+            raise DataError(
+                f"item {row} of the dataset is a dict of {', '.join(map(repr, item))}. Expected an image under 'image' or 'img'. Rename its column."
+            )
+        return image, item.get("label")
+    picture, label = (item[0], item[1]) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
+    return (picture[0] if isinstance(picture, (tuple, list)) and picture else picture), label
+
+
+def _picture(picture: Any, row: int) -> Tensor:
+    """An image as (channel, height, width); of a palette, with transparency or of 16 bits as RGB."""
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        array = np.asarray(picture if picture.mode in ("L", "RGB") else as_rgb(picture))
+    elif isinstance(picture, Tensor):
+        if picture.ndim in (2, 3):
+            return picture if picture.ndim == 3 else picture[None]
+        raise ShapeError(
+            f"item {row} of the dataset is a tensor of shape {tuple(picture.shape)}. Expected (channel, height, width). Take its images apart."
+        )
+    else:
+        array = picture if isinstance(picture, np.ndarray) else np.empty(0)
+    if array.ndim not in (2, 3):
+        what = f"an array of shape {array.shape}" if isinstance(picture, np.ndarray) else f"a {type(picture).__name__}"
+        raise ShapeError(
+            f"item {row} of the dataset is {what}. Expected a PIL image, a tensor (channel, height, width) or an array (height, width, channel). "
+            "Open the images in the dataset."
+        )
+    return torch.from_numpy(np.array(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0), order="C"))
+
+
+def _label(label: Any, row: int) -> int:
+    number = label.item() if isinstance(label, (Tensor, np.ndarray)) and np.size(label) == 1 else label
+    if isinstance(number, (bool, np.bool_)) or not isinstance(number, (int, np.integer)):
+        raise DataError(
+            f"the label of item {row} of the dataset is {number!r}. Expected a whole number. Turn classes into numbers, such as names.index(name)."
+        )
+    return int(number)

@@ -294,6 +294,11 @@ def _open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
 
 def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
     names = sorted(_listed(folder))
+    tables = [] if names else sorted(path.name for path in folder.glob("*.parquet"))
+    if tables:
+        raise DataError(
+            f"the folder {str(folder)!r} holds no images but {len(tables)} tables. Expected one table, or a folder of image files. Pass {folder / tables[-1]}."
+        )
     if not names:
         raise DataError(
             f"the folder {str(folder)!r} holds no images. Expected files that end in {', '.join(SUFFIXES)}. Pass the folder "
@@ -327,7 +332,9 @@ def _listed(folder: Path, within: str = "") -> Iterator[str]:
         for entry in entries:
             if entry.is_dir():
                 yield from _listed(Path(entry.path), f"{within}{entry.name}/")
-            elif entry.name.lower().endswith(SUFFIXES):
+            elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(
+                "._"
+            ):  # macOS keeps notes of its own
                 yield f"{within}{entry.name}"
 
 

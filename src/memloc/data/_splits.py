@@ -41,10 +41,16 @@ def split_points(
     independents = candidates if independents is None else independents
     shared = max(number - candidates - independents, 0) if shared is None else shared
     if min(candidates, independents) < 2 or shared < 0 or candidates + independents + shared > number:
+        room = number - candidates - independents
+        step = (
+            f"--shared {room}"
+            if room >= 0 and min(candidates, independents) >= 2
+            else f"--candidates {max(number // 10, 2)}"
+        )
         raise SpecError(
             f"{shared} shared, {candidates} candidate and {independents} independent points do not fit {number} images. "
             f"Expected at least two candidates and two independents, and no more than {number} in all. "
-            f"Pass --candidates {max(number // 10, 2)}."
+            f"Pass {step}{' or fewer' if 'shared' in step else ''}."
         )
     order = np.argsort(points.numpy(), kind="stable")
     drawn = order[np.random.default_rng([seed, number]).permutation(number)]

@@ -40,5 +40,6 @@ from memloc.encoders.from_transformers import build_vit as build_vit
 from memloc.encoders.from_transformers import draw_as_mae as draw_as_mae
 from memloc.encoders.from_transformers import is_vit as is_vit
 from memloc.encoders.from_transformers import mae_decoder as mae_decoder
+from memloc.encoders.from_transformers import mae_positions as mae_positions
 from memloc.encoders.from_transformers import patches_of as patches_of
 from memloc.encoders.from_transformers import visible_tokens as visible_tokens

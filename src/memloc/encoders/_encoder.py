@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
 from memloc.encoders._layers import Layer, find_layers
 from memloc.encoders._layouts import pick_weights
+from memloc.encoders._output import features_of
 from memloc.encoders._resnet import ResNet
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders.from_transformers import VITS, build_vit
@@ -36,6 +38,9 @@ _ADAPTERS = {
     "torchvision": "memloc.encoders.from_torchvision",
     "hf": "memloc.encoders.from_transformers",
 }
+_OUTSIDE_BRACKETS = re.compile(r",(?![^\[(]*[\])])")
+_EXAMPLES = {"timm": "img_size=32", "torchvision": "image_size=32", "hf": "image_size=32"}
+_APART = 1e-3  # of the largest feature: more is no rounding of a device
 _TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))
 
 
@@ -94,11 +99,8 @@ class Encoder:
         prepared = self.preprocess(views)
         if self.channels == 3 and prepared.shape[1] == 1:
             prepared = prepared.expand(-1, 3, -1, -1)
-        elif self.channels is not None and prepared.shape[1] != self.channels:
-            raise EncoderError(
-                f"{self.name} takes {self.channels} channels and the images have {prepared.shape[1]}. Expected gray or RGB images for "
-                "an RGB encoder. Convert the images first."
-            )
+        else:
+            _check_channels(self.name, self.channels, prepared.shape[1:])
         return prepared.contiguous(memory_format=torch.channels_last)
 
 
@@ -133,6 +135,21 @@ def load_encoder(
     ('resnet9', 11, 'output')
     """
     if isinstance(encoder, Encoder):
+        given = [
+            name
+            for name, value in (
+                ("weights", weights),
+                ("mean", mean),
+                ("std", std),
+                ("state_key", state_key),
+                ("strip_prefix", strip_prefix),
+            )
+            if value is not None
+        ]
+        if given:
+            raise SpecError(
+                f"{given[0]} is given for an encoder that is loaded already. Expected none. Load it anew from its name or module, with {given[0]}."
+            )
         if layers == "auto" and encoder.layers:
             return encoder
         shape = shape or encoder.shape
@@ -161,7 +178,9 @@ def load_encoder(
     channels = first.in_channels if first is not None else None
     if shape is None and built.size is not None:
         shape = (channels or 3, built.size, built.size)
+    _check_channels(name, channels, shape)
     found, shape = _find(module, layers, channels, shape)
+    _check_repeats(module, name, _input_shape(channels, shape))
     return Encoder(module, found, preprocess, name, channels, metadata.get("augmentation"), built.size, note, shape)
 
 
@@ -240,13 +259,13 @@ def _bare(module: nn.Module) -> nn.Module:
 
 def _adapted(library: str, text: str, pretrained: bool) -> Built:
     """An encoder of another library: NAME, or NAME,key=value for options of its constructor."""
-    name, *pairs = text.split(",")
+    name, *pairs = _OUTSIDE_BRACKETS.split(text)
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise EncoderError(
-                f"{pair!r} in {library}:{text} is no option. Expected key=value. Pass for instance {library}:{name},img_size=32."
+                f"{pair!r} in {library}:{text} is no option. Expected key=value. Pass for instance {library}:{name},{_EXAMPLES[library]}."
             )
         options[key] = _value(value)
     return importlib.import_module(_ADAPTERS[library]).build(name, options, pretrained=pretrained)
@@ -273,7 +292,12 @@ def _trained(path: str) -> tuple[Built, str, dict[str, str]]:
     if name not in BUILT_IN and library not in ("timm", "torchvision", "hf"):
         raise CheckpointError(
             f"{path} names the architecture {name!r}, which is not built in; loading it could run code. Expected "
-            f"one of {', '.join(BUILT_IN)}. Name the architecture yourself: --f {name} --f-weights {path}"
+            f"one of {', '.join(BUILT_IN)}. "
+            + (
+                f"Name the architecture yourself: --f {name} --f-weights {path}"
+                if ".py:" in name
+                else f"Name a function that returns it: --f FILE.py:FACTORY --f-weights {path}, or audit it in Python"
+            )
         )
     channels, height, width = (int(part) for part in metadata.get("shape", "3 32 32").split())
     built, _, _ = _build(name, pretrained=False, shape=(channels, height, width))
@@ -343,6 +367,38 @@ def _find(
             problem = problem or failed
     assert problem is not None
     raise problem
+
+
+def _check_channels(name: str, channels: int | None, shape: Sequence[int] | None) -> None:
+    """Raise EncoderError where images of a shape do not have the channels of the first convolution; gray ones are repeated for RGB."""
+    if shape is None or channels is None or shape[0] == channels or (shape[0], channels) == (1, 3):
+        return
+    raise EncoderError(
+        f"{name} takes {channels} channel{'s' * (channels != 1)} and the images have {shape[0]}. Expected as many, or gray images for an RGB encoder. "
+        "Convert the images first, or wrap the encoder in a module that does."
+    )
+
+
+@torch.no_grad()
+def _check_repeats(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Raise EncoderError where the same images give other features in a second pass: every score would hold that noise."""
+    parameter = next(module.parameters(), None)
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    images = images if parameter is None else images.to(parameter.device, parameter.dtype)
+    training = {key: part.training for key, part in module.named_modules()}
+    module.eval()
+    try:
+        with torch.random.fork_rng():
+            one, two = (features_of(module(images)).float() for _ in range(2))
+    finally:
+        for key, part in module.named_modules():
+            part.training = training[key]
+    apart = float((one - two).abs().max())
+    if apart > _APART * float(one.abs().max()):
+        raise EncoderError(
+            f"{name} gives the same images other features in a second pass (they differ by up to {apart:.2g}), although it is in evaluation mode. Expected an "
+            "encoder without random parts, such as dropout by functions or ViTMAE's masking. Take them out; for a ViTMAE pass hf:NAME, which sees every patch."
+        )
 
 
 def _input_shape(channels: int | None, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:

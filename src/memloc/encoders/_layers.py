@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders._resnet9 import ResNet9, Sum
-from memloc.errors import EncoderError, LayerNotFoundError, nearest
+from memloc.errors import EncoderError, LayerNotFoundError, MemlocWarning, nearest
 
 OUTPUT = "output"
 BRANCH = " (branch)"
@@ -153,30 +154,72 @@ def _trace(module: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
             handles.append(part.register_forward_hook(after(name)))
         module.eval()
         with torch.no_grad():  # not in inference mode, which does not count changes in place
-            module(blank)
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as problem:
+            output = module(blank)
+    except Exception as problem:  # whatever the user's own module raises
+        part = getattr(module, "vision_model", None)
+        step = (
+            "Pass its part for images, .vision_model"
+            if part is not None
+            else "Pass --size, or wrap it in a module that does"
+        )
         raise EncoderError(
-            f"the encoder's forward pass fails on a batch of shape ({_IMAGES}, {', '.join(map(str, shape))}): {problem}. "
-            "Expected a module that takes (point, channel, height, width) alone. Pass --size, or wrap it in a module that does."
+            f"the encoder's forward pass fails on a batch of shape ({_IMAGES}, {', '.join(map(str, shape))}) ({type(problem).__name__}: {problem}). "
+            f"Expected a module that takes (point, channel, height, width) alone. {step}."
         ) from problem
     finally:
         for handle in handles:
             handle.remove()
         for name, part in module.named_modules():
             part.training = training[name]
+    _check_output(module, output)
     reused = {name for name, number in counts.items() if number > 0}
     return [replace(call, address=f"{call.address}#0") if call.address in reused else call for call in calls]
 
 
 def as_tensor(output: object) -> Tensor | None:
-    """The tensor of a module's output: itself, the first of a tuple, `last_hidden_state` or the first value of a mapping."""
+    """The tensor of a module's output: itself, `last_hidden_state` of a mapping, else the first of a mapping or sequence that is no scalar.
+
+    >>> as_tensor({"loss": torch.tensor(1.0), "features": torch.ones(2, 3)}).shape
+    torch.Size([2, 3])
+    """
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, dict) and output:
-        return as_tensor(output.get("last_hidden_state", next(iter(output.values()))))
-    if isinstance(output, (tuple, list)) and output:
-        return as_tensor(output[0])
-    return None
+    if isinstance(output, dict):
+        inner = [output["last_hidden_state"]] if "last_hidden_state" in output else list(output.values())
+    else:
+        inner = list(output) if isinstance(output, (tuple, list)) else []
+    return next((found for each in inner if (found := as_tensor(each)) is not None and found.ndim), None)
+
+
+def _check_output(module: nn.Module, output: object) -> None:
+    """Raise EncoderError unless an encoder returns features of each image; warn where it returns several tensors that could be meant."""
+    name, found = type(module).__name__, as_tensor(output)
+    if found is None or found.ndim not in (2, 3, 4) or len(found) != _IMAGES:
+        raise EncoderError(
+            f"{name} returns {_in_words(output)} for {_IMAGES} images. Expected (point, feature), (point, token, feature) or (point, channel, height, width), "
+            "or a tuple or dict with such a tensor. Wrap it in a module that returns its features."
+        )
+    if isinstance(output, Tensor) or (isinstance(output, dict) and "last_hidden_state" in output):
+        return
+    whole: Any = output
+    parts = list(whole.items() if isinstance(output, dict) else enumerate(whole))
+    several = [key for key, part in parts if (tensor := as_tensor(part)) is not None and tensor.ndim > 1]
+    if len(several) > 1:
+        warnings.warn(
+            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its features. Wrap it in a module that returns others.",
+            MemlocWarning,
+            stacklevel=2,
+        )
+
+
+def _in_words(output: object) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    if isinstance(output, dict):
+        return "a dict of " + (", ".join(f"{key!r} ({_in_words(part)})" for key, part in output.items()) or "nothing")
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of " + (", ".join(_in_words(part) for part in output) or "nothing")
+    return "None" if output is None else f"a {type(output).__name__}"
 
 
 def _chain(module: nn.Module, calls: list[_Call]) -> list[Layer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,13 @@ _SIGNS = (  # what a layout is called, and what gives it away: a nested key, and
     ("lightly", "", "backbone."),
     ("DINO", "teacher", ""),
     ("MAE", "model", ""),
+)
+
+
+_CHUNK = re.compile(r"(\bblocks\.)\d+\.(?=\d+\.)")
+_TIMM = (
+    "These are the names of timm and of the published repositories of MAE, DINO and DINOv2: pass the encoder as timm:NAME, such as "
+    "timm:vit_small_patch14_dinov2, with this file as its weights."
 )
 
 
@@ -102,7 +110,8 @@ class _Option:
     missing: list[str]
     unexpected: list[str]
     left_out: int
-    renamed: bool
+    masked: bool  # whether a decoder or mask token lies beside the encoder
+    renamed: str
 
     @property
     def where(self) -> str:
@@ -112,13 +121,14 @@ class _Option:
     def note(self) -> str:
         if not self.key and not self.prefix and not self.renamed and not self.left_out:
             return ""
-        layout = next((name for name, key, part in _SIGNS if key == self.key and part in self.prefix), None)
+        signs = (name for name, key, part in _SIGNS if key == self.key and part in self.prefix)
+        layout = next((name for name in signs if name != "MAE" or self.masked), None)
         parts = [repr(self.key)] if self.key else []
         if self.prefix:
             parts.append(f"without the prefix {self.prefix!r}")
         if self.renamed:
-            parts.append("numbered children as a ResNet's")
-        if self.left_out and not self.prefix:
+            parts.append(self.renamed)
+        if self.left_out:
             parts.append(f"{self.left_out} entries of heads left out")
         return (f"{layout} layout: " if layout else "") + " ".join(parts)
 
@@ -127,15 +137,23 @@ def _options(
     content: Mapping[str, Any], own: Mapping[str, Tensor], name: str, state_key: str | None, strip_prefix: str | None
 ) -> Iterator[_Option]:
     states = dict(_states(content))
+    if strip_prefix and not strip_prefix.endswith("."):
+        with_dot = any(each.startswith(f"{strip_prefix}.") for state in states.values() for each in state)
+        strip_prefix = f"{strip_prefix}." if with_dot else strip_prefix
     if state_key is not None:
         if state_key not in states:
+            keys = [key for key in states if key]
             raise CheckpointError(
-                f"{name} has no weights under {state_key!r}. {nearest(state_key, [key for key in states if key])} Expected the key of a dictionary of "
+                f"{name} has no weights under {state_key!r}. {nearest(state_key, keys) if keys else 'It has no nested dictionaries.'} Expected the key of a dictionary of "
                 "tensors. Pass another --state-key, or none."
             )
         states = {state_key: states[state_key]}
     for key, state in states.items():
-        for renamed, names in ((False, {each: each for each in state}), (True, _as_resnet(state, own))):
+        for renamed, names in (
+            ("", {each: each for each in state}),
+            ("numbered children as a ResNet's", _as_resnet(state, own)),
+            ("blocks without the number of their chunk", _without_chunks(state)),
+        ):
             if not names:
                 continue
             prefixes = {strip_prefix} if strip_prefix is not None else _prefixes(names.values(), own)
@@ -147,7 +165,8 @@ def _options(
                 missing = [each for each in own if each not in under and not each.endswith("num_batches_tracked")]
                 extra = [each for each in under if each not in own]
                 unexpected = [each for each in extra if not each.startswith(_HEADS)]
-                yield _Option(key, prefix, weights, missing, unexpected, len(extra) - len(unexpected), renamed)
+                masked = any("mask_token" in each or "decoder" in each for each in extra)
+                yield _Option(key, prefix, weights, missing, unexpected, len(extra) - len(unexpected), masked, renamed)
     if strip_prefix is not None and not any(
         each.startswith(strip_prefix) for state in states.values() for each in state
     ):
@@ -187,6 +206,13 @@ def _as_resnet(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     return {old: new for new, old in renamed.items()}
 
 
+def _without_chunks(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names such as blocks.1.7.norm1.weight, of training files of DINOv2, as blocks.7.norm1.weight; {} where there are none."""
+    if not any(_CHUNK.search(each) for each in state):
+        return {}
+    return {each: _CHUNK.sub(r"\1", each) for each in state}
+
+
 def _same(options: list[_Option]) -> bool:
     """Whether copies under several keys are one and the same tensors."""
     return all(
@@ -204,7 +230,7 @@ def _misfit(
         example = next(iter(own), "")
         return CheckpointError(
             f"{name} does not fit the encoder: none of its {len(held)} keys is one of the encoder's {len(own)}. {nearest(example, held)} "
-            f"Expected {example!r} and so on, after a prefix. Pass the checkpoint of this architecture, or --state-key and --strip-prefix."
+            f"Expected {example!r} and so on, after a prefix. {_TIMM if _is_timms(held, own) else 'Pass the checkpoint of this architecture, or --state-key and --strip-prefix.'}"
         )
     example = option.missing[0] if option.missing else option.unexpected[0]
     others = option.unexpected if option.missing else list(own)
@@ -212,5 +238,16 @@ def _misfit(
     return CheckpointError(
         f"{name} does not fit the encoder: {len(option.missing)} keys are missing and {len(option.unexpected)} unexpected{where}, such as "
         f"{example!r}. {nearest(example, others) if others else ''} Expected the keys of its state_dict. "
-        "Pass the checkpoint of this architecture, or --state-key and --strip-prefix."
+        + (
+            _TIMM
+            if _is_timms([each for _, state in _states(content) for each in state], own)
+            else "Pass the checkpoint of this architecture, or --state-key and --strip-prefix."
+        )
+    )
+
+
+def _is_timms(held: list[str], own: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint has the names of timm's ViTs and the encoder does not."""
+    return any("blocks." in each and ".attn.qkv." in each for each in held) and not any(
+        ".attn.qkv." in each for each in own
     )

@@ -155,8 +155,14 @@ def _library() -> Any:
 
 def is_vit(module: nn.Module) -> bool:
     """Whether a module is one of transformers' ViTs, whose patches MAE can hide."""
+    embeddings: Any = getattr(module, "embeddings", None)
+    positions = getattr(embeddings, "position_embeddings", None)
     return (
-        hasattr(getattr(module, "embeddings", None), "patch_embeddings")
+        hasattr(embeddings, "patch_embeddings")
+        and getattr(embeddings, "cls_token", None) is not None
+        and getattr(embeddings, "distillation_token", None) is None
+        and isinstance(positions, Tensor)
+        and positions.shape[1] == embeddings.patch_embeddings.num_patches + 1
         and hasattr(module, "layers")
         and hasattr(module, "layernorm")
     )
@@ -182,9 +188,7 @@ def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: i
     decoder = library.ViTMAEForPreTraining(config).decoder
     embeddings: Any = module.embeddings
     side = round((embeddings.position_embeddings.shape[1] - 1) ** 0.5)
-    with (
-        torch.no_grad()
-    ):  # transformers leaves both at 0 where the weights are random, so that no patch would know its place
+    with torch.no_grad():  # transformers leaves the decoder's at 0 where the weights are random, so that no hidden patch would know its place
         for positions in (embeddings.position_embeddings, decoder.decoder_pos_embed):
             positions.copy_(mae_positions(side, positions.shape[2]))
             positions.requires_grad_(False)

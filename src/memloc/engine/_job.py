@@ -324,6 +324,7 @@ def _warnings(
         found.append(
             f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with {views.policy!r}."
         )
+    found += _class_warnings(images, seen.any(dim=0))
     if images.skipped:
         found.append(
             f"{len(images.skipped)} images could not be read and were left out; they are listed in audit.json."
@@ -340,3 +341,22 @@ def _warnings(
             + "A reference g trained without the candidates would give SSLMem per point."
         )
     return found
+
+
+def _class_warnings(images: Images, trained: Tensor) -> list[str]:
+    """What makes ClassMem say less than it seems to: classes of one trained image, or one class alone."""
+    if images.labels is None:
+        return []
+    labels, sizes = images.labels[trained & (images.labels >= 0)].unique(return_counts=True)
+    if len(labels) == 1:
+        return [
+            "All labelled images that were trained on are of one class, so ClassMem contrasts it with nothing and is left out."
+        ]
+    alone = labels[sizes == 1].tolist()
+    if not alone:
+        return []
+    name = images.class_names[alone[0]] if images.class_names else str(alone[0])
+    which = f"The class {name!r} has" if len(alone) == 1 else f"{len(alone)} classes, such as {name!r}, have"
+    return [
+        f"{which} one image that was trained on: where ClassMem names such a class, it is that image. Merge or leave out small classes."
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from memloc.data import Images
-from memloc.encoders import RANDOM, is_vit, load_encoder
+from memloc.encoders import RANDOM, is_vit, load_encoder, mae_positions
 from memloc.errors import DataError, EncoderError, SpecError
 from memloc.pretrain._distributed import world
 from memloc.pretrain._plan import Plan
@@ -28,8 +28,9 @@ def check_training(encoder: str | nn.Module, images: Images, spec: TrainSpec, pl
     if spec.objective == "mae":
         if not is_vit(found.module):
             raise EncoderError(
-                f"{found.name} is no ViT of transformers, whose patches the objective mae could hide. Expected one. Pass --encoder vit-tiny."
+                f"{found.name} is no plain ViT of transformers, whose patches the objective mae could hide. Expected one with a class token and a position per patch. Pass --encoder vit-tiny."
             )
+        mae_positions(1, found.module.config.hidden_size)  # type: ignore[union-attr, arg-type]
         if spec.dp_epsilon is not None:
             check_private(found.module)
             noise_of(spec, int(plan.membership.iloc[:, 1:].sum().min()))

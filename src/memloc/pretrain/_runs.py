@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,8 +29,9 @@ from memloc.encoders import (
     save_weights,
     versions,
 )
-from memloc.errors import DataError, DataNotFoundError, SpecError
+from memloc.errors import DataError, DataNotFoundError, MemlocWarning, SpecError
 from memloc.pretrain._checks import check_training
+from memloc.pretrain._dino import DINO
 from memloc.pretrain._distributed import join, rank, wait, world
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, make_plan, slots
@@ -41,6 +43,8 @@ from memloc.progress import Report, silent
 from memloc.results import claim_folder, read_json, read_table, replacing, write_json, write_table
 
 _ANY = 1 << 60
+_AT_ONCE = 256  # images that are float64 at once
+_GRAY = "The images are gray and the encoder takes three channels: the gray channel is repeated."
 _SAMPLED, _SAMPLE = 1 << 27, 16_384  # bytes of pixels from which mean and deviation are of a sample, and images in it
 _PRIVACY = (
     "each encoder alone, for one point of its training set added or taken away. Not covered: both encoders of a pair released together (f and g share most "
@@ -218,7 +222,15 @@ def train(
             "the plan is of other images, or names them in another order. Expected a row per image, in their order. Make it with memloc.pretrain.make_plan."
         )
     module = encoder if isinstance(encoder, nn.Module) else None
-    check_training(module or spec.encoder, known, spec, plan)
+    check_training(spec.encoder if module is None else module, known, spec, plan)
+    kept = [] if module is None else _kept_weights(module)
+    if kept:
+        warnings.warn(
+            f"{len(kept)} parameters of {type(module).__name__} are not drawn anew and keep the values they have, such as {kept[0]!r}: what they were trained on stays in f "
+            "and g. Give the module that holds them a method reset_parameters, or pass 'FILE.py:FACTORY', which makes a new one.",
+            MemlocWarning,
+            stacklevel=3,
+        )
     device = pick_device(spec.device)
     sources = {
         "data": training.source,
@@ -293,6 +305,7 @@ def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn
     return {
         "spec": asdict(spec),
         "skipped": [list(pair) for pair in known.skipped],
+        "warnings": [_GRAY] if _repeats_gray(spec, module, known) else [],
         "class_names": list(known.class_names),
         "encoders": prints,
         "processes": world(),
@@ -300,6 +313,15 @@ def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn
         "augmentation": _scoring_policy(spec),
         "privacy": _privacy(folder, spec, plan),
     }
+
+
+def _repeats_gray(spec: TrainSpec, module: nn.Module | None, known: Images) -> bool:
+    """Whether gray images are shown to an encoder of three channels."""
+    if known.pixels.shape[1] != 1:
+        return False
+    shape = (1, known.pixels.shape[2], known.pixels.shape[3])
+    weights = RANDOM if module is None else None
+    return load_encoder(spec.encoder if module is None else module, weights=weights, shape=shape).channels == 3
 
 
 def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, Any]:
@@ -317,23 +339,33 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
     workers = min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
     threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+    held: dict[int, int] = {}  # bytes that the backward pass needs, by their address
+
+    def hold(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    encoder = load_encoder(spec.encoder, weights=RANDOM, shape=shape)
+    hooks = torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor)
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), hooks:
         torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
-        train_encoder(
-            load_encoder(spec.encoder, weights=RANDOM, shape=shape), images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0,
+        objective = train_encoder(
+            encoder, images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0,
             device=device, checkpoint=Path(folder) / "trial.pt", log=lines.append,
             labels=None if spec.objective != "supervised" else torch.tensor(plan.points["label"].to_numpy())[rows[few]],
             classes=int(plan.points["label"].max()) + 1 if spec.objective == "supervised" else 0,
         )  # fmt: skip
         torch.set_num_threads(threads)
     steps = spec.epochs * sum(each.values())
-    largest = (
-        60 * 4 * 2 * min(spec.batch_size, len(rows)) * images.pixels[0].numel()
-    )  # activations of a small convolutional net
+    shown = objective.views + (2 if isinstance(objective, DINO) else 0)  # the teacher sees the two large views
+    weights = 4 * sum(
+        part.numel() for part in (*encoder.module.parameters(), *objective.parameters())
+    )  # and gradients, and two of the optimizer's
+    batch = sum(held.values()) + 4 * shown * min(spec.batch_size, len(rows)) * images.pixels[0].numel()
     return {
-        "encoders": plan.encoders, "splits": plan.points["split"].value_counts().to_dict(), "images_per_epoch": each, "forward_passes": 2 * steps,
+        "encoders": plan.encoders, "splits": plan.points["split"].value_counts().to_dict(), "images_per_epoch": each, "forward_passes": shown * steps,
         "seconds": round(steps / lines[-1]["images_per_second"] / workers, 1),
-        "memory_mb": round(workers * (2 * images.pixels.numel() + largest) / 2**20),
+        "memory_mb": round((workers * (batch + 4 * weights) + 2 * images.pixels.numel()) / 2**20),
     }  # fmt: skip
 
 
@@ -472,6 +504,16 @@ def _seed(spec: TrainSpec, name: str) -> int:
     return spec.seed * _PAIR_SEED + int(name[1:] or 0) + (_UNPAIRED if spec.unpaired and name.startswith("g") else 0)
 
 
+def _kept_weights(module: nn.Module) -> list[str]:
+    """Parameters that no reset_parameters draws anew, such as a class token's."""
+    return [
+        f"{name}.{own}" if name else own
+        for name, part in module.named_modules()
+        if not callable(getattr(part, "reset_parameters", None))
+        for own, _ in part.named_parameters(recurse=False)
+    ]
+
+
 def _reinitialized(module: nn.Module) -> nn.Module:
     """A copy with fresh weights from the current generator, module by module."""
     import copy
@@ -540,16 +582,24 @@ def _write_plan(folder: Path, plan: Plan, known: Images, training: Images, sourc
     pixels = training.pixels
     if isinstance(pixels, LazyPixels) or pixels.numel() > _SAMPLED:  # an even sample tells mean and deviation
         pixels = pixels[torch.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLE)).long()]
-    values = pixels.transpose(0, 1).flatten(1).double() / 255
-    write_json(
-        folder / ".work/preprocess.json",
-        {"mean": values.mean(dim=1).tolist(), "std": values.std(dim=1).clamp_min(1e-3).tolist()},
-    )
+    mean, std = _statistics(pixels)
+    write_json(folder / ".work/preprocess.json", {"mean": mean.tolist(), "std": std.clamp_min(1e-3).tolist()})
     if not isinstance(known.pixels, LazyPixels):
         with replacing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
             np.save(file, known.pixels.numpy())
     write_table(folder / "points.parquet", plan.points)
     write_table(folder / "membership.parquet", plan.membership)
+
+
+def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel in [0, 1], without a copy of all images in float64."""
+    number = pixels.numel() // pixels.shape[1]
+    mean, spread = (torch.zeros(pixels.shape[1], dtype=torch.float64, device=pixels.device) for _ in range(2))
+    for part in pixels.split(_AT_ONCE):
+        mean += part.sum(dim=(0, 2, 3), dtype=torch.float64) / number
+    for part in pixels.split(_AT_ONCE):
+        spread += (part.transpose(0, 1).flatten(1).double() - mean[:, None]).square().sum(dim=1)
+    return mean / 255, (spread / (number - 1)).sqrt() / 255
 
 
 def _reopens(sources: dict[str, Any]) -> bool:

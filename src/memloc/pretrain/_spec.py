@@ -78,6 +78,15 @@ class TrainSpec:
                 raise SpecError(
                     f"{name} is {getattr(self, name)}. Expected 0 or more. Pass --{name.replace('_', '-')} 0."
                 )
+        for name, usual, holds, where in (
+            ("temperature", 0.5, self.objective == "simclr", "simclr alone"),
+            ("dp_clip", 1.0, self.dp_epsilon is not None, "private training, with --dp-epsilon"),
+            ("fraction", 0.5, self.ensemble > 0, "an ensemble, with --ensemble"),
+        ):
+            if getattr(self, name) != usual and not holds:
+                raise SpecError(
+                    f"{name} is {getattr(self, name)} and would do nothing. Expected it for {where}. Leave --{name.replace('_', '-')} out."
+                )
         if self.local_crops and self.objective != "dino":
             raise SpecError(
                 f"local_crops is {self.local_crops} for {self.objective}. Expected it for dino alone. Leave --local-crops out."
@@ -136,6 +145,10 @@ class TrainSpec:
             raise SpecError(
                 f"dp_epsilon is {self.dp_epsilon}, dp_delta {self.dp_delta}, dp_clip {self.dp_clip}. Expected ε and the norm above 0, δ between 0 and 1. "
                 "Pass for instance --dp-epsilon 8 --dp-delta 1e-5 --dp-clip 1."
+            )
+        if self.precision == "bfloat16":
+            raise SpecError(
+                "dp_epsilon is set with precision bfloat16. Expected float32, in which gradients are clipped one by one. Leave --precision out."
             )
         if self.plant or self.alignment_penalty:
             raise SpecError(
