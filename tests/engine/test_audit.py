@@ -458,7 +458,7 @@ def test_more_mistakes_before_work_starts(pair, gray, tiny):
     from memloc.encoders import ResNet9
 
     rgb = np.zeros((10, 32, 32, 3), np.uint8)
-    with pytest.raises(EncoderError, match="1 channels"):
+    with pytest.raises(EncoderError, match="takes 1 channel and the images have 3"):
         audit(ResNet9(1), images=rgb)
     with pytest.raises(SpecError, match="there are no encoders"):
         audit([], images=gray)

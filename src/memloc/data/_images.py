@@ -289,7 +289,7 @@ def _picture(picture: Any, row: int) -> Tensor:
 
 def _label(label: Any, row: int) -> int:
     number = label.item() if isinstance(label, (Tensor, np.ndarray)) and np.size(label) == 1 else label
-    if isinstance(number, (bool, np.bool_)) or not isinstance(number, (int, np.integer)):
+    if not isinstance(number, (int, np.integer, np.bool_)):
         raise DataError(
             f"the label of item {row} of the dataset is {number!r}. Expected a whole number. Turn classes into numbers, such as names.index(name)."
         )
