@@ -125,7 +125,12 @@ def train_privately(
                 batch = Batch(rows, None, rows, epoch, seed)
                 inputs = encoder.prepare(views.draw(pixels[rows].to(device), rows, first=epoch)[:, 0])
                 loss = per_point(inputs, objective.noise(encoder.module, inputs, batch))
-                loss.sum().backward()
+                with (
+                    warnings.catch_warnings()
+                ):  # of opacus's hooks at the first layer, and of the memory layout of gradients
+                    for message in ("Full backward hook is firing", "grad and param do not obey"):
+                        warnings.filterwarnings("ignore", message=message)
+                    loss.sum().backward()
                 losses.append(loss.detach().mean())
                 shown += len(rows)
                 private.step()
