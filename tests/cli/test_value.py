@@ -145,7 +145,13 @@ def test_a_trigger_is_seen_in_the_rows_that_depend_on_it(place):
 
     found = summarize_values(place / "poisoned")
     assert np.isin([row["row"] for row in found["uneven_rows"][:12]], poisoned).mean() > 0.5  # a tenth by chance
+    assert f"Rows {found['uneven_rows'][0]['row']} (" in found["answer"][2]
     every, uneven, lowest = found["maps"]
+    assert [one["title"] for one in uneven["maps"]] == [
+        "12 most uneven rows",
+        "5 most uneven rows of 0",
+        "7 most uneven rows of 1",
+    ]
     assert [len(group["maps"]) for group in (every, uneven, lowest)] == [3, 3, 3]
     picture = np.array(uneven["maps"][0]["values"])
     assert set(map(tuple, np.argwhere(picture >= np.sort(picture.ravel())[-4]).tolist())) == {

@@ -173,12 +173,12 @@ def _maps(
 ) -> list[dict[str, list[dict[str, Any]] | str]]:
     """Mean cell contrast over all rows, over those that depend most on which pixels are seen, and over those of lowest value; of all and of each class."""
     labels = np.array(record["labels"])
-    members = [("all", np.arange(len(labels)))] + [
-        (name, np.flatnonzero(labels == name)) for name in sorted(set(record["labels"]))
+    members = [("rows", np.arange(len(labels)))] + [
+        (f"rows of {name}", np.flatnonzero(labels == name)) for name in sorted(set(record["labels"]))
     ]
     uneven = np.array([np.nan if one is None else one for one in record["unevenness"]], dtype=np.float64)
     parts = [
-        ("Every row", [(f"all {len(member)} of {name}", member) for name, member in members]),
+        ("Every row", [(f"all {len(member)} {name}", member) for name, member in members]),
         ("Rows that depend most on which pixels are seen", _first(members, -uneven, "most uneven")),
         ("Rows of lowest value", _first(members, rows, "lowest")),
     ]
@@ -195,7 +195,7 @@ def _first(
     found = []
     for name, member in members:
         first = member[np.argsort(score[member], kind="stable")[: max(round(_MAP_SHARE * len(member)), _MAP_ROWS)]]
-        found.append((f"{len(first)} {what} of {name}", first))
+        found.append((f"{len(first)} {what} {name}", first))
     return found
 
 

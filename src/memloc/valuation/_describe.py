@@ -146,10 +146,20 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
         f"of a row's value is {float(np.nanmean(rows['stderr'])):.3f} on average."
     )
     gain = record.get("repair")
+    if gain is None and record.get("unevenness") is not None:
+        scores = np.array([np.nan if one is None else one for one in record["unevenness"]], dtype=np.float64)
+        first_rows = np.argsort(np.where(np.isnan(scores), -np.inf, scores), kind="stable")[::-1][:3]
+        listed = ", ".join(f"{row} ({scores[row]:.1f})" for row in first_rows.tolist())
+        third = (
+            f"Rows {listed} depend most on which pixels a learner is given (unevenness; {np.nanmedian(scores):.1f} in the median row): where few pixels decide, look for a "
+            "trigger or another shortcut."
+        )
+        return [first, second, third]
     if gain is None:
-        third = "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the reverse."
-        if record.get("image_shape") is None:
-            third += " See what repairing them gains with --repair median."
+        third = (
+            "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the reverse. See what repairing them gains "
+            "with --repair median."
+        )
         return [first, second, third]
     before, after, random = (np.array(gain[name]) for name in ("before", "after", "random"))
     text = _difference(after - before), _difference(random - before)
