@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
-from sklearn import config_context
 from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
@@ -436,10 +435,6 @@ class TwoDOOB(BaseEstimator):
 
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
-    # Our own trees are given a table that was checked: scikit-learn's checks take a third of their fits.
-    if task.estimator is None:
-        with config_context(assume_finite=True, skip_parameter_validation=True):
-            return [run_learner(task, int(seed)) for seed in seeds]
     return [run_learner(task, int(seed)) for seed in seeds]
 
 

@@ -64,7 +64,10 @@ def _new(classes: int, seed: int) -> Any:
 
 
 def _fitted(seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], classes: int, seed: int) -> Any:
-    return _new(classes, seed).fit(seen, target, sample_weight=counts, check_input=False)
+    from sklearn import config_context
+
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        return _new(classes, seed).fit(seen, target, sample_weight=counts, check_input=False)
 
 
 def _built(seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], classes: int, seed: int) -> Any:
