@@ -50,3 +50,12 @@ class Console:
             return "starting"
         seconds = spent * (total - done) / done
         return f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left"
+
+
+def roughly(amount: float) -> float:
+    """An estimate to two significant digits, so that a small one is not shown as none.
+
+    >>> roughly(0.0312), roughly(1234.0)
+    (0.031, 1200.0)
+    """
+    return float(f"{amount:.2g}")

@@ -10,6 +10,7 @@ import typer
 
 from memloc.cli._flags import ENCODERS
 from memloc.errors import SpecError
+from memloc.progress import roughly
 
 if TYPE_CHECKING:
     from memloc.data import Images
@@ -155,7 +156,7 @@ def planned(encoder: Encoder, images: Images, *, forward: int, backward: int = 0
     weights = sum(value.numel() * value.element_size() for value in encoder.module.state_dict().values())
     batch = _ACTIVATIONS * 4 * _AT_ONCE * few[0].numel()
     return {
-        **chosen, "forward_passes": forward, "backward_passes": backward, "seconds": round(each * (forward + 2 * backward), 1),
+        **chosen, "forward_passes": forward, "backward_passes": backward, "seconds": roughly(each * (forward + 2 * backward)),
         "memory_mb": round((2 * images.pixels.numel() + 4 * weights + batch) / 2**20),
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ import typer
 from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS, Config, Device, DryRun, Json, MaxBad, Overwrite, Size
 from memloc.errors import DataError, SpecError, nearest
+from memloc.progress import roughly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,7 +310,7 @@ class _Table:
         _learner(self.how, self.spec.seed).fit(self.X, self.labels.numpy())
         fits = (self.spec.rounds + 1) * (self.spec.folds + (self.test is not None)) + 1
         plan = self.crust.plan(self.labels, features=len(self.class_names))
-        return {"rows": len(self.X), "columns": self.X.shape[1], "classes": len(self.class_names), "picks": plan["picks"], "fits": fits, "seconds": round(fits * (time.monotonic() - began), 1), "memory_mb": plan["memory_mb"]}  # fmt: skip
+        return {"rows": len(self.X), "columns": self.X.shape[1], "classes": len(self.class_names), "picks": plan["picks"], "fits": fits, "seconds": roughly(fits * (time.monotonic() - began)), "memory_mb": plan["memory_mb"]}  # fmt: skip
 
     def run(self, others: list[pd.DataFrame], out: Path, progress: Any) -> CoresetRun:
         import joblib

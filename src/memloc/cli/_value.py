@@ -11,6 +11,7 @@ import typer
 from memloc.cli import _common as common
 from memloc.cli._flags import Config, DryRun, Json, MaxBad, Overwrite, Size
 from memloc.errors import SpecError
+from memloc.progress import roughly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -254,5 +255,5 @@ def _cost(X: pd.DataFrame, y: Any, spec: ValueSpec, groups: Any, repairing: str 
     expected = seconds[1] + each * spec.learners * (1 if repairing is None else 1 + FOLDS * (1 - 1 / FOLDS))
     return {
         "rows": X.shape[0], "columns": X.shape[1], "learners": spec.learners, "max_features": spec.max_features,
-        "seconds": round(expected, 1), "memory_mb": float(f"{X.size * 8 * 8 / 2**20:.2g}"),
+        "seconds": roughly(expected), "memory_mb": roughly(X.size * 8 * 8 / 2**20),
     }  # fmt: skip

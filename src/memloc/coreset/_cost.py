@@ -16,6 +16,7 @@ from memloc.coreset._spec import RobustSpec
 from memloc.coreset._train import train_robust
 from memloc.data import Images
 from memloc.encoders import Encoder, represent
+from memloc.progress import roughly
 
 _BATCHES, _IMAGES, _SELECTED = 4, 32, 4_000  # timed: batches, images to represent, points to select from
 _ACTIVATIONS = (
@@ -53,7 +54,7 @@ def training_cost(model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec
     largest = 4 * source.plain(few[:1]).numel() * spec.batch_size
     return {
         "points": n, "classes": source.classes, "picks": plan["picks"], "forward_passes": round(trained + scored),
-        "seconds": round(steps + selections * _selection_seconds(crust, source), 1), "memory_mb": plan["memory_mb"] + round(_ACTIVATIONS * largest / 2**20),
+        "seconds": roughly(steps + selections * _selection_seconds(crust, source)), "memory_mb": plan["memory_mb"] + round(_ACTIVATIONS * largest / 2**20),
     }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def representation_cost(encoder: Encoder, images: Images, crust: Crust, *, devic
     ).select(sample)
     grows = (len(images) / len(sample)) ** 2
     return {
-        **plan, "forward_passes": len(images), "seconds": round(each * len(images) + grows * (time.monotonic() - began), 1),
+        **plan, "forward_passes": len(images), "seconds": roughly(each * len(images) + grows * (time.monotonic() - began)),
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._thumbnails import thumbnails
 from memloc.errors import MemlocWarning, SpecError, nearest
 from memloc.metrics import reliability, sslmem
-from memloc.progress import Report, silent
+from memloc.progress import Report, roughly, silent
 from memloc.results import SCHEMA_VERSION, Audit, claim_folder, conform, replacing, spec_hash
 from memloc.stats import ClassState, PointState, UnitState
 from memloc.views import AUTO_COUNTS, Views
@@ -252,7 +252,7 @@ def plan_cost(job: Job) -> dict[str, Any]:
     return {
         "points": len(job.images), "splits": job_spec(job)["splits"], "views": job.views.n, "encoders": len(job.encoders),
         "layers": len(job.layers), "forward_passes": len(job.images) * views * len(job.encoders), "shards": len(job.shards),
-        "seconds": round(seconds, 1), "memory_mb": round((tables + batch + job.images.pixels.numel()) / 2**20),
+        "seconds": roughly(seconds), "memory_mb": round((tables + batch + job.images.pixels.numel()) / 2**20),
     }  # fmt: skip
 
 

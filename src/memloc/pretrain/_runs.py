@@ -39,7 +39,7 @@ from memloc.pretrain._private import delta_of
 from memloc.pretrain._processes import train_apart, trim_metrics
 from memloc.pretrain._recipes import recipe as recipe_named
 from memloc.pretrain._spec import TrainSpec, make_spec
-from memloc.progress import Report, silent
+from memloc.progress import Report, roughly, silent
 from memloc.results import claim_folder, read_json, read_table, replacing, write_json, write_table
 
 _ANY = 1 << 60
@@ -364,7 +364,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     batch = sum(held.values()) + 4 * shown * min(spec.batch_size, len(rows)) * images.pixels[0].numel()
     return {
         "encoders": plan.encoders, "splits": plan.points["split"].value_counts().to_dict(), "images_per_epoch": each, "forward_passes": shown * steps,
-        "seconds": round(steps / lines[-1]["images_per_second"] / workers, 1),
+        "seconds": roughly(steps / lines[-1]["images_per_second"] / workers),
         "memory_mb": round((workers * (batch + 4 * weights) + 2 * images.pixels.numel()) / 2**20),
     }  # fmt: skip
 
