@@ -1,5 +1,7 @@
 """Encoders and layers: the built-in nets, any nn.Module, taps, and safe checkpoints."""
 
+from memloc.encoders._chain import OUTPUT as OUTPUT
+from memloc.encoders._chain import Layer as Layer
 from memloc.encoders._checkpoints import check_finite as check_finite
 from memloc.encoders._checkpoints import fingerprint as fingerprint
 from memloc.encoders._checkpoints import load_weights as load_weights
@@ -16,10 +18,8 @@ from memloc.encoders._encoder import Preprocess as Preprocess
 from memloc.encoders._encoder import check_images as check_images
 from memloc.encoders._encoder import load_encoder as load_encoder
 from memloc.encoders._encoder import same_architecture as same_architecture
+from memloc.encoders._flow import as_tensor as as_tensor
 from memloc.encoders._fold import folded as folded
-from memloc.encoders._layers import OUTPUT as OUTPUT
-from memloc.encoders._layers import Layer as Layer
-from memloc.encoders._layers import as_tensor as as_tensor
 from memloc.encoders._layers import find_layers as find_layers
 from memloc.encoders._layouts import pick_weights as pick_weights
 from memloc.encoders._output import features_of as features_of

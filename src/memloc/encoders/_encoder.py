@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders._built import Built
+from memloc.encoders._chain import Layer
 from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
-from memloc.encoders._layers import Layer, find_layers
+from memloc.encoders._layers import find_layers
 from memloc.encoders._layouts import pick_weights
 from memloc.encoders._output import features_of
 from memloc.encoders._resnet import ResNet
@@ -361,8 +362,9 @@ def _find(
         return find_layers(module, layers, _input_shape(channels, shape)), shape
     problem: EncoderError | None = None
     for trial in _TRIAL_SHAPES:
+        shape = _input_shape(channels, trial)
         try:
-            return find_layers(module, layers, _input_shape(channels, trial)), trial
+            return find_layers(module, layers, shape), shape
         except EncoderError as failed:
             problem = problem or failed
     assert problem is not None

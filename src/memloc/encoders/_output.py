@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from memloc.encoders._layers import as_tensor
+from memloc.encoders._flow import as_tensor
 from memloc.errors import EncoderError
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders._chain import NORMS, WEIGHTED, Layer
 from memloc.encoders._encoder import Encoder, load_encoder
-from memloc.encoders._layers import NORMS, WEIGHTED, Layer
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
 
 _WHOLE = ("attention", "fully-connected", "module")  # rows that are read at a module of their own
@@ -72,12 +72,20 @@ def layer_parts(encoder: Encoder, names: Sequence[str] | None = None) -> dict[st
 def _parts_of(row: Layer, parts: dict[str, nn.Module], norm: str | None) -> LayerParts | None:
     """The parts of one row; None where it has no weights."""
     if row.kind in _WHOLE and "#" not in row.read_at:
-        module = parts[row.read_at]
-        inside = [name for name, part in module.named_modules(prefix=row.read_at) if isinstance(part, WEIGHTED)]
+        wholes = row.made_by or (row.read_at,)
+        inside = {
+            name: part
+            for whole in wholes
+            for name, part in parts[whole].named_modules(prefix=whole)
+            if isinstance(part, WEIGHTED)
+        }
         if not inside:
             return None
-        last = inside[-1] if row.kind != "module" or parts[row.read_at] is parts[inside[-1]] else None
-        return LayerParts(row, (row.read_at,), last, None)
+        if row.kind == "module":
+            return LayerParts(row, wholes, row.read_at if row.read_at in inside else None, None)
+        # The last that has as many rows as the layer has units: others, such as those of Swin V2's positions, may come after it.
+        fits = [name for name, part in inside.items() if part.weight.shape[0] == row.units]
+        return LayerParts(row, wholes, fits[-1] if fits else None, None)
     own = next((name for name in (row.name, f"{row.name}.conv") if isinstance(parts.get(name), WEIGHTED)), None)
     if own is None:
         return None

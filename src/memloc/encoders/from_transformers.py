@@ -23,7 +23,7 @@ def build_vit(name: str, *, size: int = 32, channels: int = 3) -> nn.Module:
     Args:
         name: "vit-tiny" (patches of 4 pixels) or "vit-base" (of 16, or of 4 for images below 64). size: height and width.
 
-    >>> from memloc.encoders._layers import as_tensor
+    >>> from memloc.encoders._flow import as_tensor
     >>> import torch
     >>> as_tensor(build_vit("vit-tiny", size=8).eval()(torch.zeros(1, 3, 8, 8))).shape
     torch.Size([1, 5, 192])
@@ -74,6 +74,11 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     )
     try:
         module = _with_weights(kind, name, {"config": config, **extra}) if pretrained else kind(config, **extra)
+    except ImportError as problem:  # a package that this model alone needs; transformers says which
+        said = " ".join(str(problem).split())
+        raise MissingExtraError(
+            f"hf:{name} needs a package that is not here ({said}). Expected it installed. Install it with pip."
+        ) from problem
     except (TypeError, ValueError, RuntimeError, AttributeError, ZeroDivisionError) as problem:
         if isinstance(problem, MemlocError):
             raise

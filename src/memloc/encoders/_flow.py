@@ -1,0 +1,230 @@
+"""What follows what in a forward pass: every tensor with the operation that gave it and the calls of modules it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+SUMS = ("add", "add_")  # operations by their names in PyTorch's dispatcher
+_MULTIPLY = ("conv", "mm", "linear", "attention")  # parts of such names
+LOST = 1  # the bit of tensors whose origin is not known, such as those that went through NumPy
+
+
+@dataclass(eq=False)
+class Node:
+    """A tensor of a forward pass at one moment.
+
+    Attributes:
+        number: place among all nodes of the pass. op: the operation, as PyTorch's dispatcher names it ("" for the images).
+        parents: what it was computed from, without weights and constants. within: address of the innermost module that ran it.
+        calls: a bit for every finished call of a module that it comes from. weighted: a bit, by number, for every node that it
+            comes from, itself included, that multiplies with a matrix of weights, as convolutions and linear layers do.
+    """
+
+    number: int
+    op: str
+    parents: tuple[Node, ...]
+    within: str
+    shape: tuple[int, ...]
+    calls: int
+    weighted: int
+
+
+class Flow(TorchDispatchMode):
+    """Records the nodes of a forward pass that runs inside it.
+
+    >>> images = torch.ones(1, 2)
+    >>> with Flow(images) as flow:
+    ...     doubled = images + images.exp()
+    >>> flow.node_of(doubled).op, [parent.op for parent in flow.node_of(doubled).parents]
+    ('add', ['', 'exp'])
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.within = [""]  # addresses of the modules that are running, the innermost last
+        self._of: Any = WeakTensorKeyDictionary()
+        # What was last written in place into each storage, by whichever view; holding the storage's reference keeps its number its own.
+        self._written: dict[int, tuple[StorageWeakRef, Node]] = {}
+        self._of[images] = self._new("", (), images)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and note what its results come from."""
+        named = kwargs or {}
+        given = list(_tensors([args, named]))
+        op = getattr(func, "overloadpacket", func).__name__
+        found = [(tensor, self.node_of(tensor)) for tensor in given]
+        parents = list(dict.fromkeys(node for _, node in found if node is not None))
+        weights = [tensor for tensor, node in found if node is None and sum(size > 1 for size in tensor.shape) > 1]
+        multiplies = bool(weights) and any(part in op for part in _MULTIPLY)
+        if parents and op in SUMS:  # a token for each image, such as CLS, is no constant: it starts a residual stream
+            streams = [tensor for tensor in weights if tensor.ndim > 2 and tensor.shape[:1] == self.nodes[0].shape[:1]]
+            for tensor in streams:
+                self._of[tensor] = self._new("", (), tensor)
+                parents.append(self._of[tensor])
+        result = func(*args, **named)
+        if parents:
+            for tensor in _tensors(result):
+                node = self._of[tensor] = self._new(op, tuple(parents), tensor, multiplies=multiplies)
+                if any(tensor is each for each in given) and (storage := _storage(tensor)) is not None:
+                    self._written[storage.cdata] = storage, node
+        return result
+
+    def node_of(self, tensor: Tensor | None) -> Node | None:
+        """The node that a tensor is now; None where it does not come from the images."""
+        if tensor is None:
+            return None
+        node = self._of.get(tensor)
+        storage = _storage(tensor) if self._written else None
+        _, written = (None, None) if storage is None else self._written.get(storage.cdata, (None, None))
+        if written is None or (node is not None and node.number >= written.number):
+            return node
+        node = self._of[tensor] = self._new("copy_", (written,) if node is None else (written, node), tensor)
+        return node
+
+    def ends(self, tensor: Tensor, call: int) -> Node:
+        """The node of what a call gave, marked as coming from it."""
+        node = self.node_of(tensor)
+        if node is None:
+            node = self._new("", (), tensor)
+            if (
+                tensor.shape[:1] == self.nodes[0].shape[:1]
+            ):  # as many as there are images, so it comes from them by another way
+                node.calls = LOST
+                self._of[tensor] = node
+        node.calls |= 1 << call
+        return node
+
+    def _new(self, op: str, parents: tuple[Node, ...], tensor: Tensor, *, multiplies: bool = False) -> Node:
+        calls, weighted = 0, int(multiplies) << len(self.nodes)
+        for parent in parents:
+            calls, weighted = calls | parent.calls, weighted | parent.weighted
+        self.nodes.append(Node(len(self.nodes), op, parents, self.within[-1], tuple(tensor.shape), calls, weighted))
+        return self.nodes[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a module during a trial forward pass.
+
+    Attributes:
+        address: the module's name, with #0, #1, … where it is called more than once; "" for the encoder itself.
+        index: its bit in `Node.calls`. began: place among all calls by when they began. first, last: nodes made in it are numbered
+            from the one to before the other. took, gave: what it was called with and what it returned; took is None for constants.
+    """
+
+    address: str
+    module: nn.Module
+    index: int
+    began: int
+    first: int
+    last: int
+    took: Node | None
+    gave: Node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.gave.shape
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.address.partition("#")[0]
+
+    def feeds(self, other: Call) -> bool:
+        """Whether the other call takes just what this one gave."""
+        return other.took is self.gave
+
+    def holds(self, other: Call) -> bool:
+        """Whether the other call was made by this one."""
+        return self is not other and self.began < other.began and other.index < self.index
+
+
+def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], object]:
+    """The calls of a forward pass in the order in which they end, its nodes, and what the module returned; hooks are gone afterwards."""
+    calls: list[Call] = []
+    counts: dict[str, int] = {}
+    began: dict[str, list[tuple[int, int, Node | None]]] = {}
+    started = iter(range(1 << 62))
+    ended = iter(range(1, 1 << 62))  # bit 0 is LOST
+    flow = Flow(images)
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(_called: nn.Module, inputs: object, named: dict[str, object]) -> None:
+            tensor = as_tensor(inputs if inputs else named)
+            took = flow.node_of(tensor)
+            began.setdefault(name, []).append((next(started), len(flow.nodes), took))
+            flow.within.append(name)
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(called: nn.Module, _inputs: object, output: object) -> None:
+            flow.within.pop()
+            tensor = as_tensor(output)
+            number = counts[name] = counts.get(name, -1) + 1
+            start, first, took = began[name].pop()
+            if tensor is not None:
+                index = next(ended)
+                gave = flow.ends(tensor, index)
+                address = f"{name}#{number}" if number else name
+                calls.append(Call(address, called, index, start, first, len(flow.nodes), took, gave))
+
+        return hook
+
+    handles = []
+    try:
+        for name, part in module.named_modules():
+            handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
+            handles.append(part.register_forward_hook(after(name)))
+        with torch.no_grad(), flow:  # not in inference mode, which hides operations in place
+            output = module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    reused = {name for name, number in counts.items() if number > 0}
+    return (
+        [replace(call, address=f"{call.address}#0") if call.address in reused else call for call in calls],
+        flow.nodes,
+        output,
+    )
+
+
+def as_tensor(output: object) -> Tensor | None:
+    """The tensor of a module's output: itself, `last_hidden_state` of a mapping, else the first of a mapping or sequence that is no scalar.
+
+    >>> as_tensor({"loss": torch.tensor(1.0), "features": torch.ones(2, 3)}).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, dict):
+        inner = [output["last_hidden_state"]] if "last_hidden_state" in output else list(output.values())
+    else:
+        inner = list(output) if isinstance(output, (tuple, list)) else []
+    return next((found for each in inner if (found := as_tensor(each)) is not None and found.ndim), None)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef | None:
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):  # sparse and other tensors without a storage
+        return None
