@@ -148,7 +148,9 @@ class Chain:
     def _add_leaf(self, leaves: list[Call], place: int) -> int:
         """A convolution, linear layer, norm or pooling; returns the place of the last leaf that its reading includes."""
         call = leaves[place]
-        if isinstance(call.module, WEIGHTED) and len(call.shape) in (2, 3, 4) and call.shape[0] == IMAGES:
+        if len(call.shape) not in (2, 3, 4) or call.shape[0] != IMAGES:
+            return place
+        if isinstance(call.module, WEIGHTED):
             return self._add_weighted(leaves, place)
         kind = "pooling" if isinstance(call.module, _POOLS) else "norm" if isinstance(call.module, nn.LayerNorm) else ""
         if kind and self._rows:
