@@ -268,7 +268,7 @@ def test_ctrl_c_exits_130_and_resumes(place, command):
             "--out",
             "stopped-run",
             "--epochs",
-            "60",
+            "30",
             "--candidates",
             "10",
             "--batch-size",

@@ -200,10 +200,12 @@ def test_a_repaired_table_is_written_with_what_it_gains(place):
 
 
 def test_numbers_are_predicted_as_numbers(place):
+    few = pd.read_parquet(place / "numbers.parquet").iloc[:, [0, 1, 2, 3, -1]]
+    few.to_parquet(place / "few-numbers.parquet")
     done = run(
         place,
         "value",
-        "numbers.parquet",
+        "few-numbers.parquet",
         "--target",
         "proline",
         "--task",
@@ -217,6 +219,7 @@ def test_numbers_are_predicted_as_numbers(place):
         "--json",
     )
     assert done.returncode == 0, done.stderr
+    assert "ConvergenceWarning" not in done.stderr
     assert json.loads((place / "r/value.json").read_text())["regression"]
     assert (pd.read_parquet(place / "r/cells.parquet")["value"].dropna() <= 0).all()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple
 
 from torch import nn
 
@@ -65,6 +67,14 @@ class Layer:
     main: bool = True
     last: bool = False
     made_by: tuple[str, ...] = ()
+
+
+class _Sum(NamedTuple):
+    """A residual sum, the stream it takes, and what it adds to that."""
+
+    total: Node
+    stream: Node
+    part: Node
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,37 +287,34 @@ class Chain:
         """The parts of a module that adds attention to its input and then a fully-connected part; None if it is no such block."""
         if call.shape[:1] != (IMAGES,):
             return None
-        sums: list[
-            tuple[Node, Node, Node]
-        ] = []  # the last first: a sum, the residual stream it takes, and what it adds
+        sums: list[_Sum] = []  # the last first
         found = self._sum_before(call.gave, call.first)
         while found is not None and found.number not in claimed:
-            one, other = found.parents
-            stream, part = (one, other) if not one.weighted & ~other.weighted else (other, one)
-            projected = bool(
-                stream.weighted & ~part.weighted
-            )  # the stream itself is projected to another width, as in Hiera
+            stream, part = found.parents
+            if stream.weighted & ~part.weighted:
+                stream, part = part, stream
+            # Neither may come from the other alone, where the stream itself is projected to another width, as in Hiera.
+            projected = bool(stream.weighted & ~part.weighted)
             if projected and _attends(stream, part, call.first):
                 stream, part = part, stream
-            sums.append((found, stream, part))
+            sums.append(_Sum(found, stream, part))
             found = None if projected else self._sum_before(stream, call.first)
-        attended = [each for each in sums[1:] if _attends(each[2], each[1], call.first)]
+        attended = [each for each in sums[1:] if _attends(each.part, each.stream, call.first)]
         if not attended:
             return None
         inner = [other for other in self._calls if call.holds(other)]
         attention = self._giver(inner, attended[-1])
         connected = self._giver(inner, sums[0])
-        stream = sums[0][1]
-        takes = [other for other in inner if other.first > attended[-1][0].number and other.took is stream]
+        stream = sums[0].stream
+        takes = [other for other in inner if other.first > attended[-1].total.number and other.took is stream]
         if attention is None or connected is None or not takes or {stream.shape[0], connected.shape[0]} != {IMAGES}:
             return None
         middle = min(takes, key=lambda other: other.began)
-        return _Block(call, attention, middle, stream, connected, tuple(each[0] for each in sums))
+        return _Block(call, attention, middle, stream, connected, tuple(each.total for each in sums))
 
-    def _giver(self, inner: list[Call], summed: tuple[Node, Node, Node]) -> Call | None:
+    def _giver(self, inner: list[Call], of: _Sum) -> Call | None:
         """The outermost module that gives what a sum adds, but for operations without weights."""
-        total, _, part = summed
-        gives = [call for call in inner if call.last <= total.number and call.gave.weighted == part.weighted]
+        gives = [call for call in inner if call.last <= of.total.number and call.gave.weighted == of.part.weighted]
         return min(gives, key=lambda call: (call.address.count("."), call.index), default=None)
 
     def _side_paths(self) -> tuple[int, int]:
@@ -331,11 +338,10 @@ class Chain:
                 if path != main:
                     branches |= each & ~held[main] & ~settled
             settled |= own[main] & ~branches
-        reached = self._root.gave.weighted
-        if (
-            reached and not self._root.gave.calls & LOST
-        ):  # what the output does not come from, such as an unused pooling head
-            branches |= sum(node.weighted & 1 << node.number for node in self._nodes) & ~reached & ~gates
+        reached = self._root.gave
+        if reached.weighted and not reached.calls & LOST:
+            # What the output does not come from, such as an unused pooling head.
+            branches |= sum(node.weighted & 1 << node.number for node in self._nodes) & ~reached.weighted & ~gates
         return branches, gates
 
     def _gate(self, node: Node, held: list[int]) -> int:
@@ -345,7 +351,7 @@ class Chain:
             if not own or held[other] & ~held[side]:
                 continue
             first = self._nodes[(own & -own).bit_length() - 1]
-            if _size(node.parents[side]) < _size(node.parents[other]) or _pooled(first.parents[0]):
+            if prod(node.parents[side].shape) < prod(node.parents[other].shape) or _pooled(first.parents[0]):
                 return own
         return 0
 
@@ -407,10 +413,3 @@ def _pooled(node: Node) -> bool:
             return False
         node = node.parents[0]
     return False
-
-
-def _size(node: Node) -> int:
-    size = 1
-    for axis in node.shape:
-        size *= axis
-    return size

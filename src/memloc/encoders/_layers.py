@@ -27,7 +27,8 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
     Raises:
         LayerNotFoundError: a name that matches nothing. EncoderError: the forward pass fails.
 
-    >>> [layer.name for layer in find_layers(ResNet9(), "auto", (3, 32, 32))][:5]
+    >>> from memloc.encoders import load_encoder
+    >>> [layer.name for layer in find_layers(load_encoder("resnet9").module, "auto", (3, 32, 32))][:5]
     ['conv1', 'conv2_0', 'conv2_1', 'conv2_2', 'res2']
     """
     calls, nodes = _trace(module, shape)

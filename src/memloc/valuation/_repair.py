@@ -86,13 +86,17 @@ def repair(X: pd.DataFrame, cells: NDArray[np.bool_], how: How = "median") -> pd
     check_repair(X, how)
     if how == "model":
         from sklearn.ensemble import RandomForestRegressor
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.experimental import enable_iterative_imputer  # noqa: F401
         from sklearn.impute import IterativeImputer
 
         holes = X.astype(np.float64).mask(cells)
         forest = RandomForestRegressor(50, min_samples_leaf=3, random_state=0)
         imputer = IterativeImputer(forest, max_iter=3, random_state=0, keep_empty_features=True)
-        return pd.DataFrame(imputer.fit_transform(holes), columns=X.columns, index=X.index)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # three rounds are what is meant
+            filled = imputer.fit_transform(holes)
+        return pd.DataFrame(filled, columns=X.columns, index=X.index)
     repaired = X.copy()
     for number, name in enumerate(X.columns):
         others = X[name][~cells[:, number]].dropna()
