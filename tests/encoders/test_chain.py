@@ -49,7 +49,14 @@ class Functional(nn.Module):
 def test_activations_by_functions_and_shortcuts_in_any_order(shortcut_first):
     module = Functional(shortcut_first).eval()
     rows = rows_of(module)
-    assert chain_of(rows) == [("stem", None), ("conv1", "stem"), ("conv2", "conv1"), ("last", "conv2")]
+    assert chain_of(rows) == [
+        ("stem", None),
+        ("conv1", "stem"),
+        ("conv2", "conv1"),
+        ("conv2 (sum)", "conv2"),
+        ("last", "conv2 (sum)"),
+    ]
+    assert (rows["conv2 (sum)"].kind, rows["conv2 (sum)"].read_at) == ("residual", "last (input)")
     assert (rows["shortcut.0"].kind, rows["shortcut.0"].predecessor) == ("convolution (branch)", "stem")
     assert (rows["conv1"].read_at, rows["conv1"].signed) == ("conv2 (input)", False)
     assert rows["stem"].signed  # GELU may be negative
@@ -188,7 +195,7 @@ def test_pytorchs_own_blocks_with_the_norm_before_or_after(first):
     assert [row.kind for row in block] == FOUR[: 4 if first else 3] + ([] if first else ["residual"])
     assert rows["blocks.1.self_attn"].predecessor == "blocks.0"
     middle = rows["blocks.1 after attention"]
-    assert middle.read_at == ("blocks.1.norm2 (input)" if first else "blocks.1.linear1 (input)")
+    assert middle.read_at == ("blocks.1.norm2 (input)" if first else "blocks.1.norm1")
     assert rows["blocks.1.linear2"].predecessor == "blocks.1 after attention"
 
 

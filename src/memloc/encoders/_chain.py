@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import NamedTuple
 
 from torch import nn
 
-from memloc.encoders._flow import LOST, SUMS, Call, Node
+from memloc.encoders._flow import Call, Node
+from memloc.encoders._paths import Sum, attends, find_sums, plain, side_paths
 from memloc.encoders._resnet9 import ResNet9
 
 OUTPUT = "output"
 BRANCH = " (branch)"
 GATE = " (gate)"
 INPUT = " (input)"  # ends the address of a module that is read at its input
-IMAGES = 2  # in the trial pass
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+IMAGES = 5  # in the trial pass: unlike the small numbers that other tensors begin with
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
-_ACTIVATIONS = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.GELU,
-    nn.SiLU,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.Hardswish,
-    nn.Softplus,
-    nn.Sigmoid,
-    nn.Mish,
-)
-_NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_RELUS = ("relu", "relu_")
-_ACTIVATES = (*_RELUS, "gelu", "gelu_", "silu", "silu_", "elu", "elu_", "leaky_relu", "leaky_relu_", "hardswish", "hardswish_", "mish", "mish_", "softplus")  # fmt: skip
-_PRODUCTS = ("mul", "mul_")
-_POOLED = ("mean", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "amax", "sum")
+# Operations by their names in PyTorch's dispatcher, without the last _ of those in place.
+_NON_NEGATIVE = ("relu", "sigmoid", "softplus", "hardsigmoid")
+_ACTIVATIONS = (
+    *_NON_NEGATIVE, "gelu", "silu", "elu", "leaky_relu", "hardswish", "mish", "hardtanh", "tanh", "clamp_min", "clamp", "_prelu_kernel", "rrelu_with_noise",
+)  # fmt: skip
+_BETWEEN = (  # what may stand between a layer and its norm or activation: other shapes, scales and shifts, pooling
+    "view", "_unsafe_view", "permute", "transpose", "clone", "alias", "mul", "add", "sub", "div", "constant_pad_nd",
+    "max_pool2d_with_indices", "mkldnn_max_pool2d", "max_pool2d", "avg_pool2d",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,8 +41,9 @@ class Layer:
         read_at: the module whose output is read, "" for the encoder itself; `name#1` is a module's second call, `name (input)`
             what it is given.
         order: place in the forward pass.
-        kind: convolution, residual, patch embedding, attention, fully-connected, linear, norm, pooling, module or output; a
-            shortcut or parallel path has " (branch)" after it, what computes factors for another layer's output " (gate)".
+        kind: convolution, linear, residual, patch embedding, attention, fully-connected or output; a shortcut or parallel path has
+            " (branch)" after it, what computes factors for another layer's output " (gate)". Of `layers="fine"` also before batch-norm,
+            before activation, batch-norm, activation, norm and pooling; of named modules, module.
         predecessor: the layer that Δ subtracts; None for the first.
         units: number of units: channels, or neurons averaged over tokens.
         signed: whether activations may be negative, so that UnitMem rectifies them.
@@ -69,291 +64,319 @@ class Layer:
     made_by: tuple[str, ...] = ()
 
 
-class _Sum(NamedTuple):
-    """A residual sum, the stream it takes, and what it adds to that."""
+@dataclass(frozen=True)
+class _Half:
+    """What one half of a transformer's block adds to the residual stream."""
 
-    total: Node
-    stream: Node
+    kind: str
+    of: Sum
     part: Node
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """A transformer's block: its attention, the residual stream after it and what takes that, its fully-connected part, and its sums."""
-
-    whole: Call
-    attention: Call
-    middle: Call
-    stream: Node
-    connected: Call
-    sums: tuple[Node, ...]
+    giver: Call
 
 
 @dataclass(frozen=True)
 class _Row:
     name: str
-    call: int  # its call's bit
-    comes: int  # the calls it comes from
+    bit: int  # of the node that is read
+    comes: int  # the bits of those that it comes from
     aside: str  # BRANCH, GATE, or "" on the main chain
 
 
 class Chain:
-    """Walks the calls of a trial pass once; `layers` has every layer with a place in the published tables, in call order."""
+    """Walks a trial pass once; `layers` has every layer with a place in the published tables, in the order of the pass.
+
+    `unread` names a module with attention whose block has no rows, since its outputs do not begin with the images; None if there is none.
+    """
 
     def __init__(self, module: nn.Module, calls: list[Call], nodes: list[Node]) -> None:
         self.layers: list[Layer] = []
-        self._rows: list[_Row] = []
         self._builtin = isinstance(module, ResNet9)
-        self._calls, self._nodes = calls, nodes
+        self._calls, self._nodes, self._root = calls, nodes, calls[-1]
         self._uses: dict[int, list[Node]] = {}
         for node in nodes:
             for parent in node.parents:
                 self._uses.setdefault(parent.number, []).append(node)
-        self._root = next(call for call in reversed(calls) if call.address == "")
-        self._branches, self._gates = self._side_paths()
-        self._blocks = self._find_blocks()
-        inside = {inner.index for inner in calls if any(block.whole.holds(inner) for block in self._blocks.values())}
-        self._leaves = _leaves(calls)
-        walked = [call for call in self._leaves if call.index not in inside]
-        place = {call.index: number for number, call in enumerate(walked)}
-        done = -1
-        for call in calls:
-            if call.index in self._blocks:
-                self._add_block(self._blocks[call.index])
-            elif call.index in inside or call is self._root:
-                continue
-            elif call.shape[:1] == (IMAGES,) and self._own_sum(call) is not None:
-                self._add_sum(call)
-            elif place.get(call.index, -1) > done:
-                done = self._add_leaf(walked, place[call.index])
-        before = self._before(self._root.gave)
-        self._put(OUTPUT, OUTPUT, before, self._root, signed=not self._builtin, main=False)
+        self._own = {call.ended: _multiplications(nodes[call.first : call.last]) for call in calls}
+        self._weighted = [call for call in calls if call.address and isinstance(call.module, WEIGHTED)]
+        self._branches, self._gates = side_paths(nodes, self._root.gave)
+        self._sums = find_sums(nodes)
+        self._halves = self._find_halves()
+        self._bits, self._comes = self._origins()
+        self._rows: list[_Row] = []
+        self._befores: dict[int, str | None] = {}  # by the number of a block's first sum, what the block follows
+        for _, step in sorted(self._steps(), key=lambda step: step[0]):
+            step()
+        self._put(OUTPUT, OUTPUT, self._before(self._root.gave), self._root, signed=not self._builtin, main=False)
+        streams = [each for each in self._halves if _has_images(each.of.total)]
+        self.unread = self._halves[0].giver.address if self._halves and not streams else None
+
+    def _origins(self) -> tuple[dict[int, int], list[int]]:
+        """A bit for every node that may be a row, and for every node the bits of those it comes from."""
+        rows = {call.gave.number for call in self._calls} | {each.total.number for each in self._sums}
+        bits = {number: 1 << place for place, number in enumerate(sorted(rows))}
+        comes: list[int] = []
+        for node in self._nodes:
+            held = bits.get(node.number, 0)
+            for parent in node.parents:
+                held |= comes[parent.number]
+            comes.append(held)
+        return bits, comes
+
+    def _steps(self) -> list[tuple[tuple[float, int], Callable[[], None]]]:
+        """What makes rows, with its time in the pass."""
+        steps: list[tuple[tuple[float, int], Callable[[], None]]] = []
+        hung = {call.ended for half in self._halves for call in self._inside(half)}
+        spans = [(half.of.stream.number, half.of.total.number) for half in self._halves]
+        for each in self._sums:
+            if not any(start < each.total.number < end for start, end in spans):
+                steps.append(((each.total.number + 0.5, 0), partial(self._add_sum, each)))
+        for call in self._calls:
+            if call.address and call.ended not in hung and _has_images(call.gave):
+                step = self._add_weighted if isinstance(call.module, WEIGHTED) else self._add_plain
+                steps.append(((call.last, call.ended), partial(step, call)))
+        return steps
 
     def _put(
-        self, name: str, kind: str, after: str | None, of: Call, *, read_at: str | None = None, signed: bool = True, main: bool = True, made_by: tuple[str, ...] = (),
+        self, name: str, kind: str, after: str | None, of: Call, *, read_at: str | None = None, shape: tuple[int, ...] = (), node: Node | None = None,
+        signed: bool = True, main: bool = True, made_by: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        """A row; `of` is the call whose units it has, and that it is read at unless `read_at` says another."""
-        at = of.address if read_at is None else read_at
-        units, last = units_of(of.module, of.shape), is_last(of.module, of.shape)
+        """A row; `of` is the call that it is read at, or whose units it has if `read_at` is another; `node` is what later rows come from."""
+        at, shape, node = of.address if read_at is None else read_at, shape or of.shape, node or of.gave
+        units, last = units_of(of.module, shape), is_last(of.module, shape)
         self.layers.append(Layer(name, at, 0, kind, after, units, signed, main, last, made_by))
         aside = next((each for each in (BRANCH, GATE) if kind.endswith(each)), "")
         if main or aside:
-            self._rows.append(_Row(name, 1 << of.index, of.gave.calls, aside))
-
-    def _own(self, call: Call) -> int:
-        """The multiplications with weights that a call makes, a bit each."""
-        return sum(1 << node.number for node in self._nodes[call.first : call.last] if node.weighted >> node.number & 1)
+            self._rows.append(_Row(name, self._bits[node.number], self._comes[node.number], aside))
 
     def _before(self, node: Node | None, aside: str = "") -> str | None:
         """The last row that a tensor comes from: of the main chain, for a branch or gate also of its own path since it left that chain."""
         chain = [row for row in self._rows if not row.aside]
-        reached = [row for row in chain if node is not None and node.calls & row.call]
-        if not reached and (node is None or node.calls & LOST):
+        held = 0 if node is None else self._comes[node.number]
+        reached = [row for row in chain if held & row.bit]
+        if not reached and (node is None or node.lost):
             return chain[-1].name if chain else None  # not known: the one before it in time
-        left = reached[-1].call if reached else -1
-        path = [row for row in self._rows if aside and row.aside == aside and row.comes & left]
-        path = [row for row in path if node is not None and node.calls & row.call] or reached
-        return path[-1].name if path else None
+        left = reached[-1].bit if reached else -1
+        path = [row for row in self._rows if aside and row.aside == aside and row.comes & left and held & row.bit]
+        return (path or reached)[-1].name if path or reached else None
 
-    def _add_leaf(self, leaves: list[Call], place: int) -> int:
-        """A convolution, linear layer, norm or pooling; returns the place of the last leaf that its reading includes."""
-        call = leaves[place]
-        if len(call.shape) not in (2, 3, 4) or call.shape[0] != IMAGES:
-            return place
-        if isinstance(call.module, WEIGHTED):
-            return self._add_weighted(leaves, place)
+    def _add_plain(self, call: Call) -> None:
+        """Pooling or a norm over units."""
         kind = "pooling" if isinstance(call.module, _POOLS) else "norm" if isinstance(call.module, nn.LayerNorm) else ""
         if kind and self._rows:
             signed = kind == "norm" or not self._builtin
             self._put(call.address, kind, self._before(call.took, BRANCH), call, signed=signed, main=False)
-        return place
 
-    def _add_weighted(self, leaves: list[Call], place: int) -> int:
+    def _add_weighted(self, call: Call) -> None:
         """A convolution or linear layer, read after the norm and the activation that follow it."""
-        call, end, extras = leaves[place], place, []
-        for kinds in (NORMS, _ACTIVATIONS):
-            after = leaves[end + 1] if end + 1 < len(leaves) else None
-            if after is not None and isinstance(after.module, kinds) and leaves[end].feeds(after):
-                extras.append(leaves[end])
-                end += 1
-        read = leaves[end]
-        read_at, signed = read.address, not isinstance(read.module, _NON_NEGATIVE)
-        active = None if isinstance(read.module, _ACTIVATIONS) else self._activation_after(read)
-        if active is not None:
-            extras.append(read)
-            read_at, signed = active
+        norm, read, active = self._reading(call)
+        read_at, reader = (call.address, call) if read is None else self._reader(read) or (call.address, call)
         kind = "linear" if isinstance(call.module, nn.Linear) else "convolution"
-        if kind == "convolution" and not self.layers and self._blocks and call.module.kernel_size == call.module.stride:
+        if kind == "convolution" and not self._rows and self._halves and call.module.kernel_size == call.module.stride:
             kind = "patch embedding"
-        own = self._own(call)
+        own = self._own[call.ended]
         aside = GATE if own & self._gates else BRANCH if own & self._branches else ""
         name = call.address.removesuffix(".conv") if self._builtin else call.address
-        before = self._before(call.took, aside)
-        self._put(name, kind + aside, before, call, read_at=read_at, signed=signed, main=not aside)
-        for extra in extras:
-            extra_kind = "batch-norm" if isinstance(extra.module, NORMS) else "before batch-norm"
-            plain = self._builtin or extra_kind == "batch-norm"
-            self._put(extra.address if plain else f"{extra.address} (before batch-norm)", extra_kind, name, extra, main=False)  # fmt: skip
-        return end
+        self._put(name, kind + aside, self._before(call.took, aside), call, read_at=read_at, signed=active not in _NON_NEGATIVE, main=not aside)  # fmt: skip
+        if read_at != call.address:
+            raw = "before activation" if norm is None else "before batch-norm"
+            self._put(call.address if self._builtin else f"{call.address} ({raw})", raw, name, call, main=False)
+        gives = next((each for each in self._calls if each.gave is norm and isinstance(each.module, NORMS)), None)
+        if gives is not None and gives is not reader:
+            self._put(gives.address, "batch-norm", name, gives, main=False)
 
-    def _activation_after(self, read: Call) -> tuple[str, bool] | None:
-        """Where the result of an activation that a module's code applies by itself can be read, and whether it may be negative."""
-        uses = self._uses.get(read.gave.number, [])
-        if len(uses) != 1 or uses[0].op not in _ACTIVATES or len(uses[0].parents) > 1:
-            return None
-        gives = [call.address for call in self._calls if call.gave is uses[0] and call.address]
-        takes = sorted((call.began, call.address) for call in self._calls if call.took is uses[0])
-        if not gives and not takes:
-            return None
-        return gives[0] if gives else f"{takes[0][1]}{INPUT}", uses[0].op not in _RELUS
+    def _reading(self, call: Call) -> tuple[Node | None, Node | None, str]:
+        """The norm that follows a layer, the last readable one of norm and activation, and the operation of the activation."""
+        norm, read, node = None, None, call.gave
+        while (following := self._following(node)) is not None:
+            node, op = following
+            if op in _ACTIVATIONS:
+                return (norm, node, op) if self._reader(node) is not None else (norm, read, "")
+            if "norm" in op and "layer" not in op and norm is None:
+                norm, read = node, node if self._reader(node) is not None else read
+            elif op not in _BETWEEN:
+                break
+        return norm, read, ""
 
-    def _add_sum(self, call: Call) -> None:
-        """A residual sum that a module returns; it is a branch where all that it sums are."""
-        own = self._own(call)
-        aside = BRANCH if own and not own & ~(self._branches | self._gates) else ""
-        signed = not isinstance(call.module, _NON_NEGATIVE) and not self._builtin
-        before = self._before(call.gave, aside)
-        self._put(call.address, "residual" + aside, before, call, signed=signed, main=not aside)
-
-    def _add_block(self, block: _Block) -> None:
-        """The four rows of a transformer's block, and what hangs on them (REFERENCE A3, LocMem Table 10)."""
-        whole, attention, connected = block.whole, block.attention, block.connected
-        before = self._before(whole.took)
-        inner = [leaf for leaf in self._leaves if whole.holds(leaf)]
-        halves = [[leaf for leaf in inner if (leaf.began >= block.middle.began) is second] for second in (False, True)]
-        if attention.shape[0] == IMAGES:  # Swin's attention runs over windows, so its rows are no longer images
-            self._put(attention.address, "attention", before, attention, made_by=self._makers(attention, halves[0]))
-            self._hang_inner(halves[0], attention, before)
-        stream = replace(block.middle, gave=block.stream)
-        residual = f"{whole.address} after attention"
-        self._put(residual, "residual", before, stream, read_at=f"{stream.address}{INPUT}")
-        makers = self._makers(connected, halves[1])
-        self._put(connected.address, "fully-connected", residual, connected, made_by=makers)
-        self._hang_inner(halves[1], connected, residual)
-        self._put(whole.address, "residual", before, whole)
-
-    def _makers(self, call: Call, leaves: list[Call]) -> tuple[str, ...]:
-        """The modules whose weights make what half a block adds, where the one that is read does not hold them all."""
-        others = [
-            leaf.name
-            for leaf in leaves
-            if not (leaf is call or call.holds(leaf)) and self._own(leaf) & call.gave.weighted
-        ]
-        return (*others, call.name) if others else ()
-
-    def _hang_inner(self, leaves: list[Call], on: Call, before: str | None) -> None:
-        """Linear layers, norms and activations of half a block; a layer that does not lead to its row is a branch."""
-        for call in leaves:
-            if call.gave is on.gave or len(call.shape) not in (2, 3, 4) or call.shape[0] != IMAGES:
-                continue
-            kinds = {WEIGHTED: "linear", (nn.LayerNorm,): "norm", _ACTIVATIONS: "activation"}
-            kind = next((kind for types, kind in kinds.items() if isinstance(call.module, types)), None)
-            if kind is None:
-                continue
-            own, signed = self._own(call), not isinstance(call.module, _NON_NEGATIVE)
-            aside = BRANCH if own and not own & on.gave.weighted else ""
-            self._put(call.address, kind + aside, before if aside else on.address, call, signed=signed, main=False)
-
-    def _is_sum(self, node: Node) -> bool:
-        """Whether a node adds two results of which one comes from layers that the other does not."""
-        return node.op in SUMS and len(node.parents) == 2 and node.parents[0].weighted != node.parents[1].weighted
-
-    def _sum_before(self, node: Node, first: int) -> Node | None:
-        """The residual sum that a node is, but for operations without weights; None if there is none from node `first` on."""
-        while node.number >= first:
-            if self._is_sum(node):
-                return node
-            if not node.parents or any(parent.weighted != node.weighted for parent in node.parents):
-                return None
-            node = node.parents[0]
+    def _following(self, node: Node) -> tuple[Node, str] | None:
+        """What alone is computed from a tensor, and by which operation; x times an activation of x is one."""
+        uses = self._uses.get(node.number, [])
+        if len(uses) == 1 and len(uses[0].parents) == 1:
+            return uses[0], uses[0].op.rstrip("_")
+        if len(uses) == 2 and uses[0].op in _ACTIVATIONS and set(uses[1].parents) == {node, uses[0]} and "mul" in uses[1].op:  # fmt: skip
+            return uses[1], "silu"
         return None
 
-    def _own_sum(self, call: Call) -> Node | None:
-        """The residual sum that a module's own code makes and returns, perhaps after an activation."""
-        found = self._sum_before(call.gave, call.first)
-        return found if found is not None and found.within == call.name else None
+    def _reader(self, node: Node) -> tuple[str, Call] | None:
+        """The module that gives a tensor which it made, else the first that takes it: where it is read, and the call."""
+        gives = [call for call in self._calls if call.gave is node and call.address and call.made(node)]
+        whole = next((call for call in gives if isinstance(call.module, NORMS)), gives[0] if gives else None)
+        if whole is not None:
+            return whole.address, whole
+        takes = min((call for call in self._calls if call.took is node), key=lambda call: call.began, default=None)
+        return None if takes is None or not takes.address else (f"{takes.address}{INPUT}", takes)
 
-    def _find_blocks(self) -> dict[int, _Block]:
-        blocks: dict[int, _Block] = {}
-        claimed: set[int] = set()
-        for call in self._calls:  # inner modules come first
-            block = self._block(call, claimed) if call.address and list(call.module.children()) else None
-            if block is not None:
-                blocks[call.index] = block
-                claimed.update(node.number for node in block.sums)
-        return blocks
+    def _add_sum(self, each: Sum) -> None:
+        """What a residual sum adds, where that is attention or the fully-connected part after it, and the sum."""
+        halves = [half for half in self._halves if half.of is each]
+        before = self._before(each.stream) or self._before(each.parts[0])
+        for half in halves:
+            first = self._first_of(each)
+            before = self._befores.setdefault(first.total.number, before)
+            if _has_images(half.giver.gave):  # Swin's attention runs over windows, so its rows are no longer images
+                after = before if half.kind == "attention" else self._before(half.part) or before
+                self._put(half.giver.address, half.kind, after, half.giver, made_by=self._makers(half))
+                self._hang(half)
+        if not _has_images(each.total):
+            return
+        whole = self._returner(each, halves)
+        reader = (whole.address, whole, whole.gave) if whole is not None else self._taker(each, halves)
+        if reader is None:
+            return
+        read_at, call, node = reader
+        aside = "" if each.added & ~(self._branches | self._gates) or not each.added else BRANCH
+        after = before if halves else self._before(each.total, aside)
+        name = call.address if whole is not None else self._name_of(each, halves) or read_at
+        signed = not self._builtin
+        self._put(name, f"residual{aside}", after, call, read_at=read_at, shape=node.shape, node=each.total, signed=signed, main=not aside)  # fmt: skip
 
-    def _block(self, call: Call, claimed: set[int]) -> _Block | None:
-        """The parts of a module that adds attention to its input and then a fully-connected part; None if it is no such block."""
-        if call.shape[:1] != (IMAGES,):
-            return None
-        sums: list[_Sum] = []  # the last first
-        found = self._sum_before(call.gave, call.first)
-        while found is not None and found.number not in claimed:
-            stream, part = found.parents
-            if stream.weighted & ~part.weighted:
-                stream, part = part, stream
-            # Neither may come from the other alone, where the stream itself is projected to another width, as in Hiera.
-            projected = bool(stream.weighted & ~part.weighted)
-            if projected and _attends(stream, part, call.first):
-                stream, part = part, stream
-            sums.append(_Sum(found, stream, part))
-            found = None if projected else self._sum_before(stream, call.first)
-        attended = [each for each in sums[1:] if _attends(each.part, each.stream, call.first)]
-        if not attended:
-            return None
-        inner = [other for other in self._calls if call.holds(other)]
-        attention = self._giver(inner, attended[-1])
-        connected = self._giver(inner, sums[0])
-        stream = sums[0].stream
-        takes = [other for other in inner if other.first > attended[-1].total.number and other.took is stream]
-        if attention is None or connected is None or not takes or {stream.shape[0], connected.shape[0]} != {IMAGES}:
-            return None
-        middle = min(takes, key=lambda other: other.began)
-        return _Block(call, attention, middle, stream, connected, tuple(each.total for each in sums))
+    def _returner(self, each: Sum, halves: list[_Half]) -> Call | None:
+        """The module whose own code makes a sum and returns it, perhaps after an activation; for a block's last sum the block."""
+        total, first = each.total, self._first_of(each)
+        for call in self._calls:
+            if call.address and call.made(total) and _has_images(call.gave) and any(node is total for node in plain(call.gave)):  # fmt: skip
+                if halves and first is not each:
+                    found = call.made(first.total) and (first.before is None or not call.made(first.before.total))
+                else:
+                    found = call.name == total.within
+                if found:
+                    return call
+        return None
 
-    def _giver(self, inner: list[Call], of: _Sum) -> Call | None:
+    def _taker(self, each: Sum, halves: list[_Half]) -> tuple[str, Call, Node] | None:
+        """Where a sum that no module returns can be read, perhaps after an activation: the place, the module there, and the tensor."""
+        nodes, following = [each.total], self._following(each.total)
+        if following is not None and following[1] in _ACTIVATIONS:
+            nodes.insert(0, following[0])
+        if halves:  # where the norm comes after the sum, the stream goes on from there
+            nodes[:0] = [later.stream for later in self._sums if later.before is each]
+        readers = ((self._reader(node), node) for node in nodes)
+        return next(((*reader, node) for reader, node in readers if reader is not None), None)
+
+    def _name_of(self, each: Sum, halves: list[_Half]) -> str | None:
+        """What a sum that no module returns is called: after its block or after the module that gives what it adds."""
+        whole = next((call for call in self._calls if call.address and call.name == each.total.within and call.made(each.total)), None)  # fmt: skip
+        attending = any(half.kind == "attention" for half in halves)
+        if whole is not None and attending and (each.before is None or not whole.made(each.before.total)):
+            return f"{whole.address} after attention"
+        giver = self._giver(each, each.parts[0])
+        return None if giver is None else f"{giver.address} (sum)"
+
+    def _find_halves(self) -> list[_Half]:
+        """Sums of attention that a fully-connected part follows, perhaps after more attention or another part, and these parts."""
+        next_of: dict[int, Sum] = {}
+        for each in self._sums:
+            if each.before is not None:
+                next_of.setdefault(each.before.total.number, each)
+        found: dict[int, list[_Half]] = {}
+        for each in reversed(self._sums):
+            attention = next((part for part in each.parts if attends(part, each.base)), None)
+            giver = None if attention is None else self._giver(each, attention)
+            if attention is None or giver is None:
+                continue
+            halves = [_Half("attention", each, attention, giver)]
+            second = next_of.get(each.total.number)
+            third = None if second is None else next_of.get(second.total.number)
+            beside = [half for part in each.parts if part is not attention and (half := self._connected(each, part))]
+            if beside:
+                found[each.total.number] = halves + beside
+            elif second is not None and "attention" in [half.kind for half in found.get(second.total.number, [])]:
+                if second.total.within == each.total.within:  # a decoder's second attention is of the same block
+                    found[each.total.number] = halves
+            elif second is not None and (half := self._connected(second, second.parts[0])):
+                found.update({each.total.number: halves, second.total.number: [half]})
+            elif third is not None and (half := self._connected(third, third.parts[0])):
+                found.update({each.total.number: halves, third.total.number: [half]})
+        return [half for number in sorted(found) for half in found[number]]
+
+    def _connected(self, each: Sum, part: Node) -> _Half | None:
+        """A part that works on each position alone but for convolutions of single channels."""
+        giver, own, full = self._giver(each, part), each.own(part), False
+        if giver is None or attends(part, each.base):
+            return None
+        for call in self._weighted:
+            if not own & self._own[call.ended]:
+                continue
+            if isinstance(call.module, nn.modules.conv._ConvNd) and prod(call.module.kernel_size) > 1:
+                if call.module.groups != call.module.in_channels:
+                    return None
+            else:
+                full = True
+        return _Half("fully-connected", each, part, giver) if full else None
+
+    def _first_of(self, each: Sum) -> Sum:
+        """The first sum of a transformer's block: the attention that it ends, or itself."""
+        kinds = {half.of.total.number: half.kind for half in self._halves}
+        while kinds.get(each.total.number) != "attention" and each.before is not None:
+            each = each.before
+        while each.before is not None and kinds.get(each.before.total.number) == "attention":
+            each = each.before
+        return each
+
+    def _giver(self, each: Sum, part: Node) -> Call | None:
         """The outermost module that gives what a sum adds, but for operations without weights."""
-        gives = [call for call in inner if call.last <= of.total.number and call.gave.weighted == of.part.weighted]
-        return min(gives, key=lambda call: (call.address.count("."), call.index), default=None)
+        own = each.own(part)
+        gives = [
+            call
+            for call in self._calls
+            if call.address and call.last <= each.total.number and call.gave.weighted == part.weighted
+            and self._own[call.ended] and not self._own[call.ended] & ~own
+        ]  # fmt: skip
+        return min(gives, key=lambda call: (call.address.count("."), call.ended), default=None)
 
-    def _side_paths(self) -> tuple[int, int]:
-        """The multiplications off the main chain: shortcuts and parallel paths, and gates such as those of squeeze and excitation."""
-        branches = gates = settled = 0
-        for node in self._nodes:
-            if len(node.parents) < 2:
-                continue
-            held = [parent.weighted for parent in node.parents]
-            if node.op in _PRODUCTS and len(held) == 2:
-                gate = self._gate(node, held)
-                gates |= gate
-                if gate:
-                    continue
-            common = held[0]
-            for each in held[1:]:
-                common &= each
-            own = [each & ~common & ~gates for each in held]
-            main = max(range(len(own)), key=lambda path: (own[path] & ~branches).bit_count())
-            for path, each in enumerate(own):
-                if path != main:
-                    branches |= each & ~held[main] & ~settled
-            settled |= own[main] & ~branches
-        reached = self._root.gave
-        if reached.weighted and not reached.calls & LOST:
-            # What the output does not come from, such as an unused pooling head.
-            branches |= sum(node.weighted & 1 << node.number for node in self._nodes) & ~reached.weighted & ~gates
-        return branches, gates
+    def _inside(self, half: _Half) -> list[Call]:
+        """The calls that make what a half adds."""
+        start, end, own = half.of.stream.number, half.of.total.number, half.of.own(half.part)
+        return [
+            call
+            for call in self._calls
+            if start < call.first and call.last <= end and call.address and not self._own[call.ended] & ~own
+        ]
 
-    def _gate(self, node: Node, held: list[int]) -> int:
-        """The multiplications that compute factors for the other operand of a product, from a summary of it."""
-        for side, other in ((0, 1), (1, 0)):
-            own = held[side] & ~held[other]
-            if not own or held[other] & ~held[side]:
+    def _makers(self, half: _Half) -> tuple[str, ...]:
+        """The modules whose weights make what a half adds, where the one that is read does not hold them all."""
+        own, giver = half.of.own(half.part), half.giver
+        others = [call.name for call in self._weighted if self._own[call.ended] & own and call is not giver and not giver.holds(call)]  # fmt: skip
+        return tuple(dict.fromkeys([*others, giver.name])) if others else ()
+
+    def _hang(self, half: _Half) -> None:
+        """Layers, norms and activations that make what a half adds."""
+        for call in self._inside(half):
+            if call.gave is half.giver.gave or not _has_images(call.gave):
                 continue
-            first = self._nodes[(own & -own).bit_length() - 1]
-            if prod(node.parents[side].shape) < prod(node.parents[other].shape) or _pooled(first.parents[0]):
-                return own
-        return 0
+            op = call.gave.op.rstrip("_")
+            if isinstance(call.module, WEIGHTED):
+                kind = "linear" if isinstance(call.module, nn.Linear) else "convolution"
+            elif isinstance(call.module, nn.LayerNorm):
+                kind = "norm"
+            elif op in _ACTIVATIONS and call.made(call.gave) and not list(call.module.children()):
+                kind = "activation"
+            else:
+                continue
+            signed = kind != "activation" or op not in _NON_NEGATIVE
+            self._put(call.address, kind, half.giver.address, call, signed=signed, main=False)
+
+
+def _multiplications(nodes: list[Node]) -> int:
+    """Those of some nodes that multiply with weights, a bit each."""
+    bits = 0
+    for node in nodes:
+        bits |= node.weighted & 1 << node.number
+    return bits
+
+
+def _has_images(node: Node) -> bool:
+    """Whether a tensor can be read: its first axis is the images and its units can be told."""
+    return len(node.shape) in (2, 3, 4) and node.shape[0] == IMAGES
 
 
 def units_of(module: nn.Module, shape: tuple[int, ...]) -> int:
@@ -375,41 +398,3 @@ def _width(part: nn.Module) -> int:
     if isinstance(part, nn.modules.conv._ConvNd):
         return part.out_channels
     return int(part.out_features if isinstance(part, nn.Linear) else part.normalized_shape[-1])  # type: ignore[index]
-
-
-def _leaves(calls: list[Call]) -> list[Call]:
-    """Calls of modules without parts; norms that bring their own activation count as one."""
-    whole = tuple(f"{call.name}." for call in calls if isinstance(call.module, NORMS) and list(call.module.children()))
-    return [
-        call
-        for call in calls
-        if call.address
-        and not (whole and call.address.startswith(whole))
-        and (not list(call.module.children()) or isinstance(call.module, (*NORMS, *WEIGHTED)))
-        and not isinstance(call.module, (nn.Identity, nn.Dropout))
-    ]
-
-
-def _attends(part: Node, stream: Node, first: int) -> bool:
-    """Whether what is added to a residual stream was computed with attention."""
-    waiting, seen = [part], {stream.number}
-    while waiting:
-        node = waiting.pop()
-        if node.number in seen or node.number < first:
-            continue
-        if "softmax" in node.op or "attention" in node.op:
-            return True
-        seen.add(node.number)
-        waiting.extend(node.parents)
-    return False
-
-
-def _pooled(node: Node) -> bool:
-    """Whether a tensor was pooled over positions just before."""
-    while len(node.parents) == 1:
-        if node.op in _POOLED:
-            return True
-        if node.op not in ("view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "transpose", "clone", "expand"):
-            return False
-        node = node.parents[0]
-    return False

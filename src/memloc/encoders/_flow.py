@@ -1,7 +1,8 @@
-"""What follows what in a forward pass: every tensor with the operation that gave it and the calls of modules it comes from."""
+"""What follows what in a forward pass: every tensor with the operation that gave it and the tensors it comes from."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,18 +15,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 SUMS = ("add", "add_")  # operations by their names in PyTorch's dispatcher
 _MULTIPLY = ("conv", "mm", "linear", "attention")  # parts of such names
-LOST = 1  # the bit of tensors whose origin is not known, such as those that went through NumPy
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Node:
     """A tensor of a forward pass at one moment.
 
     Attributes:
         number: place among all nodes of the pass. op: the operation, as PyTorch's dispatcher names it ("" for the images).
         parents: what it was computed from, without weights and constants. within: address of the innermost module that ran it.
-        calls: a bit for every finished call of a module that it comes from. weighted: a bit, by number, for every node that it
-            comes from, itself included, that multiplies with a matrix of weights, as convolutions and linear layers do.
+        weighted: a bit, by number, for every node that it comes from, itself included, that multiplies with weights, as convolutions
+            and linear layers do. lost: whether it comes from the images by a way outside of PyTorch, such as NumPy.
     """
 
     number: int
@@ -33,8 +33,8 @@ class Node:
     parents: tuple[Node, ...]
     within: str
     shape: tuple[int, ...]
-    calls: int
     weighted: int
+    lost: bool
 
 
 class Flow(TorchDispatchMode):
@@ -46,6 +46,8 @@ class Flow(TorchDispatchMode):
     >>> flow.node_of(doubled).op, [parent.op for parent in flow.node_of(doubled).parents]
     ('add', ['', 'exp'])
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -63,16 +65,18 @@ class Flow(TorchDispatchMode):
         op = getattr(func, "overloadpacket", func).__name__
         found = [(tensor, self.node_of(tensor)) for tensor in given]
         parents = list(dict.fromkeys(node for _, node in found if node is not None))
-        weights = [tensor for tensor, node in found if node is None and sum(size > 1 for size in tensor.shape) > 1]
+        weights = [tensor for tensor, node in found if node is None and tensor.ndim > 1]
         multiplies = bool(weights) and any(part in op for part in _MULTIPLY)
         if parents and op in SUMS:  # a token for each image, such as CLS, is no constant: it starts a residual stream
-            streams = [tensor for tensor in weights if tensor.ndim > 2 and tensor.shape[:1] == self.nodes[0].shape[:1]]
-            for tensor in streams:
-                self._of[tensor] = self._new("", (), tensor)
-                parents.append(self._of[tensor])
+            for tensor in weights:
+                if tensor.ndim > 2 and tensor.shape[0] == self.nodes[0].shape[0]:
+                    self._of[tensor] = self._new("", (), tensor)
+                    parents.append(self._of[tensor])
         result = func(*args, **named)
         if parents:
-            for tensor in _tensors(result):
+            for tensor in itertools.islice(
+                _tensors(result), 1 if "norm" in op else None
+            ):  # a norm's others are its statistics
                 node = self._of[tensor] = self._new(op, tuple(parents), tensor, multiplies=multiplies)
                 if any(tensor is each for each in given) and (storage := _storage(tensor)) is not None:
                     self._written[storage.cdata] = storage, node
@@ -90,24 +94,24 @@ class Flow(TorchDispatchMode):
         node = self._of[tensor] = self._new("copy_", (written,) if node is None else (written, node), tensor)
         return node
 
-    def ends(self, tensor: Tensor, call: int) -> Node:
-        """The node of what a call gave, marked as coming from it."""
+    def given(self, tensor: Tensor) -> Node:
+        """The node of what a module gave, which it has even if its origin is not known."""
         node = self.node_of(tensor)
         if node is None:
-            node = self._new("", (), tensor)
-            if (
-                tensor.shape[:1] == self.nodes[0].shape[:1]
-            ):  # as many as there are images, so it comes from them by another way
-                node.calls = LOST
+            # As many as there are images come from them by another way; others are constants, such as a table of positions.
+            lost = tensor.shape[:1] == self.nodes[0].shape[:1]
+            node = self._new("", (), tensor, lost=lost)
+            if lost:
                 self._of[tensor] = node
-        node.calls |= 1 << call
         return node
 
-    def _new(self, op: str, parents: tuple[Node, ...], tensor: Tensor, *, multiplies: bool = False) -> Node:
-        calls, weighted = 0, int(multiplies) << len(self.nodes)
+    def _new(
+        self, op: str, parents: tuple[Node, ...], tensor: Tensor, *, multiplies: bool = False, lost: bool = False
+    ) -> Node:
+        weighted = int(multiplies) << len(self.nodes)
         for parent in parents:
-            calls, weighted = calls | parent.calls, weighted | parent.weighted
-        self.nodes.append(Node(len(self.nodes), op, parents, self.within[-1], tuple(tensor.shape), calls, weighted))
+            weighted, lost = weighted | parent.weighted, lost or parent.lost
+        self.nodes.append(Node(len(self.nodes), op, parents, self.within[-1], tuple(tensor.shape), weighted, lost))
         return self.nodes[-1]
 
 
@@ -117,14 +121,14 @@ class Call:
 
     Attributes:
         address: the module's name, with #0, #1, … where it is called more than once; "" for the encoder itself.
-        index: its bit in `Node.calls`. began: place among all calls by when they began. first, last: nodes made in it are numbered
-            from the one to before the other. took, gave: what it was called with and what it returned; took is None for constants.
+        began, ended: places among all calls by when they began and ended. first, last: nodes made in it are numbered from the one to
+            before the other. took, gave: what it was called with and what it returned; took is None for constants.
     """
 
     address: str
     module: nn.Module
-    index: int
     began: int
+    ended: int
     first: int
     last: int
     took: Node | None
@@ -139,50 +143,49 @@ class Call:
         """The module's name."""
         return self.address.partition("#")[0]
 
-    def feeds(self, other: Call) -> bool:
-        """Whether the other call takes just what this one gave."""
-        return other.took is self.gave
-
     def holds(self, other: Call) -> bool:
         """Whether the other call was made by this one."""
-        return self is not other and self.began < other.began and other.index < self.index
+        return self.began < other.began and other.ended < self.ended
+
+    def made(self, node: Node) -> bool:
+        """Whether a node was made in this call."""
+        return self.first <= node.number < self.last
 
 
 def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], object]:
     """The calls of a forward pass in the order in which they end, its nodes, and what the module returned; hooks are gone afterwards."""
     calls: list[Call] = []
     counts: dict[str, int] = {}
-    began: dict[str, list[tuple[int, int, Node | None]]] = {}
-    started = iter(range(1 << 62))
-    ended = iter(range(1, 1 << 62))  # bit 0 is LOST
+    running: dict[str, list[tuple[int, int, int, Node | None]]] = {}
+    began, ended = itertools.count(), itertools.count()
     flow = Flow(images)
 
     def before(name: str) -> Callable[..., None]:
         def hook(_called: nn.Module, inputs: object, named: dict[str, object]) -> None:
-            tensor = as_tensor(inputs if inputs else named)
-            took = flow.node_of(tensor)
-            began.setdefault(name, []).append((next(started), len(flow.nodes), took))
+            took = flow.node_of(as_tensor(inputs if inputs else named))
+            running.setdefault(name, []).append((len(flow.within), next(began), len(flow.nodes), took))
             flow.within.append(name)
 
         return hook
 
     def after(name: str) -> Callable[..., None]:
         def hook(called: nn.Module, _inputs: object, output: object) -> None:
-            flow.within.pop()
+            depth, start, first, took = running[name].pop()
+            del flow.within[depth:]  # also of modules in it that raised
             tensor = as_tensor(output)
             number = counts[name] = counts.get(name, -1) + 1
-            start, first, took = began[name].pop()
             if tensor is not None:
-                index = next(ended)
-                gave = flow.ends(tensor, index)
+                gave = flow.given(tensor)
                 address = f"{name}#{number}" if number else name
-                calls.append(Call(address, called, index, start, first, len(flow.nodes), took, gave))
+                calls.append(Call(address, called, start, next(ended), first, len(flow.nodes), took, gave))
 
         return hook
 
     handles = []
     try:
         for name, part in module.named_modules():
+            if name and isinstance(part, torch.jit.ScriptModule):
+                continue  # takes no hooks, so what it holds is not read; what flows through it is still seen
             handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
             handles.append(part.register_forward_hook(after(name)))
         with torch.no_grad(), flow:  # not in inference mode, which hides operations in place
@@ -191,11 +194,7 @@ def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], o
         for handle in handles:
             handle.remove()
     reused = {name for name, number in counts.items() if number > 0}
-    return (
-        [replace(call, address=f"{call.address}#0") if call.address in reused else call for call in calls],
-        flow.nodes,
-        output,
-    )
+    return [replace(call, address=f"{call.address}#0") if call.address in reused else call for call in calls], flow.nodes, output  # fmt: skip
 
 
 def as_tensor(output: object) -> Tensor | None:

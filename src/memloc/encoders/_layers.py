@@ -32,7 +32,15 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
     ['conv1', 'conv2_0', 'conv2_1', 'conv2_2', 'res2']
     """
     calls, nodes = _trace(module, shape)
-    whole = Chain(module, calls, nodes).layers
+    chain = Chain(module, calls, nodes)
+    whole = chain.layers
+    if chain.unread is not None:
+        warnings.warn(
+            f"{type(module).__name__} has attention, such as {chain.unread!r}, whose outputs do not begin with the images, so its blocks have no rows. "
+            "Expected (point, token, feature). Put the images first (batch_first=True) to read them.",
+            MemlocWarning,
+            stacklevel=2,
+        )
     if isinstance(request, str) and request in ("auto", "fine"):
         layers = (
             whole
@@ -48,9 +56,9 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
 def _trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Call], list[Node]]:
     """Every call of a module that gives a tensor, in the order in which they end, and the flow between them."""
     training = {name: part.training for name, part in module.named_modules()}
-    parameter = next(module.parameters(), None)
-    blank = torch.zeros(IMAGES, *shape) if parameter is None else parameter.new_zeros(IMAGES, *shape)
     try:
+        parameter = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
+        blank = parameter.new_zeros(IMAGES, *shape)
         module.eval()
         calls, nodes, output = record(module, blank)
     except Exception as problem:  # whatever the user's own module raises
