@@ -1,11 +1,14 @@
 """Main chains by what follows what: shortcuts, parallel paths, gates, sums and blocks of any names."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from memloc.encoders import find_layers, layer_parts, load_encoder, tapped, unit_means
+from memloc.errors import EncoderError, MemlocWarning
 
 SHAPE = (3, 16, 16)
 
@@ -284,3 +287,282 @@ def test_units_of_linear_layers_over_maps_are_read_after_their_activation():
 
     row = rows_of(Channels())["up"]
     assert (row.read_at, row.units, row.last) == ("act", 12, True)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24, bias=False), nn.Linear(8, 8)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        return self.out((q @ k.transpose(1, 2)).softmax(-1) @ v)
+
+
+def mlp():
+    return nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+
+
+class Stream(nn.Module):
+    """Transformers whose blocks are no modules: each layer is added in one loop."""
+
+    def __init__(self, layers, norm=True):
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), nn.LayerNorm(8) if norm else nn.Identity()
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x) + x
+        return self.norm(x)
+
+
+class Residual(Stream):
+    def __init__(self, layer):
+        super().__init__([layer], norm=False)
+
+
+class Patches(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.patches, self.body = nn.Conv2d(3, 8, 4, 4), body
+
+    def forward(self, x):
+        return self.body(self.patches(x).flatten(2).transpose(1, 2))
+
+
+def test_blocks_that_are_added_in_a_loop():
+    rows = rows_of(Patches(Stream([Attention(), mlp(), Attention(), mlp(), Attention(), mlp()])))
+    assert [row.kind for row in rows.values()] == ["patch embedding", *FOUR * 3, "output"]
+    before = "patches"
+    for at in (0, 2, 4):
+        attention, after, connected, end = (f"body.layers.{at}", f"body.layers.{at} (sum)", f"body.layers.{at + 1}", f"body.layers.{at + 1} (sum)")  # fmt: skip
+        end = "body" if at == 4 else end
+        followed = [rows[name].predecessor for name in (attention, after, connected, end)]
+        assert followed == [before, before, after, before]
+        before = end
+    assert rows["body.layers.1 (sum)"].read_at == "body.layers.2 (input)"
+
+
+def test_blocks_of_residual_modules_in_a_row():
+    rows = rows_of(Patches(nn.Sequential(*(Residual(layer) for layer in (Attention(), mlp(), Attention(), mlp())))))
+    assert [row.kind for row in rows.values()] == ["patch embedding", *FOUR * 2, "output"]
+    assert [rows[name].predecessor for name in ("body.2.layers.0", "body.2", "body.3.layers.0", "body.3")] == ["body.1", "body.1", "body.2", "body.1"]  # fmt: skip
+
+
+class Macaron(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.attention, self.conv, self.last = mlp(), Attention(), nn.Conv1d(8, 8, 3, padding=1, groups=8), mlp()  # fmt: skip
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        x = x + 0.5 * self.first(x)
+        x = x + self.attention(x)
+        x = x + self.conv(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + 0.5 * self.last(x)
+
+
+def test_after_attention_is_right_after_it_in_blocks_of_more_sums():
+    module = Patches(nn.Sequential(Macaron(), Macaron()))
+    rows = rows_of(module)
+    assert rows["body.1.attention"].predecessor == "body.1.first (sum)"
+    assert rows["body.1 after attention"].read_at == "body.1.norm (input)"
+    assert rows["body.1.last"].predecessor == "body.1.conv (sum)"
+    parts = layer_parts(load_encoder(module, shape=SHAPE), ["body.1.attention"])["body.1.attention"]
+    assert parts.modules == ("body.1.attention",)
+
+
+class Beside(nn.Module):
+    def __init__(self, together):
+        super().__init__()
+        self.attention, self.mlp, self.together = Attention(), mlp(), together
+
+    def forward(self, x):
+        a, m = self.attention(x), self.mlp(x)
+        return x + (a + m) if self.together else x + a + m
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_parallel_attention_and_fully_connected_part(together):
+    rows = rows_of(Patches(nn.Sequential(Beside(together), Beside(together))))
+    for name in ("body.1.attention", "body.1.mlp", "body.1"):
+        assert rows[name].predecessor == "body.0"
+    assert [row.kind for row in rows.values()] == ["patch embedding", *["attention", "fully-connected", "residual"] * 2, "output"]  # fmt: skip
+
+
+class Context(nn.Module):
+    """Global context: a softmax over positions pools them, and what is computed from that is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.score, self.change = nn.Conv2d(8, 1, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        weights = self.score(x).flatten(2).softmax(-1)
+        pooled = x.flatten(2) @ weights.transpose(1, 2)
+        return x + self.change(pooled[..., None])
+
+
+class Convolved(nn.Module):
+    def __init__(self, after):
+        super().__init__()
+        self.conv1, self.conv2, self.after = conv(8, 8), conv(8, 8), after
+
+    def forward(self, x):
+        return x + self.after(self.conv2(self.conv1(x)))
+
+
+def test_a_softmax_is_no_transformer():
+    rows = rows_of(nn.Sequential(conv(3, 8), nn.Sequential(Convolved(Context()), Convolved(nn.Identity()))))
+    assert not {row.kind for row in rows.values()} & {"attention", "fully-connected"}
+    assert {"1.0.conv1", "1.0.conv2", "1.1.conv1", "1.1.conv2", "1.0", "1.1"} <= {name for name in rows if rows[name].main}  # fmt: skip
+    assert "1.0.after.score" not in rows
+
+
+class Maps(nn.Module):
+    """Attention over positions between convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = Attention()
+
+    def forward(self, x):
+        return x + self.attention(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def test_attention_between_convolutions_leaves_them_as_they_are():
+    rows = rows_of(nn.Sequential(conv(3, 8), nn.Sequential(Convolved(nn.Identity()), Maps(), Convolved(nn.Identity()))))
+    assert not {row.kind for row in rows.values()} & {"attention", "fully-connected"}
+    assert (rows["1.2.conv1"].predecessor, rows["1.1"].kind) == ("1.1", "residual")
+
+
+class Spatial(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.score, self.channels = conv(8, 8), nn.Conv2d(8, 1, 1), nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        h = self.conv(x)
+        h = h * self.score(h).sigmoid()
+        return h * self.channels(h.mean((2, 3))[:, None]).sigmoid().transpose(1, 2)[..., None]
+
+
+def test_gates_of_one_channel_are_gates():
+    fine = rows_of(nn.Sequential(conv(3, 8), Spatial(), conv(8, 8)), "fine")
+    assert {fine["1.score"].kind, fine["1.channels"].kind} == {"convolution (gate)"}
+    assert fine["2"].predecessor == "1.conv"
+
+
+class Frozen(nn.Module):
+    """A batch-norm whose statistics are buffers, as in detection."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.full((8,), 2.0))
+
+    def forward(self, x):
+        return x * self.scale[:, None, None] + 0.5
+
+
+@pytest.mark.parametrize(
+    ("after", "place"),
+    [
+        ((Frozen(), nn.ReLU()), "2"),
+        ((nn.InstanceNorm2d(8), nn.PReLU(8)), "2"),
+        ((nn.Tanh(),), "1"),
+        ((nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.CELU()), "3"),
+        ((nn.GroupNorm(2, 8), nn.Hardtanh()), "2"),
+    ],
+)
+def test_norms_and_activations_of_any_kind_are_part_of_a_reading(after, place):
+    rows = rows_of(nn.Sequential(conv(3, 8), *after, conv(8, 8)))
+    assert rows["0"].read_at == place
+    assert rows["4" if len(after) == 3 else str(len(after) + 1)].predecessor == "0"
+
+
+class Poolers(nn.Module):
+    """Activations by functions of which none has a name of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = conv(3, 8), conv(8, 8), nn.Linear(8 * 64, 4)
+
+    def forward(self, x):
+        x = functional.relu(functional.max_pool2d(self.one(x), 2))
+        x = self.two(x)
+        return self.three((x * x.sigmoid()).flatten(1))
+
+
+def test_activations_after_pooling_and_by_products():
+    rows = rows_of(Poolers())
+    assert (rows["one"].read_at, rows["one"].signed) == ("two (input)", False)
+    assert rows["two"].signed
+
+
+class Tries(nn.Module):
+    def __init__(self, raises):
+        super().__init__()
+        self.fast, self.conv = raises, conv(8, 8)
+
+    def forward(self, x):
+        h = x
+        with contextlib.suppress(RuntimeError):
+            h = self.fast(h)
+        return x + self.conv(h)
+
+
+class Raises(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("not here")
+
+
+def test_a_module_that_raises_within_another_changes_nothing():
+    rows = rows_of(nn.Sequential(conv(3, 8), Tries(Raises()), Tries(Raises())))
+    assert chain_of(rows) == [("0", None), ("1.conv", "0"), ("1", "1.conv"), ("2.conv", "1"), ("2", "2.conv")]
+
+
+class First(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.encoder = nn.Conv2d(3, 8, 4, 4), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2)  # fmt: skip
+
+    def forward(self, x):
+        return self.encoder(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0)
+
+
+def test_attention_that_cannot_be_read_is_said():
+    with pytest.warns(MemlocWarning, match=r"attention, such as 'encoder\.layers\.0\.self_attn'.*batch_first=True"):
+        rows = rows_of(First())
+    assert "patches" in rows
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.filters = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+        self.gru, self.fc, self.out = nn.GRU(48, 8, 2, batch_first=True), nn.Linear(8, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        _, state = self.gru(x.flatten(2).transpose(1, 2).reshape(len(x), 16, 48))
+        return self.out(self.fc(state)[-1])
+
+
+def test_what_has_layers_or_directions_first_is_not_read():
+    rows = rows_of(Recurrent())
+    assert list(rows) == ["out", "output"]
+
+
+def test_scripted_parts_are_passed_through():
+    rows = rows_of(nn.Sequential(conv(3, 8), torch.jit.script(nn.Sequential(conv(8, 8), nn.ReLU())), conv(8, 8)))
+    assert chain_of(rows) == [("0", None), ("2", "0")]
+
+
+def test_units_of_computed_weights_are_not_silenced_without_effect():
+    from memloc.encoders import silence
+
+    module = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(conv(3, 8)), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 2)
+    )
+    encoder = load_encoder(module, shape=SHAPE)
+    with pytest.raises(EncoderError, match="computed from others"):
+        silence(encoder, layer_parts(encoder, ["0"])["0"], [1])

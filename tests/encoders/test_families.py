@@ -269,12 +269,12 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("wrap", "said"),
     [
-        (lambda out: None, "returns None for 5 images"),
+        (lambda out: None, "returns None for 3 images"),
         (lambda out: (), "returns a tuple of nothing"),
         (lambda out: {"loss": out.mean()}, r"returns a dict of 'loss' \(a tensor of shape \(\)\)"),
         (lambda out: out.mean(), r"returns a tensor of shape \(\)"),
         (lambda out: out[0], r"returns a tensor of shape \(4,\)"),
-        (lambda out: out[:, :, None, None, None], r"returns a tensor of shape \(5, 4, 1, 1, 1\)"),
+        (lambda out: out[:, :, None, None, None], r"returns a tensor of shape \(3, 4, 1, 1, 1\)"),
         (lambda out: slice(out), "returns a slice"),
         (lambda out: out.pixel_values, r"forward pass fails .*AttributeError.* Wrap it|wrap it in a module that does"),
         (lambda out: {}["features"], r"forward pass fails .*KeyError"),

@@ -17,14 +17,14 @@ OUTPUT = "output"
 BRANCH = " (branch)"
 GATE = " (gate)"
 INPUT = " (input)"  # ends the address of a module that is read at its input
-IMAGES = 5  # in the trial pass: unlike the small numbers that other tensors begin with
+IMAGES = 3  # in the trial pass: unlike the small numbers that other tensors begin with
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 # Operations by their names in PyTorch's dispatcher, without the last _ of those in place.
 _NON_NEGATIVE = ("relu", "sigmoid", "softplus", "hardsigmoid")
 _ACTIVATIONS = (
-    *_NON_NEGATIVE, "gelu", "silu", "elu", "leaky_relu", "hardswish", "mish", "hardtanh", "tanh", "clamp_min", "clamp", "_prelu_kernel", "rrelu_with_noise",
+    *_NON_NEGATIVE, "gelu", "silu", "elu", "celu", "selu", "leaky_relu", "hardswish", "mish", "hardtanh", "tanh", "clamp_min", "clamp", "_prelu_kernel", "rrelu_with_noise",
 )  # fmt: skip
 _BETWEEN = (  # what may stand between a layer and its norm or activation: other shapes, scales and shifts, pooling
     "view", "_unsafe_view", "permute", "transpose", "clone", "alias", "mul", "add", "sub", "div", "constant_pad_nd",
@@ -233,7 +233,7 @@ class Chain:
         if reader is None:
             return
         read_at, call, node = reader
-        aside = "" if each.added & ~(self._branches | self._gates) or not each.added else BRANCH
+        aside = "" if halves or each.added & ~(self._branches | self._gates) or not each.added else BRANCH
         after = before if halves else self._before(each.total, aside)
         name = call.address if whole is not None else self._name_of(each, halves) or read_at
         signed = not self._builtin
@@ -242,15 +242,14 @@ class Chain:
     def _returner(self, each: Sum, halves: list[_Half]) -> Call | None:
         """The module whose own code makes a sum and returns it, perhaps after an activation; for a block's last sum the block."""
         total, first = each.total, self._first_of(each)
-        for call in self._calls:
-            if call.address and call.made(total) and _has_images(call.gave) and any(node is total for node in plain(call.gave)):  # fmt: skip
-                if halves and first is not each:
-                    found = call.made(first.total) and (first.before is None or not call.made(first.before.total))
-                else:
-                    found = call.name == total.within
-                if found:
-                    return call
-        return None
+        gives = [
+            call
+            for call in self._calls
+            if call.address and call.made(total) and _has_images(call.gave) and any(node is total for node in plain(call.gave))
+        ]  # fmt: skip
+        blocks = [call for call in gives if call.made(first.total) and (first.before is None or not call.made(first.before.total))]  # fmt: skip
+        own = [call for call in gives if call.name == total.within]
+        return next(iter((blocks if halves and first is not each else []) + own), None)
 
     def _taker(self, each: Sum, halves: list[_Half]) -> tuple[str, Call, Node] | None:
         """Where a sum that no module returns can be read, perhaps after an activation: the place, the module there, and the tensor."""
@@ -266,7 +265,8 @@ class Chain:
         """What a sum that no module returns is called: after its block or after the module that gives what it adds."""
         whole = next((call for call in self._calls if call.address and call.name == each.total.within and call.made(each.total)), None)  # fmt: skip
         attending = any(half.kind == "attention" for half in halves)
-        if whole is not None and attending and (each.before is None or not whole.made(each.before.total)):
+        others = [half.of for half in self._halves if half.kind == "attention" and self._first_of(half.of) is not self._first_of(each)]  # fmt: skip
+        if whole is not None and attending and not any(whole.made(other.total) for other in others):
             return f"{whole.address} after attention"
         giver = self._giver(each, each.parts[0])
         return None if giver is None else f"{giver.address} (sum)"
@@ -315,10 +315,10 @@ class Chain:
 
     def _first_of(self, each: Sum) -> Sum:
         """The first sum of a transformer's block: the attention that it ends, or itself."""
-        kinds = {half.of.total.number: half.kind for half in self._halves}
-        while kinds.get(each.total.number) != "attention" and each.before is not None:
+        attention, connected = ({half.of.total.number for half in self._halves if half.kind == kind} for kind in ("attention", "fully-connected"))  # fmt: skip
+        while each.total.number not in attention and each.before is not None:
             each = each.before
-        while each.before is not None and kinds.get(each.before.total.number) == "attention":
+        while each.before is not None and each.before.total.number in attention - connected:  # a decoder's
             each = each.before
         return each
 
@@ -339,8 +339,8 @@ class Chain:
         return [
             call
             for call in self._calls
-            if start < call.first and call.last <= end and call.address and not self._own[call.ended] & ~own
-        ]
+            if call.address and not self._own[call.ended] & ~own and (self._own[call.ended] or (start < call.first and call.last <= end))
+        ]  # fmt: skip
 
     def _makers(self, half: _Half) -> tuple[str, ...]:
         """The modules whose weights make what a half adds, where the one that is read does not hold them all."""

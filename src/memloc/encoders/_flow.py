@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,9 +75,8 @@ class Flow(TorchDispatchMode):
                     parents.append(self._of[tensor])
         result = func(*args, **named)
         if parents:
-            for tensor in itertools.islice(
-                _tensors(result), 1 if "norm" in op else None
-            ):  # a norm's others are its statistics
+            alone = "norm" in op or "pool" in op  # their other results are statistics and places
+            for tensor in itertools.islice(_tensors(result), 1 if alone else None):
                 node = self._of[tensor] = self._new(op, tuple(parents), tensor, multiplies=multiplies)
                 if any(tensor is each for each in given) and (storage := _storage(tensor)) is not None:
                     self._written[storage.cdata] = storage, node
@@ -94,14 +94,12 @@ class Flow(TorchDispatchMode):
         node = self._of[tensor] = self._new("copy_", (written,) if node is None else (written, node), tensor)
         return node
 
-    def given(self, tensor: Tensor) -> Node:
-        """The node of what a module gave, which it has even if its origin is not known."""
+    def given(self, tensor: Tensor, took: Node | None) -> Node:
+        """The node of what a module gave, which it has even if it is a constant, or comes from what the module took by another way."""
         node = self.node_of(tensor)
         if node is None:
-            # As many as there are images come from them by another way; others are constants, such as a table of positions.
-            lost = tensor.shape[:1] == self.nodes[0].shape[:1]
-            node = self._new("", (), tensor, lost=lost)
-            if lost:
+            node = self._new("", (), tensor, lost=took is not None)
+            if took is not None:
                 self._of[tensor] = node
         return node
 
@@ -171,11 +169,13 @@ def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], o
     def after(name: str) -> Callable[..., None]:
         def hook(called: nn.Module, _inputs: object, output: object) -> None:
             depth, start, first, took = running[name].pop()
-            del flow.within[depth:]  # also of modules in it that raised
+            del flow.within[depth:]
+            if sys.exc_info()[0] is not None:
+                return  # it raised, which its caller may catch
             tensor = as_tensor(output)
             number = counts[name] = counts.get(name, -1) + 1
             if tensor is not None:
-                gave = flow.given(tensor)
+                gave = flow.given(tensor, took)
                 address = f"{name}#{number}" if number else name
                 calls.append(Call(address, called, start, next(ended), first, len(flow.nodes), took, gave))
 
@@ -187,7 +187,7 @@ def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], o
             if name and isinstance(part, torch.jit.ScriptModule):
                 continue  # takes no hooks, so what it holds is not read; what flows through it is still seen
             handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
-            handles.append(part.register_forward_hook(after(name)))
+            handles.append(part.register_forward_hook(after(name), always_call=True))
         with torch.no_grad(), flow:  # not in inference mode, which hides operations in place
             output = module(images)
     finally:

@@ -122,6 +122,11 @@ def silence(encoder: Encoder, parts: LayerParts, units: Sequence[int]) -> None:
             f"the units of {parts.layer.name!r} are not the rows of one weight. Expected a convolution, linear, attention or fully-connected row. Name another layer."
         )
     modules = dict(encoder.module.named_modules())
+    if "weight" not in dict(modules[parts.makes].named_parameters(recurse=False)):
+        raise EncoderError(
+            f"the weight of {parts.makes!r} is computed from others (weight or spectral norm), so its rows cannot be zeroed. Expected a plain weight. Take the norm "
+            "out first: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+        )
     for name in (parts.makes, parts.norm):
         for value in [] if name is None else [getattr(modules[name], key) for key in ("weight", "bias")]:
             if value is not None:

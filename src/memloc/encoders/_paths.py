@@ -62,6 +62,11 @@ def find_sums(nodes: list[Node]) -> list[Sum]:
             continue
         stream, part = sorted(node.parents, key=lambda each: _bits(each, node.parents))
         base, inner = stream.weighted, found.get(part.number)
+        if (
+            stream.op == "" and stream.number
+        ):  # a token of its own: what is added begins after the last sum that it comes from
+            last = max((each.total.number for each in found.values() if not each.added & ~part.weighted), default=0)
+            base = (1 << last) - 1
         if not stream.weighted & ~part.weighted:  # x + f(x), or x + (a + b) of a module's own code
             parts: tuple[Node, ...] = (part,)
             if inner is not None and inner.parallel and inner.total.within == node.within:
