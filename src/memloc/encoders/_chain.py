@@ -127,8 +127,9 @@ class Chain:
         steps: list[tuple[tuple[float, int], Callable[[], None]]] = []
         hung = {call.ended for half in self._halves for call in self._inside(half)}
         spans = [(half.of.stream.number, half.of.total.number) for half in self._halves]
+        weighted = {call.name for call in self._weighted}
         for each in self._sums:
-            if not any(start < each.total.number < end for start, end in spans):
+            if each.total.within not in weighted and not any(start < each.total.number < end for start, end in spans):
                 steps.append(((each.total.number + 0.5, 0), partial(self._add_sum, each)))
         for call in self._calls:
             if call.address and call.ended not in hung and _has_images(call.gave):
@@ -170,13 +171,14 @@ class Chain:
         """A convolution or linear layer, read after the norm and the activation that follow it."""
         norm, read, active = self._reading(call)
         read_at, reader = (call.address, call) if read is None else self._reader(read) or (call.address, call)
+        signed = active not in _NON_NEGATIVE and not isinstance(reader.module, nn.ReLU6)
         kind = "linear" if isinstance(call.module, nn.Linear) else "convolution"
         if kind == "convolution" and not self._rows and self._halves and call.module.kernel_size == call.module.stride:
             kind = "patch embedding"
         own = self._own[call.ended]
-        aside = GATE if own & self._gates else BRANCH if own & self._branches else ""
+        aside = "" if own & ~(self._branches | self._gates) or not own else BRANCH if own & ~self._gates else GATE
         name = call.address.removesuffix(".conv") if self._builtin else call.address
-        self._put(name, kind + aside, self._before(call.took, aside), call, read_at=read_at, signed=active not in _NON_NEGATIVE, main=not aside)  # fmt: skip
+        self._put(name, kind + aside, self._before(call.took, aside), call, read_at=read_at, signed=signed, main=not aside)  # fmt: skip
         if read_at != call.address:
             raw = "before activation" if norm is None else "before batch-norm"
             self._put(call.address if self._builtin else f"{call.address} ({raw})", raw, name, call, main=False)
@@ -187,12 +189,17 @@ class Chain:
     def _reading(self, call: Call) -> tuple[Node | None, Node | None, str]:
         """The norm that follows a layer, the last readable one of norm and activation, and the operation of the activation."""
         norm, read, node = None, None, call.gave
+        unit = -1 if is_last(call.module, call.shape) or len(call.shape) == 3 else 1
         while (following := self._following(node)) is not None:
             node, op = following
+            fits = (
+                len(node.shape) == len(call.shape) and node.shape[0] == IMAGES and node.shape[unit] == call.shape[unit]
+            )
+            fits = fits and self._reader(node) is not None
             if op in _ACTIVATIONS:
-                return (norm, node, op) if self._reader(node) is not None else (norm, read, "")
+                return (norm, node, op) if fits else (norm, read, "")
             if "norm" in op and "layer" not in op and norm is None:
-                norm, read = node, node if self._reader(node) is not None else read
+                norm, read = node, node if fits else read
             elif op not in _BETWEEN:
                 break
         return norm, read, ""
@@ -233,9 +240,11 @@ class Chain:
         if reader is None:
             return
         read_at, call, node = reader
-        aside = "" if halves or each.added & ~(self._branches | self._gates) or not each.added else BRANCH
+        aside = "" if halves or each.joined & ~(self._branches | self._gates) else BRANCH
         after = before if halves else self._before(each.total, aside)
-        name = call.address if whole is not None else self._name_of(each, halves) or read_at
+        name = call.address if whole is not None else self._name_of(each, halves)
+        if name is None or any(row.name == name for row in self._rows):
+            name = read_at
         signed = not self._builtin
         self._put(name, f"residual{aside}", after, call, read_at=read_at, shape=node.shape, node=each.total, signed=signed, main=not aside)  # fmt: skip
 

@@ -15,10 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 SUMS = ("add", "add_")  # operations by their names in PyTorch's dispatcher
+_ALONE = ("norm", "pool", "attention")  # parts of those whose other results are statistics and places
 _MULTIPLY = ("conv", "mm", "linear", "attention")  # parts of such names
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node:
     """A tensor of a forward pass at one moment.
 
@@ -75,7 +76,7 @@ class Flow(TorchDispatchMode):
                     parents.append(self._of[tensor])
         result = func(*args, **named)
         if parents:
-            alone = "norm" in op or "pool" in op  # their other results are statistics and places
+            alone = any(part in op for part in _ALONE)
             for tensor in itertools.islice(_tensors(result), 1 if alone else None):
                 node = self._of[tensor] = self._new(op, tuple(parents), tensor, multiplies=multiplies)
                 if any(tensor is each for each in given) and (storage := _storage(tensor)) is not None:
@@ -113,7 +114,7 @@ class Flow(TorchDispatchMode):
         return self.nodes[-1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Call:
     """One call of a module during a trial forward pass.
 

@@ -41,6 +41,12 @@ class Sum:
         return bits
 
     @property
+    def joined(self) -> int:
+        """Those that lie before one operand of the sum and not before the other."""
+        one, other = self.total.parents
+        return one.weighted ^ other.weighted
+
+    @property
     def parallel(self) -> bool:
         """Whether neither operand comes from the other's layers."""
         return bool(self.stream.weighted & ~self.parts[0].weighted)
