@@ -308,19 +308,16 @@ class Chain:
         return [half for number in sorted(found) for half in found[number]]
 
     def _connected(self, each: Sum, part: Node) -> _Half | None:
-        """A part that works on each position alone but for convolutions of single channels."""
-        giver, own, full = self._giver(each, part), each.own(part), False
+        """A part that works on each position alone; linear layers may have convolutions of single channels between them."""
+        giver, own = self._giver(each, part), each.own(part)
         if giver is None or attends(part, each.base):
             return None
-        for call in self._weighted:
-            if not own & self._own[call.ended]:
-                continue
-            if isinstance(call.module, nn.modules.conv._ConvNd) and prod(call.module.kernel_size) > 1:
-                if call.module.groups != call.module.in_channels:
-                    return None
-            else:
-                full = True
-        return _Half("fully-connected", each, part, giver) if full else None
+        modules = [call.module for call in self._weighted if own & self._own[call.ended]]
+        linear = [module for module in modules if isinstance(module, nn.Linear)]
+        spatial = [module for module in modules if isinstance(module, nn.modules.conv._ConvNd) and prod(module.kernel_size) > 1]  # fmt: skip
+        if len(modules) == len(spatial) or any(not linear or module.groups < module.in_channels for module in spatial):
+            return None
+        return _Half("fully-connected", each, part, giver)
 
     def _first_of(self, each: Sum) -> Sum:
         """The first sum of a transformer's block: the attention that it ends, or itself."""
