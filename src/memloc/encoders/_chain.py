@@ -183,7 +183,7 @@ class Chain:
             raw = "before activation" if norm is None else "before batch-norm"
             self._put(call.address if self._builtin else f"{call.address} ({raw})", raw, name, call, main=False)
         gives = next((each for each in self._calls if each.gave is norm and isinstance(each.module, NORMS)), None)
-        if gives is not None and gives is not reader:
+        if gives is not None and gives is not reader and _has_images(gives.gave):
             self._put(gives.address, "batch-norm", name, gives, main=False)
 
     def _reading(self, call: Call) -> tuple[Node | None, Node | None, str]:
