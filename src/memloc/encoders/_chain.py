@@ -126,10 +126,11 @@ class Chain:
         """What makes rows, with its time in the pass."""
         steps: list[tuple[tuple[float, int], Callable[[], None]]] = []
         hung = {call.ended for half in self._halves for call in self._inside(half)}
-        spans = [(half.of.stream.number, half.of.total.number) for half in self._halves]
+        own_of = {half.of.total.number: half.of.own(half.part) for half in self._halves}
         weighted = {call.name for call in self._weighted}
         for each in self._sums:
-            if each.total.within not in weighted and not any(start < each.total.number < end for start, end in spans):
+            nested = each.total.number not in own_of and any(not each.joined & ~own for own in own_of.values())
+            if each.total.within not in weighted and not nested:
                 steps.append(((each.total.number + 0.5, 0), partial(self._add_sum, each)))
         for call in self._calls:
             if call.address and call.ended not in hung and _has_images(call.gave):
@@ -158,7 +159,8 @@ class Chain:
             return chain[-1].name if chain else None  # not known: the one before it in time
         left = reached[-1].bit if reached else -1
         path = [row for row in self._rows if aside and row.aside == aside and row.comes & left and held & row.bit]
-        return (path or reached)[-1].name if path or reached else None
+        rows = path or reached or [row for row in self._rows if row.aside == BRANCH and held & row.bit]
+        return rows[-1].name if rows else None
 
     def _add_plain(self, call: Call) -> None:
         """Pooling or a norm over units."""
@@ -340,13 +342,15 @@ class Chain:
         return min(gives, key=lambda call: (call.address.count("."), call.ended), default=None)
 
     def _inside(self, half: _Half) -> list[Call]:
-        """The calls that make what a half adds."""
-        start, end, own = half.of.stream.number, half.of.total.number, half.of.own(half.part)
-        return [
-            call
-            for call in self._calls
-            if call.address and not self._own[call.ended] & ~own and (self._own[call.ended] or (start < call.first and call.last <= end))
-        ]  # fmt: skip
+        """The calls that make what a half adds: by their weights, or without any in between."""
+        stream, total, own = half.of.stream, half.of.total, half.of.own(half.part)
+        found = []
+        for call in self._calls:
+            weights, held = self._own[call.ended], call.gave.weighted
+            between = stream.number < call.first and call.last <= total.number and not stream.weighted & ~held and not held & ~half.part.weighted  # fmt: skip
+            if call.address and (not weights & ~own if weights else between):
+                found.append(call)
+        return found
 
     def _makers(self, half: _Half) -> tuple[str, ...]:
         """The modules whose weights make what a half adds, where the one that is read does not hold them all."""
