@@ -336,11 +336,11 @@ def test_blocks_that_are_added_in_a_loop():
     before = "patches"
     for at in (0, 2, 4):
         attention, after, connected, end = (f"body.layers.{at}", f"body.layers.{at} (sum)", f"body.layers.{at + 1}", f"body.layers.{at + 1} (sum)")  # fmt: skip
-        end = "body" if at == 4 else end
         followed = [rows[name].predecessor for name in (attention, after, connected, end)]
         assert followed == [before, before, after, before]
         before = end
     assert rows["body.layers.1 (sum)"].read_at == "body.layers.2 (input)"
+    assert rows["body.layers.5 (sum)"].read_at == "body.norm (input)"  # the stream, not what the module makes of it
 
 
 def test_blocks_of_residual_modules_in_a_row():
@@ -368,6 +368,7 @@ def test_after_attention_is_right_after_it_in_blocks_of_more_sums():
     assert rows["body.1.attention"].predecessor == "body.1.first (sum)"
     assert rows["body.1 after attention"].read_at == "body.1.norm (input)"
     assert rows["body.1.last"].predecessor == "body.1.conv (sum)"
+    assert rows["body.1"].predecessor == "body.0"
     parts = layer_parts(load_encoder(module, shape=SHAPE), ["body.1.attention"])["body.1.attention"]
     assert parts.modules == ("body.1.attention",)
 
@@ -449,7 +450,8 @@ class Spatial(nn.Module):
 
 def test_gates_of_one_channel_are_gates():
     fine = rows_of(nn.Sequential(conv(3, 8), Spatial(), conv(8, 8)), "fine")
-    assert {fine["1.score"].kind, fine["1.channels"].kind} == {"convolution (gate)"}
+    assert fine["1.score"].kind == "convolution (gate)"
+    assert "1.channels" not in fine  # whose units, one, are not its last axis
     assert fine["2"].predecessor == "1.conv"
 
 
@@ -566,3 +568,69 @@ def test_units_of_computed_weights_are_not_silenced_without_effect():
     encoder = load_encoder(module, shape=SHAPE)
     with pytest.raises(EncoderError, match="computed from others"):
         silence(encoder, layer_parts(encoder, ["0"])["0"], [1])
+
+
+def test_units_of_norms_without_scale_are_not_silenced_without_effect():
+    from memloc.encoders import silence
+
+    module = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8, affine=False), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 2))
+    encoder = load_encoder(module, shape=SHAPE)
+    with pytest.raises(EncoderError, match="no scale and shift"):
+        silence(encoder, layer_parts(encoder, ["0"])["0"], [1])
+
+
+class Trunk(nn.Module):
+    def __init__(self, end):
+        super().__init__()
+        self.stem, self.res, self.end = conv(3, 8), conv(8, 8), end
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.end(self.res(x) + x)
+
+
+@pytest.mark.parametrize("end", [nn.Flatten(), nn.MaxPool2d(4), nn.BatchNorm2d(8)])
+def test_a_sum_is_read_before_what_a_module_makes_of_it(end):
+    rows = rows_of(nn.Sequential(Trunk(end), nn.Flatten(), nn.LazyLinear(2)))
+    assert (rows["0.res (sum)"].read_at, rows["0.res (sum)"].units) == ("0.end (input)", 8)
+
+
+class Convnext(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.norm, self.up, self.down = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.LayerNorm(16), nn.Linear(16, 16), nn.Linear(16, 16)  # fmt: skip
+
+    def forward(self, x):
+        out = self.norm(self.depth(x).permute(0, 2, 3, 1))
+        return x + self.down(functional.gelu(self.up(out))).permute(0, 3, 1, 2)
+
+
+def test_axes_of_units_are_known_where_all_axes_are_alike():
+    rows = rows_of(nn.Sequential(conv(3, 16), Convnext()))
+    assert {name: row.last for name, row in rows.items()} == {"0": False, "1.depth": False, "1.up": True, "1.down": True, "1": False, "output": False}  # fmt: skip
+
+
+class Decoded(nn.Module):
+    """A query that is a weight, decoded from the features of a convolutional net."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.query = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8)), nn.Parameter(torch.zeros(1, 4, 8))
+        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, x):
+        return self.decoder(self.query.expand(len(x), -1, -1), self.body(x).flatten(2).transpose(1, 2))
+
+
+def test_decoders_of_convolutional_features():
+    module = Decoded()
+    fine = find_layers(module, "fine", SHAPE)
+    assert len({row.name for row in fine}) == len(fine)
+    rows = {row.name: row for row in fine}
+    assert [name for name in rows if rows[name].main][:2] == ["body.0", "body.2"]
+    second = rows["decoder.layers.1.multihead_attn"]
+    assert second.predecessor == "decoder.layers.1 after attention"
+    assert rows["decoder.layers.1.self_attn"].predecessor == "decoder.layers.0"
+    assert rows["decoder.layers.1"].predecessor == "decoder.layers.0"
+    parts = layer_parts(load_encoder(module, shape=SHAPE), ["decoder.layers.0.multihead_attn"])
+    assert parts["decoder.layers.0.multihead_attn"].modules == ("decoder.layers.0.multihead_attn",)

@@ -10,7 +10,7 @@ from math import prod
 from torch import nn
 
 from memloc.encoders._flow import Call, Node
-from memloc.encoders._paths import Sum, attends, find_sums, plain, side_paths
+from memloc.encoders._paths import RESHAPED, Sum, attends, find_sums, plain, side_paths
 from memloc.encoders._resnet9 import ResNet9
 
 OUTPUT = "output"
@@ -99,7 +99,7 @@ class Chain:
         self._own = {call.ended: _multiplications(nodes[call.first : call.last]) for call in calls}
         self._weighted = [call for call in calls if call.address and isinstance(call.module, WEIGHTED)]
         self._branches, self._gates = side_paths(nodes, self._root.gave)
-        self._sums = find_sums(nodes)
+        self._sums = find_sums(nodes, calls)
         self._halves = self._find_halves()
         self._bits, self._comes = self._origins()
         self._rows: list[_Row] = []
@@ -139,13 +139,13 @@ class Chain:
         return steps
 
     def _put(
-        self, name: str, kind: str, after: str | None, of: Call, *, read_at: str | None = None, shape: tuple[int, ...] = (), node: Node | None = None,
+        self, name: str, kind: str, after: str | None, of: Call, *, read_at: str | None = None, at: Node | None = None, node: Node | None = None,
         signed: bool = True, main: bool = True, made_by: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        """A row; `of` is the call that it is read at, or whose units it has if `read_at` is another; `node` is what later rows come from."""
-        at, shape, node = of.address if read_at is None else read_at, shape or of.shape, node or of.gave
-        units, last = units_of(of.module, shape), is_last(of.module, shape)
-        self.layers.append(Layer(name, at, 0, kind, after, units, signed, main, last, made_by))
+        """A row; `of` is the call that it is read at, `read_at` another place; `at` is what is read there, `node` what later rows come from."""
+        at, node = at or of.gave, node or of.gave
+        last = is_last(of.module, at)
+        self.layers.append(Layer(name, of.address if read_at is None else read_at, 0, kind, after, units_of(of.module, at), signed, main, last, made_by))  # fmt: skip
         aside = next((each for each in (BRANCH, GATE) if kind.endswith(each)), "")
         if main or aside:
             self._rows.append(_Row(name, self._bits[node.number], self._comes[node.number], aside))
@@ -191,7 +191,7 @@ class Chain:
     def _reading(self, call: Call) -> tuple[Node | None, Node | None, str]:
         """The norm that follows a layer, the last readable one of norm and activation, and the operation of the activation."""
         norm, read, node = None, None, call.gave
-        unit = -1 if is_last(call.module, call.shape) or len(call.shape) == 3 else 1
+        unit = -1 if is_last(call.module, call.gave) or len(call.shape) == 3 else 1
         while (following := self._following(node)) is not None:
             node, op = following
             fits = (
@@ -227,57 +227,74 @@ class Chain:
     def _add_sum(self, each: Sum) -> None:
         """What a residual sum adds, where that is attention or the fully-connected part after it, and the sum."""
         halves = [half for half in self._halves if half.of is each]
-        before = self._before(each.stream) or self._before(each.parts[0])
+        first, before = self._first_of(each), self._before(each.stream) or self._before(each.parts[0])
+        self._befores.setdefault(each.total.number, before)
         for half in halves:
-            first = self._first_of(each)
-            before = self._befores.setdefault(first.total.number, before)
             if _has_images(half.giver.gave):  # Swin's attention runs over windows, so its rows are no longer images
                 after = before if half.kind == "attention" else self._before(half.part) or before
                 self._put(half.giver.address, half.kind, after, half.giver, made_by=self._makers(half))
                 self._hang(half)
-        if not _has_images(each.total):
-            return
         whole = self._returner(each, halves)
         reader = (whole.address, whole, whole.gave) if whole is not None else self._taker(each, halves)
-        if reader is None:
+        if reader is None or not _has_images(each.total):
             return
         read_at, call, node = reader
         aside = "" if halves or each.joined & ~(self._branches | self._gates) else BRANCH
-        after = before if halves else self._before(each.total, aside)
+        after = self._before(each.total, aside)
+        if halves:
+            after = self._befores[first.total.number]
+            if whole is not None and first is not each and first.before is not None and whole.made(first.before.total) and not self._others(first, whole):  # fmt: skip
+                after = self._before(whole.took)  # a block that has sums before its attention
         name = call.address if whole is not None else self._name_of(each, halves)
-        if name is None or any(row.name == name for row in self._rows):
-            name = read_at
+        if name is None or any(layer.name == name for layer in self.layers):
+            name = read_at if read_at.endswith(INPUT) else f"{read_at} (sum)"
         signed = not self._builtin
-        self._put(name, f"residual{aside}", after, call, read_at=read_at, shape=node.shape, node=each.total, signed=signed, main=not aside)  # fmt: skip
+        self._put(name, f"residual{aside}", after, call, read_at=read_at, at=node, node=each.total, signed=signed, main=not aside)  # fmt: skip
 
     def _returner(self, each: Sum, halves: list[_Half]) -> Call | None:
         """The module whose own code makes a sum and returns it, perhaps after an activation; for a block's last sum the block."""
         total, first = each.total, self._first_of(each)
-        gives = [
-            call
-            for call in self._calls
-            if call.address and call.made(total) and _has_images(call.gave) and any(node is total for node in plain(call.gave))
-        ]  # fmt: skip
-        blocks = [call for call in gives if call.made(first.total) and (first.before is None or not call.made(first.before.total))]  # fmt: skip
-        own = [call for call in gives if call.name == total.within]
-        return next(iter((blocks if halves and first is not each else []) + own), None)
+        own = None
+        for call in self._calls:
+            if not call.address or not call.made(total) or not _has_images(call.gave):
+                continue
+            path = _between(total, call.gave)
+            if path is None:
+                continue
+            # Where the norm comes after each sum, what it gives is the stream that goes on.
+            links = [(other.before.total, other.stream) for other in self._sums if other.before is not None and call.made(other.before.total)]  # fmt: skip
+            normed = any("norm" in node.op for link in links for node in _between(*link) or [])
+            same = all(node.op.rstrip("_") in (*_ACTIVATIONS, *RESHAPED, "alias") or (normed and "norm" in node.op) for node in path)  # fmt: skip
+            if not same or not _units(call.gave) & _units(total):
+                continue
+            block = call.made(first.total) and (first.before is None or not call.made(first.before.total))
+            if halves and first is not each and block:
+                return call
+            own = own or (call if call.name == total.within else None)
+        return own
 
     def _taker(self, each: Sum, halves: list[_Half]) -> tuple[str, Call, Node] | None:
-        """Where a sum that no module returns can be read, perhaps after an activation: the place, the module there, and the tensor."""
-        nodes, following = [each.total], self._following(each.total)
-        if following is not None and following[1] in _ACTIVATIONS:
-            nodes.insert(0, following[0])
+        """Where a sum that no module returns can be read, perhaps scaled or after an activation: the place, the module there, and the tensor."""
+        nodes, node = [each.total], each.total
+        while (following := self._following(node)) is not None and following[1] in ("mul", "div", *_ACTIVATIONS):
+            node = following[0]
+            nodes.insert(0, node)
+            if following[1] in _ACTIVATIONS:
+                break
         if halves:  # where the norm comes after the sum, the stream goes on from there
             nodes[:0] = [later.stream for later in self._sums if later.before is each]
         readers = ((self._reader(node), node) for node in nodes)
         return next(((*reader, node) for reader, node in readers if reader is not None), None)
 
+    def _others(self, first: Sum, whole: Call) -> bool:
+        """Whether a module makes the attention of other blocks, too."""
+        return any(half.kind == "attention" and whole.made(half.of.total) and self._first_of(half.of) is not first for half in self._halves)  # fmt: skip
+
     def _name_of(self, each: Sum, halves: list[_Half]) -> str | None:
         """What a sum that no module returns is called: after its block or after the module that gives what it adds."""
         whole = next((call for call in self._calls if call.address and call.name == each.total.within and call.made(each.total)), None)  # fmt: skip
         attending = any(half.kind == "attention" for half in halves)
-        others = [half.of for half in self._halves if half.kind == "attention" and self._first_of(half.of) is not self._first_of(each)]  # fmt: skip
-        if whole is not None and attending and not any(whole.made(other.total) for other in others):
+        if whole is not None and attending and not self._others(self._first_of(each), whole):
             return f"{whole.address} after attention"
         giver = self._giver(each, each.parts[0])
         return None if giver is None else f"{giver.address} (sum)"
@@ -386,18 +403,42 @@ def _multiplications(nodes: list[Node]) -> int:
 
 def _has_images(node: Node) -> bool:
     """Whether a tensor can be read: its first axis is the images and its units can be told."""
+    if len(node.shape) == 3 and node.unit == 1:
+        return False  # of Conv1d, whose positions are last
     return len(node.shape) in (2, 3, 4) and node.shape[0] == IMAGES
 
 
-def units_of(module: nn.Module, shape: tuple[int, ...]) -> int:
+def _between(start: Node, end: Node) -> list[Node] | None:
+    """The operations without weights that lead from one tensor to another, the last first; None if none do."""
+    path: list[Node] = []
+    for node in plain(end):
+        if node is start:
+            return path
+        path.append(node)
+    return None
+
+
+def _units(node: Node) -> set[int]:
+    """How many units a tensor may have."""
+    shape = node.shape
+    if node.unit is not None:
+        return {shape[node.unit]}
+    return {shape[1], shape[3]} if len(shape) == 4 else {shape[-1]}
+
+
+def units_of(module: nn.Module, gave: Node) -> int:
     """How many units an output of a module has."""
-    return shape[1] if len(shape) == 2 or (len(shape) == 4 and not is_last(module, shape)) else shape[-1]
+    shape = gave.shape
+    return shape[1] if len(shape) == 2 or (len(shape) == 4 and not is_last(module, gave)) else shape[-1]
 
 
-def is_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether units are the last axis of four: outputs of linear layers and norms over the last axis, or of a module whose own are."""
+def is_last(module: nn.Module, gave: Node) -> bool:
+    """Whether units are the last axis of four: as the operations say that gave them, else as the widths of the module's parts do."""
+    shape = gave.shape
     if len(shape) != 4 or isinstance(module, (nn.modules.conv._ConvNd, *NORMS)):
         return False
+    if gave.unit is not None:
+        return gave.unit == 3
     kinds = (nn.Linear, nn.LayerNorm, nn.modules.conv._ConvNd)
     parts = [part for part in module.modules() if isinstance(part, kinds)]
     rows = [part for part in parts if isinstance(part, (nn.Linear, nn.LayerNorm)) and _width(part) == shape[3]]

@@ -27,11 +27,13 @@ class Node:
         number: place among all nodes of the pass. op: the operation, as PyTorch's dispatcher names it ("" for the images).
         parents: what it was computed from, without weights and constants. within: address of the innermost module that ran it.
         weighted: a bit, by number, for every node that it comes from, itself included, that multiplies with weights, as convolutions
-            and linear layers do. lost: whether it comes from the images by a way outside of PyTorch, such as NumPy.
+            and linear layers do. lost: whether it comes from the images by a way outside of PyTorch, such as NumPy. unit: which
+            axis its channels or neurons are, where that is known.
     """
 
     number: int
     op: str
+    unit: int | None
     parents: tuple[Node, ...]
     within: str
     shape: tuple[int, ...]
@@ -78,7 +80,8 @@ class Flow(TorchDispatchMode):
         if parents:
             alone = any(part in op for part in _ALONE)
             for tensor in itertools.islice(_tensors(result), 1 if alone else None):
-                node = self._of[tensor] = self._new(op, tuple(parents), tensor, multiplies=multiplies)
+                unit = _unit_of(op, args, parents[0], tuple(tensor.shape))
+                node = self._of[tensor] = self._new(op, tuple(parents), tensor, unit=unit, multiplies=multiplies)
                 if any(tensor is each for each in given) and (storage := _storage(tensor)) is not None:
                     self._written[storage.cdata] = storage, node
         return result
@@ -92,7 +95,9 @@ class Flow(TorchDispatchMode):
         _, written = (None, None) if storage is None else self._written.get(storage.cdata, (None, None))
         if written is None or (node is not None and node.number >= written.number):
             return node
-        node = self._of[tensor] = self._new("copy_", (written,) if node is None else (written, node), tensor)
+        node = self._of[tensor] = self._new(
+            "copy_", (written,) if node is None else (written, node), tensor, unit=written.unit
+        )
         return node
 
     def given(self, tensor: Tensor, took: Node | None) -> Node:
@@ -105,13 +110,37 @@ class Flow(TorchDispatchMode):
         return node
 
     def _new(
-        self, op: str, parents: tuple[Node, ...], tensor: Tensor, *, multiplies: bool = False, lost: bool = False
-    ) -> Node:
+        self, op: str, parents: tuple[Node, ...], tensor: Tensor, *, unit: int | None = None, multiplies: bool = False, lost: bool = False
+    ) -> Node:  # fmt: skip
         weighted = int(multiplies) << len(self.nodes)
         for parent in parents:
             weighted, lost = weighted | parent.weighted, lost or parent.lost
-        self.nodes.append(Node(len(self.nodes), op, parents, self.within[-1], tuple(tensor.shape), weighted, lost))
+        self.nodes.append(
+            Node(len(self.nodes), op, unit, parents, self.within[-1], tuple(tensor.shape), weighted, lost)
+        )
         return self.nodes[-1]
+
+
+def _unit_of(op: str, args: Any, parent: Node, shape: tuple[int, ...]) -> int | None:
+    """Which axis of a result its units are, from the operation and from where they were in what it took first."""
+    before, last = parent.unit, len(shape) - 1
+    if "conv" in op or ("norm" in op and "layer" not in op):
+        return 1
+    if "mm" in op or "linear" in op or "layer_norm" in op:
+        return last
+    if before is None:
+        return None
+    if op == "permute":
+        dims = [dim % len(shape) for dim in args[1]]
+        return dims.index(before)
+    if op == "transpose":
+        one, other = (dim % len(shape) for dim in args[1:3])
+        return {one: other, other: one}.get(before, before)
+    if op in ("view", "_unsafe_view", "reshape"):
+        if before == len(parent.shape) - 1 and shape[-1] == parent.shape[-1]:
+            return last
+        return before if shape[: before + 1] == parent.shape[: before + 1] else None
+    return before if len(shape) == len(parent.shape) else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -135,16 +135,15 @@ def _named(module: nn.Module, calls: list[Call], layers: list[Layer], wanted: li
     found, previous = [], None
 
     def where(name: str) -> tuple[int, bool]:
-        at = "" if name == OUTPUT else name if name in by_address else chain[name].read_at
+        at = name if name in by_address else chain[name].read_at
         return place[at.removesuffix(INPUT)], not at.endswith(INPUT)
 
     for name in sorted(picked, key=where):
         if name in by_address:  # a module that the user names is read at its own output
             call = by_address[name]
             kind = chain[name].kind if name in chain else "module"
-            layer = Layer(
-                name, name, 0, kind, previous, units_of(call.module, call.shape), last=is_last(call.module, call.shape)
-            )
+            units, last = units_of(call.module, call.gave), is_last(call.module, call.gave)
+            layer = Layer(name, name, 0, kind, previous, units, last=last)
         else:
             layer = replace(chain[name], predecessor=previous)
         found.append(layer)

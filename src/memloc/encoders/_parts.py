@@ -127,6 +127,11 @@ def silence(encoder: Encoder, parts: LayerParts, units: Sequence[int]) -> None:
             f"the weight of {parts.makes!r} is computed from others (weight or spectral norm), so its rows cannot be zeroed. Expected a plain weight. Take the norm "
             "out first: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
         )
+    if parts.norm is not None and getattr(modules[parts.norm], "weight", None) is None:
+        raise EncoderError(
+            f"the norm {parts.norm!r} after {parts.makes!r} has no scale and shift to zero, so its units would still respond. Expected one with affine=True. "
+            "Name another layer."
+        )
     for name in (parts.makes, parts.norm):
         for value in [] if name is None else [getattr(modules[name], key) for key in ("weight", "bias")]:
             if value is not None:

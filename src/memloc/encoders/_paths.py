@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from memloc.encoders._flow import SUMS, Node
+from memloc.encoders._flow import SUMS, Call, Node
 
 _PRODUCTS = ("mul", "mul_", "bmm", "mm")
 _POOLED = ("mean", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "amax", "sum")
-_RESHAPED = ("view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "transpose", "clone", "expand")
+RESHAPED = ("view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "transpose", "clone", "expand")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def plain(node: Node) -> Iterator[Node]:
         yield node
 
 
-def find_sums(nodes: list[Node]) -> list[Sum]:
+def find_sums(nodes: list[Node], calls: list[Call]) -> list[Sum]:
     """The residual sums of a pass, in the order in which they were made."""
     found: dict[int, Sum] = {}
     for node in nodes:
@@ -70,9 +70,10 @@ def find_sums(nodes: list[Node]) -> list[Sum]:
         base, inner = stream.weighted, found.get(part.number)
         if (
             stream.op == "" and stream.number
-        ):  # a token of its own: what is added begins after the last sum that it comes from
-            last = max((each.total.number for each in found.values() if not each.added & ~part.weighted), default=0)
-            base = (1 << last) - 1
+        ):  # a token of its own: what is added begins with its module, after the last sum that it comes from
+            sums = [each.total.number for each in found.values() if not each.added & ~part.weighted]
+            began = [call.first for call in calls if call.name == node.within and call.made(node)]
+            base = (1 << max([*sums, *began], default=0)) - 1
         if not stream.weighted & ~part.weighted:  # x + f(x), or x + (a + b) of a module's own code
             parts: tuple[Node, ...] = (part,)
             if inner is not None and inner.parallel and inner.total.within == node.within:
@@ -108,7 +109,7 @@ def attends(part: Node, base: int) -> bool:
 
 
 def _is_product(node: Node) -> bool:
-    return node.op in ("bmm", "mm", "baddbmm") and len(node.parents) > 1
+    return node.op in ("bmm", "baddbmm") or (node.op == "mm" and len(node.parents) > 1)
 
 
 def _since(node: Node, base: int) -> Iterator[Node]:
@@ -166,7 +167,7 @@ def _pooled(node: Node) -> bool:
     while len(node.parents) == 1:
         if node.op in _POOLED:
             return True
-        if node.op not in _RESHAPED:
+        if node.op not in RESHAPED:
             return False
         node = node.parents[0]
     return False
