@@ -22,7 +22,10 @@ def layers(
     strip_prefix: StripPrefix = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the images.")] = None,
     channels: Annotated[int, typer.Option(help="Channels of the images, 1 or 3.")] = 3,
-    fine: Annotated[bool, typer.Option("--fine", help="Also before batch-norm, batch-norm and pooling.")] = False,
+    fine: Annotated[
+        bool,
+        typer.Option("--fine", help="Also before batch-norm, batch-norm, pooling, gates and the insides of blocks."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List what an encoder's audit would read: each layer, where it is read, and the layer that Δ subtracts."""
