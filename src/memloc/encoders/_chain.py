@@ -101,6 +101,7 @@ class Chain:
         self._branches, self._gates = side_paths(nodes, self._root.gave)
         self._sums = find_sums(nodes, calls)
         self._halves = self._find_halves()
+        self._ends = {kind: {half.of.total.number for half in self._halves if half.kind == kind} for kind in ("attention", "fully-connected")}  # fmt: skip
         self._bits, self._comes = self._origins()
         self._rows: list[_Row] = []
         self._befores: dict[int, str | None] = {}  # by the number of a block's first sum, what the block follows
@@ -340,10 +341,12 @@ class Chain:
 
     def _first_of(self, each: Sum) -> Sum:
         """The first sum of a transformer's block: the attention that it ends, or itself."""
-        attention, connected = ({half.of.total.number for half in self._halves if half.kind == kind} for kind in ("attention", "fully-connected"))  # fmt: skip
+        attention = self._ends["attention"]
         while each.total.number not in attention and each.before is not None:
             each = each.before
-        while each.before is not None and each.before.total.number in attention - connected:  # a decoder's
+        while (
+            each.before is not None and each.before.total.number in attention - self._ends["fully-connected"]
+        ):  # a decoder's
             each = each.before
         return each
 
