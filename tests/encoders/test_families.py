@@ -1,11 +1,13 @@
 """The chains of families: our ResNets and ViTs, transformers, timm and torchvision."""
 
+import importlib.util
+
 import pytest
 import torch
 from torch import nn
 
 from memloc.encoders import as_tensor, load_encoder, tapped, unit_means
-from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocWarning, SpecError
+from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocWarning, MissingExtraError, SpecError
 
 DINOV2 = "hf:dinov2,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,image_size=28,patch_size=7"
 TIMM = "timm:vit_tiny_patch16_224,img_size=32,patch_size=8,depth=2"
@@ -338,6 +340,12 @@ def test_a_missing_extra_names_what_to_install(monkeypatch, capsys, name, packag
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["layers", name]) == 4
     assert f"pip install 'memloc[{extra}]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("natten") is not None, reason="natten is installed")
+def test_a_model_that_needs_another_package_says_which():
+    with pytest.raises(MissingExtraError, match=r"hf:dinat needs a package that is not here \(.*natten"):
+        load_encoder("hf:dinat", weights="random")
 
 
 def test_options_and_weights_of_transformers_are_all_or_nothing(tmp_path):
