@@ -102,6 +102,7 @@ class Chain:
         self._sums = find_sums(nodes, calls)
         self._halves = self._find_halves()
         self._ends = {kind: {half.of.total.number for half in self._halves if half.kind == kind} for kind in ("attention", "fully-connected")}  # fmt: skip
+        self._inner = {half.giver.ended: self._inside(half) for half in self._halves}
         self._bits, self._comes = self._origins()
         self._rows: list[_Row] = []
         self._befores: dict[int, str | None] = {}  # by the number of a block's first sum, what the block follows
@@ -126,7 +127,7 @@ class Chain:
     def _steps(self) -> list[tuple[tuple[float, int], Callable[[], None]]]:
         """What makes rows, with its time in the pass."""
         steps: list[tuple[tuple[float, int], Callable[[], None]]] = []
-        hung = {call.ended for half in self._halves for call in self._inside(half)}
+        hung = {call.ended for inner in self._inner.values() for call in inner}
         own_of = {half.of.total.number: half.of.own(half.part) for half in self._halves}
         weighted = {call.name for call in self._weighted}
         for each in self._sums:
@@ -380,7 +381,7 @@ class Chain:
 
     def _hang(self, half: _Half) -> None:
         """Layers, norms and activations that make what a half adds."""
-        for call in self._inside(half):
+        for call in self._inner[half.giver.ended]:
             if call.gave is half.giver.gave or not _has_images(call.gave):
                 continue
             op = call.gave.op.rstrip("_")
