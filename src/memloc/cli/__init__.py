@@ -21,9 +21,13 @@ from memloc.cli import (
 )
 
 app = typer.Typer(
-    name="memloc", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    name="memloc",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Find which data points a vision encoder has memorized, in which layers and units, and what to do about it.",
-)  # fmt: skip
+)
 for command in (
     _demo.demo,
     _train.train,

@@ -1,4 +1,5 @@
-"""What commands share that probe an encoder or act on one: loading it with its metadata, and measuring before and after."""
+"""What commands share that probe an encoder or act on one: loading it with its metadata, and measuring before and
+after."""
 
 from __future__ import annotations
 
@@ -52,8 +53,12 @@ def opened(
     with torch.random.fork_rng(devices=[]):  # random weights are the same in every call
         torch.manual_seed(0)
         encoder = load_encoder(
-            text, weights=weights, state_key=state_key, strip_prefix=strip_prefix, shape=None if foreign or text.endswith(".safetensors") else shape
-        )  # fmt: skip
+            text,
+            weights=weights,
+            state_key=state_key,
+            strip_prefix=strip_prefix,
+            shape=None if foreign or text.endswith(".safetensors") else shape,
+        )
     if text.endswith(".safetensors") and weights is None:
         return encoder, {**read_weights(text)[1], "format": "memloc"}
     found = {"encoder": text, "format": "memloc"}
@@ -95,13 +100,15 @@ def prints(parts: tuple[Images, Images] | None) -> dict[str, str | None]:
 
 
 def keep_apart(out: Path, *inputs: str | Path | None) -> None:
-    """Raise SpecError where the output folder is, or holds, something that the command reads: --overwrite would delete it."""
+    """Raise SpecError where the output folder is, or holds, something that the command reads: --overwrite would delete
+    it."""
     place = out.resolve()
     for each in inputs:
         path = None if each is None else Path(str(each).partition(":")[0] if ".py:" in str(each) else each)
         if path is not None and path.exists() and (place == path.resolve() or place in path.resolve().parents):
             raise SpecError(
-                f"--out {str(out)!r} is or holds {str(each)!r}, which this command reads. Expected another folder: the input is left as it is. Pass another --out."
+                f"--out {str(out)!r} is or holds {str(each)!r}, which this command reads. Expected another folder: the"
+                " input is left as it is. Pass another --out."
             )
 
 
@@ -119,8 +126,8 @@ def audit_of(encoder: Encoder, folder: Path, *, units: bool = False) -> Audit:
     if fingerprint(encoder.module) not in (known[:1] if units else known):
         which = f"the units of {audit.record.get('encoder')}" if units else f"{len(known)} other encoders"
         raise SpecError(
-            f"the audit {str(folder)!r} is of {which}, not of {encoder.name}. Expected the audit of this encoder's own weights. Make it with memloc audit, "
-            f"and pass the encoder it names first."
+            f"the audit {str(folder)!r} is of {which}, not of {encoder.name}. Expected the audit of this encoder's own"
+            " weights. Make it with memloc audit, and pass the encoder it names first."
         )
     return audit
 
@@ -142,7 +149,8 @@ def planned(encoder: Encoder, images: Images, *, forward: int, backward: int = 0
     """What a command will take, from a few timed images: passes, and expected seconds and memory.
 
     Args:
-        forward: images that go through the encoder. backward: those of them that are trained on. chosen: what the command has chosen.
+        forward: images that go through the encoder. backward: those of them that are trained on. chosen: what the
+            command has chosen.
     """
     import time
 
@@ -156,9 +164,12 @@ def planned(encoder: Encoder, images: Images, *, forward: int, backward: int = 0
     weights = sum(value.numel() * value.element_size() for value in encoder.module.state_dict().values())
     batch = _ACTIVATIONS * 4 * _AT_ONCE * few[0].numel()
     return {
-        **chosen, "forward_passes": forward, "backward_passes": backward, "seconds": roughly(each * (forward + 2 * backward)),
+        **chosen,
+        "forward_passes": forward,
+        "backward_passes": backward,
+        "seconds": roughly(each * (forward + 2 * backward)),
         "memory_mb": round((2 * images.pixels.numel() + 4 * weights + batch) / 2**20),
-    }  # fmt: skip
+    }
 
 
 def probing(encoder: Encoder, parts: tuple[Images, Images] | None, **chosen: Any) -> dict[str, Any]:
@@ -174,8 +185,8 @@ def told(record: dict[str, Any], out: Path, *lines: str, run: Path | None = None
     if "probe" in record:
         probe = record["probe"]
         found.append(
-            f"linear probe: {_figure(probe['before'])} before, {_figure(probe['after'])} after; change {probe['change']:+.3f} (95 % interval "
-            f"{probe['low']:+.3f} to {probe['high']:+.3f}, over test images)"
+            f"linear probe: {_figure(probe['before'])} before, {_figure(probe['after'])} after; change"
+            f" {probe['change']:+.3f} (95 % interval {probe['low']:+.3f} to {probe['high']:+.3f}, over test images)"
         )
     found += [f"checkpoint: {out / record['checkpoint']}", f"record: {out / 'intervention.json'}"]
     return "\n".join(

@@ -31,7 +31,10 @@ def audit(
     f: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{ENCODERS.removesuffix('.')}; repeat for more runs. Beside RUN: audited in its f's place, with its splits."
+            help=(
+                f"{ENCODERS.removesuffix('.')}; repeat for more runs. Beside RUN: audited in its f's place, with its"
+                " splits."
+            )
         ),
     ] = None,
     g: Encoders = None,
@@ -53,7 +56,10 @@ def audit(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="Views: weak, normal, strong, independent, crop, mask, normal-paper or strong-paper; as in training by default."
+            help=(
+                "Views: weak, normal, strong, independent, crop, mask, normal-paper or strong-paper; as in training by"
+                " default."
+            )
         ),
     ] = None,
     protocol: Annotated[
@@ -91,7 +97,10 @@ def audit(
     fail_above: Annotated[
         float | None,
         typer.Option(
-            help="Exit with 3 if a layer's calibrated LayerMem (else LayerMem above external points, else alignment gap) surely exceeds this."
+            help=(
+                "Exit with 3 if a layer's calibrated LayerMem (else LayerMem above external points, else alignment gap)"
+                " surely exceeds this."
+            )
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of bootstrap and sampling.")] = 0,
@@ -133,32 +142,52 @@ def audit(
     settings["layers"] = "auto" if not layers else layers[0] if len(layers) == 1 else layers
     if run is not None:
         given = {
-            "--g": g, "--data": data, "--independent": independent, "--shared": shared, "--size": size, "--mean": mean, "--std": std,
-            "--f-weights": f_weights, "--g-weights": g_weights, "--state-key": state_key, "--strip-prefix": strip_prefix, "--earlier": earlier or None,
-        }  # fmt: skip
+            "--g": g,
+            "--data": data,
+            "--independent": independent,
+            "--shared": shared,
+            "--size": size,
+            "--mean": mean,
+            "--std": std,
+            "--f-weights": f_weights,
+            "--g-weights": g_weights,
+            "--state-key": state_key,
+            "--strip-prefix": strip_prefix,
+            "--earlier": earlier or None,
+        }
         clash = [flag for flag, value in given.items() if value is not None]
         if clash:
             raise SpecError(
-                f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to audit. Expected one or the other. Leave {clash[0]} out."
+                f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to"
+                f" audit. Expected one or the other. Leave {clash[0]} out."
             )
         arguments, trained_with, extra = _from_run(run, external, max_bad, f)
     else:
         if not f or data is None:
             raise SpecError(
-                "there is nothing to audit. Expected a run, or --f and --data. Type: memloc audit RUN --out DIR, or memloc audit --f ENC --data DATA --out DIR"
+                "there is nothing to audit. Expected a run, or --f and --data. Type: memloc audit RUN --out DIR, or"
+                " memloc audit --f ENC --data DATA --out DIR"
             )
         parts = {"candidate": data, "independent": independent, "shared": shared, "external": external}
         arguments, trained_with, extra = _from_flags(
-            f, g, f_weights, g_weights, parts, size, max_bad, settings["layers"],
+            f,
+            g,
+            f_weights,
+            g_weights,
+            parts,
+            size,
+            max_bad,
+            settings["layers"],
             {"mean": _numbers(mean), "std": _numbers(std), "state_key": state_key, "strip_prefix": strip_prefix},
-        )  # fmt: skip
+        )
         arguments["earlier"] = earlier
     chosen = trained_with or wanted["policy"]
     if protocol == "paper" and f"{chosen}-paper" in POLICIES:
         chosen = f"{chosen}-paper"
     if patch is not None and (policy or chosen) != "mask":
         raise SpecError(
-            f"--patch is given for the policy {policy or chosen!r}, which hides no patches. Expected it with --policy mask. Leave --patch out."
+            f"--patch is given for the policy {policy or chosen!r}, which hides no patches. Expected it with --policy"
+            " mask. Leave --patch out."
         )
     recipe = Views(
         policy or chosen,
@@ -172,8 +201,8 @@ def audit(
     comparable = {"pair": ("independent", "external"), "alone": ("external",), "ensemble": ("candidate",)}[job.mode]
     if fail_above is not None and not any((job.split == split).any() for split in comparable):
         raise SpecError(
-            f"--fail-above has no figure to look at: there are no {' or '.join(comparable)} points. Expected some, to compare candidates "
-            f"with. Pass --{comparable[-1]} DATA."
+            f"--fail-above has no figure to look at: there are no {' or '.join(comparable)} points. Expected some, to"
+            f" compare candidates with. Pass --{comparable[-1]} DATA."
         )
     if dry_run:
         cost = plan_cost(job)
@@ -268,12 +297,14 @@ def _from_run(
         foreign = next((each for each in changed if not each.endswith(".safetensors")), None)
         if foreign is not None:
             raise SpecError(
-                f"--f {foreign} is given beside the run {str(folder)!r}, which already says which encoders to audit. Expected none, or a checkpoint made from its f, such as "
-                f"pruned/encoder.safetensors. Leave --f out, or name --data."
+                f"--f {foreign} is given beside the run {str(folder)!r}, which already says which encoders to audit."
+                " Expected none, or a checkpoint made from its f, such as pruned/encoder.safetensors. Leave --f out,"
+                " or name --data."
             )
         if run.is_ensemble:
             raise SpecError(
-                f"--f is given beside {str(folder)!r}, an ensemble, in which every encoder has its own training set. Expected a run of f and g. Leave --f out."
+                f"--f is given beside {str(folder)!r}, an ensemble, in which every encoder has its own training set."
+                " Expected a run of f and g. Leave --f out."
             )
         from memloc.encoders import load_encoder
 
@@ -298,9 +329,16 @@ def _input_of(encoder: Encoder) -> list[str]:
 
 
 def _from_flags(
-    f: list[str], g: list[str] | None, f_weights: str | None, g_weights: str | None, parts: dict[str, str | None], size: int | None, max_bad: int,
-    layers: Any, loading: dict[str, Any],
-) -> tuple[dict[str, Any], str | None, dict[str, Any]]:  # fmt: skip
+    f: list[str],
+    g: list[str] | None,
+    f_weights: str | None,
+    g_weights: str | None,
+    parts: dict[str, str | None],
+    size: int | None,
+    max_bad: int,
+    layers: Any,
+    loading: dict[str, Any],
+) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
     import torch
 
     from memloc.data import concatenate, open_images
@@ -333,7 +371,8 @@ def _from_flags(
     for side, names, weights in (("f", f, f_weights), ("g", g or [], g_weights)):
         if weights is not None and len(names) != 1:
             raise SpecError(
-                f"--{side}-weights is given for {len(names)} encoders. Expected one --{side}. Name checkpoints that memloc wrote instead."
+                f"--{side}-weights is given for {len(names)} encoders. Expected one --{side}. Name checkpoints that"
+                " memloc wrote instead."
             )
         known = {f[0]: first} if side == "f" and first is not None else {}
         loaded[side] = [

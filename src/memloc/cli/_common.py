@@ -45,11 +45,13 @@ def settings_from(context: typer.Context, path: Path | None) -> Path | None:
     for key in values:
         if key not in known:
             raise SpecError(
-                f"there is no setting {key!r} in {path}. {nearest(key, known)} Expected the name of a flag of memloc {context.command.name}. Correct the key."
+                f"there is no setting {key!r} in {path}. {nearest(key, known)} Expected the name of a flag of memloc"
+                f" {context.command.name}. Correct the key."
             )
         if isinstance(values[key], bool) and not getattr(parameters[known[key]], "is_flag", False):
             raise SpecError(
-                f"the setting {key!r} in {path} is {str(values[key]).lower()}. Expected a number or text, since --{key.replace('_', '-')} takes a value. Correct it."
+                f"the setting {key!r} in {path} is {str(values[key]).lower()}. Expected a number or text, since"
+                f" --{key.replace('_', '-')} takes a value. Correct it."
             )
     context.default_map = {**(context.default_map or {}), **{known[key]: value for key, value in values.items()}}
     return path
@@ -114,7 +116,8 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
         return 130
     except MemoryError:
         say(
-            "MemoryError: the machine's memory is used up. Expected the amount that --dry-run states. Pass a smaller --batch-size or --size."
+            "MemoryError: the machine's memory is used up. Expected the amount that --dry-run states. Pass a smaller"
+            " --batch-size or --size."
         )
         return 1
     except OSError as problem:

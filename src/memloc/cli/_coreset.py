@@ -27,7 +27,10 @@ def coreset(
     data: Annotated[
         str,
         typer.Argument(
-            help="Labelled images: a folder, .parquet, IDX, .npz, sample:train; or a .csv, .tsv or .parquet table with --target."
+            help=(
+                "Labelled images: a folder, .parquet, IDX, .npz, sample:train; or a .csv, .tsv or .parquet table with"
+                " --target."
+            )
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables, model and report; an interrupted run is continued.")],
@@ -48,7 +51,10 @@ def coreset(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="centrality (by default, by gradient) or facility_location (by representation; picks more wrong labels than chance)."
+            help=(
+                "centrality (by default, by gradient) or facility_location (by representation; picks more wrong labels"
+                " than chance)."
+            )
         ),
     ] = None,
     group_by: Annotated[str | None, typer.Option(help="prediction (by default), label or none.")] = None,
@@ -99,41 +105,90 @@ def coreset(
         ("noise-kind", noise_kind, _NOISES),
     ):
         if value not in known:
-            raise SpecError(f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass --{name} {known[0]}.")  # fmt: skip
+            raise SpecError(
+                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass"
+                f" --{name} {known[0]}."
+            )
     gradient = by == "gradient"
     grouping = (group_by or "prediction") if gradient else (group_by or "none")
     crust = Crust(
-        fraction, budget=budget, objective=objective or ("centrality" if gradient else "facility_location"), group_by=None if grouping == "none" else grouping,
-        optimizer=optimizer, epsilon=epsilon, metric=metric, memory=memory, random_state=seed,
-    )  # fmt: skip
+        fraction,
+        budget=budget,
+        objective=objective or ("centrality" if gradient else "facility_location"),
+        group_by=None if grouping == "none" else grouping,
+        optimizer=optimizer,
+        epsilon=epsilon,
+        metric=metric,
+        memory=memory,
+        random_state=seed,
+    )
     spec = RobustSpec(
-        epochs=epochs, warmup=warmup, every=every, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, mixup=mixup,
-        augmentation=augmentation, precision=precision, rounds=rounds, folds=folds, seed=seed, device=device,
-    )  # fmt: skip
+        epochs=epochs,
+        warmup=warmup,
+        every=every,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        mixup=mixup,
+        augmentation=augmentation,
+        precision=precision,
+        rounds=rounds,
+        folds=folds,
+        seed=seed,
+        device=device,
+    )
     is_table = target is not None or Path(data).suffix.lower() in (".csv", ".tsv", ".txt")
     if gradient and not is_table and warmup >= epochs:
-        raise SpecError(f"warmup is {warmup} of {epochs} epochs. Expected fewer, so that there is a selection. Pass --warmup {max(epochs // 4, 1)}.")  # fmt: skip
+        raise SpecError(
+            f"warmup is {warmup} of {epochs} epochs. Expected fewer, so that there is a selection. Pass --warmup"
+            f" {max(epochs // 4, 1)}."
+        )
     made = {"noise": noise, "noise_kind": noise_kind if noise is not None else None}
     given = {
-        "images": {"--encoder": encoder != "resnet9", "--weights": weights is not None, "--epochs": epochs != 40, "--warmup": warmup != 5, "--every": every != 1,
-                   "--batch-size": batch_size != 128, "--learning-rate": learning_rate != 0.05, "--schedule": schedule != "step", "--mixup": mixup != "label",
-                   "--augmentation": augmentation != "none", "--precision": precision != "auto", "--size": size is not None},
-        "tables": {"--truth": truth is not None, "--learner": learner != "forest", "--rounds": rounds != 3, "--folds": folds != 5},
-    }  # fmt: skip
+        "images": {
+            "--encoder": encoder != "resnet9",
+            "--weights": weights is not None,
+            "--epochs": epochs != 40,
+            "--warmup": warmup != 5,
+            "--every": every != 1,
+            "--batch-size": batch_size != 128,
+            "--learning-rate": learning_rate != 0.05,
+            "--schedule": schedule != "step",
+            "--mixup": mixup != "label",
+            "--augmentation": augmentation != "none",
+            "--precision": precision != "auto",
+            "--size": size is not None,
+        },
+        "tables": {
+            "--truth": truth is not None,
+            "--learner": learner != "forest",
+            "--rounds": rounds != 3,
+            "--folds": folds != 5,
+        },
+    }
     clash = [flag for flag, used in given["images" if is_table else "tables"].items() if used]
     if clash:
         raise SpecError(
-            f"{clash[0]} is for {'images' if is_table else 'tables'} and {data!r} is {'a table' if is_table else 'images'}. Expected other flags. Leave {clash[0]} out."
+            f"{clash[0]} is for {'images' if is_table else 'tables'} and {data!r} is"
+            f" {'a table' if is_table else 'images'}. Expected other flags. Leave {clash[0]} out."
         )
     if is_table:
         if not gradient:
-            raise SpecError("--by representation is for images and a table is given. Expected --by gradient. Leave --by out.")  # fmt: skip
+            raise SpecError(
+                "--by representation is for images and a table is given. Expected --by gradient. Leave --by out."
+            )
         work: _Table | _Images = _Table(data, target, truth, learner, test, crust, spec, made)
     else:
         if not gradient and grouping != "none":
-            raise SpecError(f"--group-by is {grouping} and --by representation looks at no labels. Expected none. Leave --group-by out.")  # fmt: skip
+            raise SpecError(
+                f"--group-by is {grouping} and --by representation looks at no labels. Expected none. Leave --group-by"
+                " out."
+            )
         if not gradient and (noise is not None or test is not None or scores):
-            raise SpecError("--noise, --test or --scores is given with --by representation, which looks at no labels. Expected --by gradient for them. Leave them out.")  # fmt: skip
+            raise SpecError(
+                "--noise, --test or --scores is given with --by representation, which looks at no labels. Expected --by"
+                " gradient for them. Leave them out."
+            )
         images = _opened(data, size, max_bad, labelled=gradient)
         tested = None if test is None else _opened(test, images.size if size is None else size, max_bad, labelled=True)
         work = _Images(images, data, encoder, weights, tested, crust, spec, made, by)
@@ -147,7 +202,16 @@ def coreset(
     from memloc.report import write_coreset_report
     from memloc.results import claim_folder
 
-    identity = {**asdict(spec), **{f"crust_{key}": value for key, value in vars(crust).items()}, **made, "by": by, "data": data, "test": test, "scores": scores or [], **work.identity()}  # fmt: skip
+    identity = {
+        **asdict(spec),
+        **{f"crust_{key}": value for key, value in vars(crust).items()},
+        **made,
+        "by": by,
+        "data": data,
+        "test": test,
+        "scores": scores or [],
+        **work.identity(),
+    }
     identity.pop("device")
     claim_folder(out, identity, overwrite=overwrite)
     if (out / "coreset.json").is_file():
@@ -158,10 +222,16 @@ def coreset(
     labels = found.tables.get("labels")
     suspected = [] if labels is None else labels[labels["suspected"] == 1].sort_values("p_label")["name"].tolist()
     result = {
-        "out": str(out), "report": str(path), "points": found.record["points"], "selected": len(found.tables["coreset"]), "suspected": suspected,
-        "model": str(out / found.record["saved"]) if "saved" in found.record else None, "agreement": found.record["agreement"], "warnings": found.record["warnings"],
+        "out": str(out),
+        "report": str(path),
+        "points": found.record["points"],
+        "selected": len(found.tables["coreset"]),
+        "suspected": suspected,
+        "model": str(out / found.record["saved"]) if "saved" in found.record else None,
+        "agreement": found.record["agreement"],
+        "warnings": found.record["warnings"],
         "last": None if "epochs" not in found.tables else found.tables["epochs"].iloc[-1].to_dict(),
-    }  # fmt: skip
+    }
     for warning in [] if as_json else found.record["warnings"]:
         common.say(f"warning: {warning}")
     common.emit(as_json, result, "\n".join([*found.record["answer"], f"report: {path}"]))
@@ -171,8 +241,17 @@ class _Images:
     """A coreset of images."""
 
     def __init__(
-        self, images: Images, data: str, encoder: str, weights: str | None, test: Images | None, crust: Crust, spec: RobustSpec, made: dict[str, Any], by: str
-    ) -> None:  # fmt: skip
+        self,
+        images: Images,
+        data: str,
+        encoder: str,
+        weights: str | None,
+        test: Images | None,
+        crust: Crust,
+        spec: RobustSpec,
+        made: dict[str, Any],
+        by: str,
+    ) -> None:
         import torch
 
         from memloc.coreset import Classifier, class_numbers
@@ -222,9 +301,20 @@ class _Images:
             )
         else:
             found, run = robust_run(
-                self.model, self.images, self.crust, self.spec, points=self.images.ids.tolist(), names=self.images.names, labels=self.labels,
-                truth=self.truth, test=self.test, scores=others, out=out / "training", progress=progress, record={**kept, **self.trained},
-            )  # fmt: skip
+                self.model,
+                self.images,
+                self.crust,
+                self.spec,
+                points=self.images.ids.tolist(),
+                names=self.images.names,
+                labels=self.labels,
+                truth=self.truth,
+                test=self.test,
+                scores=others,
+                out=out / "training",
+                progress=progress,
+                record={**kept, **self.trained},
+            )
             save_weights(out / "model.safetensors", run.model.cpu(), {"memloc_encoder": str(self.how["encoder"])})
         write_table(out / "thumbnails.parquet", pictures(self.images, found))
         found.save(out)
@@ -236,8 +326,16 @@ class _Table:
     """A coreset of a table's rows."""
 
     def __init__(
-        self, path: str, target: str | None, truth: str | None, learner: str, test: str | None, crust: Crust, spec: RobustSpec, made: dict[str, Any]
-    ) -> None:  # fmt: skip
+        self,
+        path: str,
+        target: str | None,
+        truth: str | None,
+        learner: str,
+        test: str | None,
+        crust: Crust,
+        spec: RobustSpec,
+        made: dict[str, Any],
+    ) -> None:
         import numpy as np
         import torch
 
@@ -259,7 +357,8 @@ class _Table:
         if truth is not None:
             if truth not in frame or made["noise"] is not None:
                 raise SpecError(
-                    f"{path!r} has no column {truth!r} to take the truth from. {nearest(truth, map(str, frame.columns))} Pass --truth COLUMN."
+                    f"{path!r} has no column {truth!r} to take the truth from."
+                    f" {nearest(truth, map(str, frame.columns))} Pass --truth COLUMN."
                     if truth not in frame
                     else "--truth and --noise are both given. Expected one of them. Leave --noise out."
                 )
@@ -272,9 +371,11 @@ class _Table:
         self.truth = (
             known
             if made["noise"] is not None
-            else None
-            if true is None
-            else torch.from_numpy(true.map(number).fillna(-1).to_numpy(dtype=np.int64, copy=True))
+            else (
+                None
+                if true is None
+                else torch.from_numpy(true.map(number).fillna(-1).to_numpy(dtype=np.int64, copy=True))
+            )
         )
         self.labels = class_numbers(_noisy(known, made, spec.seed), len(self.X))
         self.names = [str(row) for row in range(len(self.X))]
@@ -285,7 +386,10 @@ class _Table:
             other, labels = open_table(test, target)
             wanted = _as_text(labels).map(number)
             if wanted.isna().any():
-                raise DataError(f"{test!r} has the class {labels[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the same classes. Leave such rows out.")  # fmt: skip
+                raise DataError(
+                    f"{test!r} has the class {labels[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the"
+                    " same classes. Leave such rows out."
+                )
             self.test = (
                 self.encoder.transform(other[frame.columns] if set(frame.columns) <= set(other.columns) else other),
                 wanted.to_numpy(dtype=np.int64),
@@ -310,7 +414,15 @@ class _Table:
         _learner(self.how, self.spec.seed).fit(self.X, self.labels.numpy())
         fits = (self.spec.rounds + 1) * (self.spec.folds + (self.test is not None)) + 1
         plan = self.crust.plan(self.labels, features=len(self.class_names))
-        return {"rows": len(self.X), "columns": self.X.shape[1], "classes": len(self.class_names), "picks": plan["picks"], "fits": fits, "seconds": roughly(fits * (time.monotonic() - began)), "memory_mb": plan["memory_mb"]}  # fmt: skip
+        return {
+            "rows": len(self.X),
+            "columns": self.X.shape[1],
+            "classes": len(self.class_names),
+            "picks": plan["picks"],
+            "fits": fits,
+            "seconds": roughly(fits * (time.monotonic() - began)),
+            "memory_mb": plan["memory_mb"],
+        }
 
     def run(self, others: list[pd.DataFrame], out: Path, progress: Any) -> CoresetRun:
         import joblib
@@ -319,10 +431,25 @@ class _Table:
         from memloc.results import replacing
 
         found, run = robust_run(
-            _learner(self.how, self.spec.seed), (self.X, self.labels), self.crust, self.spec, points=range(len(self.X)), names=self.names, labels=self.labels,
-            truth=self.truth, test=self.test, scores=others, progress=progress,
-            record={"saved": "model.joblib", "data": self.path, "target": self.target, "learner": self.how, "class_names": self.class_names},
-        )  # fmt: skip
+            _learner(self.how, self.spec.seed),
+            (self.X, self.labels),
+            self.crust,
+            self.spec,
+            points=range(len(self.X)),
+            names=self.names,
+            labels=self.labels,
+            truth=self.truth,
+            test=self.test,
+            scores=others,
+            progress=progress,
+            record={
+                "saved": "model.joblib",
+                "data": self.path,
+                "target": self.target,
+                "learner": self.how,
+                "class_names": self.class_names,
+            },
+        )
         with replacing(out / "model.joblib") as temporary:
             joblib.dump(TableClassifier(self.encoder, run.model, self.class_names), temporary)
         found.save(out)
@@ -347,7 +474,9 @@ def _opened(where: str, size: int | None, max_bad: int, *, labelled: bool) -> Im
     if not labelled:
         return images
     if images.labels is None:
-        raise DataError(f"{where!r} has no labels. Expected a label per image, such as folders of classes. Pass labelled images.")  # fmt: skip
+        raise DataError(
+            f"{where!r} has no labels. Expected a label per image, such as folders of classes. Pass labelled images."
+        )
     return images if bool((images.labels >= 0).all()) else images.take(torch.nonzero(images.labels >= 0).flatten())
 
 

@@ -54,7 +54,8 @@ def demo(
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train an encoder pair on the embedded sample, audit it in one pass, write a report, and check it against the truth."""
+    """Train an encoder pair on the embedded sample, audit it in one pass, write a report, and check it against the
+    truth."""
     from memloc.report import summarize, write_report
 
     plan = QUICK if quick else FULL
@@ -88,9 +89,20 @@ def demo_inputs(plan: DemoPlan, *, seed: int, device: str) -> tuple[Images, Imag
     external = unseen.take(torch.randperm(len(unseen), generator=generator)[: plan.external].sort().values)
     external = replace(external, ids=external.ids + len(everything))
     spec = TrainSpec(
-        epochs=plan.epochs, candidates=plan.candidates, independents=plan.candidates, shared=0, plant=plan.planted, repeats=plan.repeats, runs=plan.runs,
-        learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, policy=plan.policy, batch_size=plan.batch_size, seed=seed, device=device,
-    )  # fmt: skip
+        epochs=plan.epochs,
+        candidates=plan.candidates,
+        independents=plan.candidates,
+        shared=0,
+        plant=plan.planted,
+        repeats=plan.repeats,
+        runs=plan.runs,
+        learning_rate=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        policy=plan.policy,
+        batch_size=plan.batch_size,
+        seed=seed,
+        device=device,
+    )
     return images, external, spec
 
 
@@ -131,8 +143,8 @@ def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any
 def known_truth(audit: Audit) -> dict[str, Any]:
     """How well the score at the output tells trained points from unseen ones, and planted candidates from the others.
 
-    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents with the sign turned, both less the external
-    points' median: the two encoders were trained alike, so this is the same question asked twice.
+    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents with the sign turned, both less the
+    external points' median: the two encoders were trained alike, so this is the same question asked twice.
     """
     import torch
 
@@ -144,18 +156,24 @@ def known_truth(audit: Audit) -> dict[str, Any]:
     trained = auroc(score["candidate"], score["external"])
     centre = score["external"].median()
     both = auroc(
-        torch.cat([score["candidate"] - centre, centre - score["independent"]]), torch.cat([score["external"] - centre, centre - score["external"]])
-    )  # fmt: skip
+        torch.cat([score["candidate"] - centre, centre - score["independent"]]),
+        torch.cat([score["external"] - centre, centre - score["external"]]),
+    )
     found = auroc(score["candidate"][planted], score["candidate"][~planted])
     text = (
-        f"Membership is known here. SSLMem at the encoder's output scores an image that f was trained on above an unseen one in {_share(trained)}; "
-        f"with g's images as well, {_share(both)}. {int(planted.sum())} of the {len(candidates)} candidates were planted, that is shown "
-        f"{int(candidates['repeats'].max())} times per epoch; the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
+        "Membership is known here. SSLMem at the encoder's output scores an image that f was trained on above an"
+        f" unseen one in {_share(trained)}; with g's images as well, {_share(both)}. {int(planted.sum())} of the"
+        f" {len(candidates)} candidates were planted, that is shown {int(candidates['repeats'].max())} times per epoch;"
+        f" the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
     )
     return {
-        "trained_auroc": list(trained), "both_auroc": list(both), "planted_auroc": list(found), "planted": int(planted.sum()),
-        "candidates": len(candidates), "text": text,
-    }  # fmt: skip
+        "trained_auroc": list(trained),
+        "both_auroc": list(both),
+        "planted_auroc": list(found),
+        "planted": int(planted.sum()),
+        "candidates": len(candidates),
+        "text": text,
+    }
 
 
 def _share(found: Any) -> str:

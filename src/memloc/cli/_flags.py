@@ -21,7 +21,10 @@ Config = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(help="Bring every image to this many pixels (resize, centre crop).")]
 MaxBad = Annotated[int, typer.Option(help="Unreadable images to accept; they are skipped and listed.")]
-ENCODERS = "resnet9, resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory or a .safetensors file."
+ENCODERS = (
+    "resnet9, resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory"
+    " or a .safetensors file."
+)
 StateKey = Annotated[
     str | None,
     typer.Option(help="Dictionary in the checkpoint that holds the weights, such as teacher; found by default."),

@@ -33,8 +33,13 @@ def layers(
 
     shape = None if size is None else (channels, size, size)
     loaded = load_encoder(
-        encoder, weights=weights, layers="fine" if fine else "auto", shape=shape, state_key=state_key, strip_prefix=strip_prefix
-    )  # fmt: skip
+        encoder,
+        weights=weights,
+        layers="fine" if fine else "auto",
+        shape=shape,
+        state_key=state_key,
+        strip_prefix=strip_prefix,
+    )
     rows = [
         {
             "layer": row.name,
@@ -48,7 +53,8 @@ def layers(
     width = max(len(row.name) for row in loaded.layers) + 2
     lines = [f"{'layer':{width}}{'read at':{width + 6}}{'kind':20}{'units':>6}  Δ subtracts"]
     lines += [
-        f"{row.name:{width}}{row.read_at or '(returned)':{width + 6}}{row.kind:20}{row.units:>6}  {row.predecessor or '–'}"
+        f"{row.name:{width}}{row.read_at or '(returned)':{width + 6}}{row.kind:20}{row.units:>6} "
+        f" {row.predecessor or '–'}"
         for row in loaded.layers
     ]
     found = {"encoder": loaded.name, **described(loaded), "layers": rows}
@@ -94,9 +100,10 @@ def doctor(as_json: Json = False) -> int:
             import torchvision  # noqa: F401
         except (RuntimeError, ImportError, AttributeError, OSError) as problem:
             problems.append(
-                f"torchvision {found['torchvision']} does not match torch {torch.__version__} ({str(problem).splitlines()[0]}). memloc itself does "
-                "not need it; its adapters do. Mend it with: pip uninstall torchvision, or install the two together from one index, such as "
-                "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+                f"torchvision {found['torchvision']} does not match torch {torch.__version__}"
+                f" ({str(problem).splitlines()[0]}). memloc itself does not need it; its adapters do. Mend it with: pip"
+                " uninstall torchvision, or install the two together from one index, such as pip install torch"
+                " torchvision --index-url https://download.pytorch.org/whl/cpu"
             )
     try:
         with tempfile.TemporaryFile() as probe:

@@ -68,7 +68,8 @@ def replace(
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
-    """Replace layers by those of another encoder, chosen by Δ, LayerMem, at random or by name; probe before and after."""
+    """Replace layers by those of another encoder, chosen by Δ, LayerMem, at random or by name; probe before and
+    after."""
     from memloc.encoders import fingerprint
     from memloc.interventions import intervene, replace_layers
 
@@ -177,8 +178,14 @@ def finetune(
 
     record = intervene("finetune", source, metadata, settings, act, out=out, overwrite=overwrite)
     accuracy = record["accuracy"]
-    what = f"trained {', '.join(chosen) or 'the head alone'}{' and the head' if chosen else ''}: {record['trained_parameters']} of {record['parameters']} parameters"
-    line = f"test accuracy {accuracy['accuracy']:.3f} (95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f}, over test images)"
+    what = (
+        f"trained {', '.join(chosen) or 'the head alone'}{' and the head' if chosen else ''}:"
+        f" {record['trained_parameters']} of {record['parameters']} parameters"
+    )
+    line = (
+        f"test accuracy {accuracy['accuracy']:.3f} (95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f}, over"
+        " test images)"
+    )
     line += "" if head_only else "; compare with --head-only"
     common.emit(as_json, {"out": str(out), **record}, told(record, out, what, line, run=run_of(encoder)))
 
@@ -192,7 +199,8 @@ def _layers(
 
     if bool(names) == (audit is not None):
         raise SpecError(
-            f"{'both --layers and --audit are' if names else 'neither --layers nor --audit is'} given. Expected one: names, or an audit to choose by. Pass for instance --layers conv4_2."
+            f"{'both --layers and --audit are' if names else 'neither --layers nor --audit is'} given. Expected one:"
+            " names, or an audit to choose by. Pass for instance --layers conv4_2."
         )
     if names:
         return list(layer_parts(encoder, names)), {}

@@ -60,7 +60,8 @@ def probe(
         from memloc.errors import LayerNotFoundError, nearest
 
         raise LayerNotFoundError(
-            f"{loaded.name} has no layer {unknown[0]!r}. {nearest(unknown[0], known)} List them with: memloc layers {encoder}"
+            f"{loaded.name} has no layer {unknown[0]!r}. {nearest(unknown[0], known)} List them with: memloc layers"
+            f" {encoder}"
         )
     check_probe(loaded, images, tested, kind=kind, masks=masks, neighbours=neighbours, device=device)
     if dry_run:
@@ -70,8 +71,17 @@ def probe(
     rows: list[dict[str, Any]] = []
     for name in chosen:
         found = probe_encoder(
-            loaded, images, tested, kind=kind, layer=name, neighbours=neighbours, masks=masks, seed=seed, device=device, progress=common.progress(as_json)
-        )  # fmt: skip
+            loaded,
+            images,
+            tested,
+            kind=kind,
+            layer=name,
+            neighbours=neighbours,
+            masks=masks,
+            seed=seed,
+            device=device,
+            progress=common.progress(as_json),
+        )
         rows.append({"layer": name, **found.to_dict()})
     width = max(len(row["layer"]) for row in rows) + 2
     lines = [
@@ -79,7 +89,8 @@ def probe(
         for row in rows
     ]
     lines.append(
-        f"{rows[0]['n_test']} test {'patches' if kind == 'dense' else 'images'}; the most frequent class is {rows[0]['chance']:.3f} of them"
+        f"{rows[0]['n_test']} test {'patches' if kind == 'dense' else 'images'}; the most frequent class is"
+        f" {rows[0]['chance']:.3f} of them"
     )
     result = {"encoder": loaded.name, "kind": kind, "layers": rows}
     if out is not None:
@@ -105,7 +116,8 @@ def dejavu(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """The Déjà Vu baseline: how much better f than g infers a point's label from its corners; and its agreement with SSLMem."""
+    """The Déjà Vu baseline: how much better f than g infers a point's label from its corners; and its agreement with
+    SSLMem."""
     import torch
 
     from memloc.data import concatenate, open_images
@@ -151,12 +163,19 @@ def dejavu(
     if out is not None:
         write_any(table, out)
     lines = [
-        f"candidates: f infers the label from a corner better than g by {found['mean_dejavu']:+.3f} of the neighbours; external points: {found['mean_external']:+.3f}",
-        f"candidates against external points: AUROC {found['auroc']:.3f} (95 % interval {found['auroc_low']:.3f} to {found['auroc_high']:.3f}; .5 is chance)",
+        (
+            f"candidates: f infers the label from a corner better than g by {found['mean_dejavu']:+.3f} of the"
+            f" neighbours; external points: {found['mean_external']:+.3f}"
+        ),
+        (
+            f"candidates against external points: AUROC {found['auroc']:.3f} (95 % interval {found['auroc_low']:.3f} to"
+            f" {found['auroc_high']:.3f}; .5 is chance)"
+        ),
     ]
     if audited is not None:
         lines.append(
-            f"agreement with SSLMem over {found['candidates']} candidates: Kendall's tau {found['kendall']:+.3f} (p {found['kendall_p']:.2g})"
+            f"agreement with SSLMem over {found['candidates']} candidates: Kendall's tau {found['kendall']:+.3f} (p"
+            f" {found['kendall_p']:.2g})"
         )
     common.emit(as_json, found, "\n".join([*lines, *([] if out is None else [str(out)])]))
 
@@ -199,13 +218,15 @@ def compare(
             write_table(out / f"{name}.parquet", table)
         write_json(out / "compare.json", {**found.record, "first": str(first), "second": str(second)})
     lines = [
-        f"{found.record['points']} points in common, the {found.record['k']} most memorized of each ({found.record['by_chance']:.0%} would be shared by chance)"
+        f"{found.record['points']} points in common, the {found.record['k']} most memorized of each"
+        f" ({found.record['by_chance']:.0%} would be shared by chance)"
     ]
     if len(found.between):
         width = max(map(len, found.between["layer"])) + 2
         lines.append(f"{'layer':{width}}{'overlap':>8}  Kendall's tau")
         lines += [
-            f"{row['layer']:{width}}{row['overlap']:8.0%}  {row['kendall']:+.3f}  95 % interval {row['kendall_low']:+.3f} to {row['kendall_high']:+.3f}"
+            f"{row['layer']:{width}}{row['overlap']:8.0%}  {row['kendall']:+.3f}  95 % interval"
+            f" {row['kendall_low']:+.3f} to {row['kendall_high']:+.3f}"
             for row in found.between.to_dict("records")
         ]
     lines += found.record["notes"]
@@ -240,7 +261,8 @@ def _masks(train: Path | None, test: Path | None) -> tuple[Any, Any] | None:
 
     if (train is None) != (test is None):
         raise SpecError(
-            "only one of --train-masks and --test-masks is given. Expected both for a dense probe. Pass a .npy file for each."
+            "only one of --train-masks and --test-masks is given. Expected both for a dense probe. Pass a .npy file for"
+            " each."
         )
     if train is None or test is None:
         return None

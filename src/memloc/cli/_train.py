@@ -23,13 +23,19 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="small, or published: the papers' optimizer, learning rate, weight decay, batch, epochs and unpaired training, where no flag says otherwise; heads keep their size."
+            help=(
+                "small, or published: the papers' optimizer, learning rate, weight decay, batch, epochs and unpaired"
+                " training, where no flag says otherwise; heads keep their size."
+            )
         ),
     ] = "small",
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="resnet9 (by default; vit-tiny for mae), resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME or file.py:factory; with new weights."
+            help=(
+                "resnet9 (by default; vit-tiny for mae), resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME,"
+                " torchvision:NAME, hf:NAME or file.py:factory; with new weights."
+            )
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every encoder; 200 by default.")] = None,
@@ -89,12 +95,37 @@ def train(
     from memloc.pretrain import train as train_run
 
     spec = spec_of(
-        recipe=recipe, objective=objective, encoder=encoder, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
-        learning_rate=learning_rate, weight_decay=weight_decay, temperature=temperature, local_crops=local_crops,
-        alignment_penalty=alignment_penalty, dp_epsilon=dp_epsilon, dp_delta=dp_delta, dp_clip=dp_clip, warmup=warmup, policy=policy,
-        precision=precision, seed=seed, candidates=candidates, independents=independents, shared=shared, runs=runs, unpaired=unpaired,
-        ensemble=ensemble, fraction=fraction, plant=plant, repeats=repeats, checkpoint_every=checkpoint_every, workers=workers, device=device,
-    )  # fmt: skip
+        recipe=recipe,
+        objective=objective,
+        encoder=encoder,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        temperature=temperature,
+        local_crops=local_crops,
+        alignment_penalty=alignment_penalty,
+        dp_epsilon=dp_epsilon,
+        dp_delta=dp_delta,
+        dp_clip=dp_clip,
+        warmup=warmup,
+        policy=policy,
+        precision=precision,
+        seed=seed,
+        candidates=candidates,
+        independents=independents,
+        shared=shared,
+        runs=runs,
+        unpaired=unpaired,
+        ensemble=ensemble,
+        fraction=fraction,
+        plant=plant,
+        repeats=repeats,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+        device=device,
+    )
     images = open_images(data, size=size, max_bad=max_bad)
     others = None if external is None else open_images(external, size=size, max_bad=max_bad)
     if dry_run:
@@ -108,10 +139,14 @@ def train(
     for warning in [] if as_json else run.record.get("warnings", []):
         common.say(f"warning: {warning}")
     found = {
-        "run": str(out), "encoders": list(run.encoders), "seconds": run.record["seconds"], "warnings": run.record.get("warnings", [])
-    }  # fmt: skip
+        "run": str(out),
+        "encoders": list(run.encoders),
+        "seconds": run.record["seconds"],
+        "warnings": run.record.get("warnings", []),
+    }
     common.emit(
         as_json,
         found,
-        f"{out}: {', '.join(run.encoders)} trained in {run.record['seconds']:.0f} s\nnext: memloc audit {out} --out {out}-audit",
+        f"{out}: {', '.join(run.encoders)} trained in {run.record['seconds']:.0f} s\nnext: memloc audit {out} --out"
+        f" {out}-audit",
     )

@@ -61,7 +61,8 @@ def prune(
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
-    """Silence units of top, low or random UnitMem: filter, bias, batch-norm scale and shift at zero; probe before and after."""
+    """Silence units of top, low or random UnitMem: filter, bias, batch-norm scale and shift at zero; probe before and
+    after."""
     from memloc.interventions import choose_units, intervene, prune_units
 
     keep_apart(out, encoder, weights, audit, train, test)
@@ -78,9 +79,17 @@ def prune(
         )
         return
     settings = {
-        "audit": audited.record.get("spec_hash"), "fraction": fraction, "order": order, "per": per, "layers": layers, "seed": seed,
-        "size": size, "train": train, "test": test, **prints(parts),
-    }  # fmt: skip
+        "audit": audited.record.get("spec_hash"),
+        "fraction": fraction,
+        "order": order,
+        "per": per,
+        "layers": layers,
+        "seed": seed,
+        "size": size,
+        "train": train,
+        "test": test,
+        **prints(parts),
+    }
     result = prune_units(source, units)
     counts = units.groupby("layer", sort=False).size().to_dict()
     record = intervene(
@@ -140,7 +149,8 @@ def insert(
     row = {name: row for row, name in enumerate(images.names)}.get(point, ids.get(point))
     if row is None:
         raise DataError(
-            f"there is no image {point!r} in {data}. {nearest(point, images.names)} Expected its name or id. Pass --point {images.names[0]}."
+            f"there is no image {point!r} in {data}. {nearest(point, images.names)} Expected its name or id. Pass"
+            f" --point {images.names[0]}."
         )
     if limit < 3:
         raise SpecError(f"limit is {limit}. Expected at least 3: the point and two others. Pass --limit 200.")
@@ -173,10 +183,13 @@ def insert(
         change = (table["unitmem_after"] - table["unitmem_before"]).abs()
         line = table.loc[unit]
         more = {
-            "unitmem_before": line["unitmem_before"], "unitmem_after": line["unitmem_after"], "point_before": int(line["point_before"]),
-            "point_after": int(line["point_after"]), "largest_other_change": float(change.drop(index=unit).max()) if len(change) > 1 else 0.0,
+            "unitmem_before": line["unitmem_before"],
+            "unitmem_after": line["unitmem_after"],
+            "point_before": int(line["point_before"]),
+            "point_after": int(line["point_after"]),
+            "largest_other_change": float(change.drop(index=unit).max()) if len(change) > 1 else 0.0,
             "loss": list(found.loss),
-        }  # fmt: skip
+        }
         if more["unitmem_after"] <= more["unitmem_before"]:
             more["warnings"] = ["The unit's UnitMem did not rise. Try more --steps, or a lower --learning-rate."]
         return found.encoder, more, {"units": found.units}
@@ -191,8 +204,10 @@ def insert(
     }
     record = intervene("insert", source, metadata, settings, act, out=out, overwrite=overwrite)
     lines = [
-        f"unit {unit} of {layer}: UnitMem {record['unitmem_before']:.4f} before, {record['unitmem_after']:.4f} after, "
-        f"{'driven by this point' if record['point_after'] == number else 'still driven by another point'}",
+        (
+            f"unit {unit} of {layer}: UnitMem {record['unitmem_before']:.4f} before, {record['unitmem_after']:.4f}"
+            f" after, {'driven by this point' if record['point_after'] == number else 'still driven by another point'}"
+        ),
         f"largest change among the layer's other units: {record['largest_other_change']:.1e}",
     ]
     common.emit(as_json, {"out": str(out), **record}, told(record, out, *lines))

@@ -85,8 +85,12 @@ def value(
     settings = {key: value for key, value in asdict(spec).items() if key != "workers"}
     extra |= {"data": table, "target": target, "fingerprint": table_fingerprint(X, y)}
     identity = {
-        **settings, "block": block, "repair": repair, "repair_share": repair_share if repair else None, "fingerprint": extra["fingerprint"]
-    }  # fmt: skip
+        **settings,
+        "block": block,
+        "repair": repair,
+        "repair_share": repair_share if repair else None,
+        "fingerprint": extra["fingerprint"],
+    }
     claim_folder(out, identity, overwrite=overwrite)
     if (out / "value.json").is_file():
         result = Valuation.load(out)
@@ -94,10 +98,16 @@ def value(
         result = _value(X, y, spec, groups, extra, repair, repair_share, out, as_json)
     path = write_value_report(out)
     found = {
-        "out": str(out), "report": str(path), "oob_score": result.record["oob_score"], "learners": result.record["learners"],
-        "worst_rows": result.record["worst_rows"][:10], "worst_cells": result.record["worst_cells"][:10],
-        "repair": result.record.get("repair"), "repaired": str(out / "repaired.parquet") if repair else None, "warnings": result.record["warnings"],
-    }  # fmt: skip
+        "out": str(out),
+        "report": str(path),
+        "oob_score": result.record["oob_score"],
+        "learners": result.record["learners"],
+        "worst_rows": result.record["worst_rows"][:10],
+        "worst_cells": result.record["worst_cells"][:10],
+        "repair": result.record.get("repair"),
+        "repaired": str(out / "repaired.parquet") if repair else None,
+        "warnings": result.record["warnings"],
+    }
     for warning in [] if as_json else result.record["warnings"]:
         common.say(f"warning: {warning}")
     lines = [*result.record["answer"], *([f"repaired table: {found['repaired']}"] if repair else []), f"report: {path}"]
@@ -105,8 +115,16 @@ def value(
 
 
 def _value(
-    X: pd.DataFrame, y: np.ndarray, spec: ValueSpec, groups: np.ndarray | None, extra: dict[str, Any], repairing: str | None, share: float, out: Path, as_json: bool,
-) -> Valuation:  # fmt: skip
+    X: pd.DataFrame,
+    y: np.ndarray,
+    spec: ValueSpec,
+    groups: np.ndarray | None,
+    extra: dict[str, Any],
+    repairing: str | None,
+    share: float,
+    out: Path,
+    as_json: bool,
+) -> Valuation:
     """Value, repair if asked, and write everything but the report."""
     import numpy as np
 
@@ -171,7 +189,8 @@ def _images(
 
     if target is not None:
         raise SpecError(
-            "--target is given for images. Expected none: images bring their labels. Leave --target out, or pass a .csv or .parquet table."
+            "--target is given for images. Expected none: images bring their labels. Leave --target out, or pass a .csv"
+            " or .parquet table."
         )
     if limit is not None and limit < 2:
         raise SpecError(f"--limit is {limit}. Expected at least 2 images. Pass --limit 1000.")
@@ -221,7 +240,8 @@ def _share(given: str | None, region: int | None, block: int, groups: Any) -> fl
         return int(given) if given.lstrip("+-").isdigit() else float(given)
     except ValueError as problem:
         raise SpecError(
-            f"--max-features is {given!r}. Expected a share such as 0.5, a whole number, or sqrt. Pass --max-features 0.5."
+            f"--max-features is {given!r}. Expected a share such as 0.5, a whole number, or sqrt. Pass --max-features"
+            " 0.5."
         ) from problem
 
 
@@ -254,6 +274,10 @@ def _cost(X: pd.DataFrame, y: Any, spec: ValueSpec, groups: Any, repairing: str 
     each = max(seconds[2] - seconds[1], 0.0) / (many - few)
     expected = seconds[1] + each * spec.learners * (1 if repairing is None else 1 + FOLDS * (1 - 1 / FOLDS))
     return {
-        "rows": X.shape[0], "columns": X.shape[1], "learners": spec.learners, "max_features": spec.max_features,
-        "seconds": roughly(expected), "memory_mb": roughly(X.size * 8 * 8 / 2**20),
-    }  # fmt: skip
+        "rows": X.shape[0],
+        "columns": X.shape[1],
+        "learners": spec.learners,
+        "max_features": spec.max_features,
+        "seconds": roughly(expected),
+        "memory_mb": roughly(X.size * 8 * 8 / 2**20),
+    }

@@ -32,7 +32,8 @@ def scores_of(folder: str | Path) -> pd.DataFrame:
         index = pd.Index([str(row) for row in rows["row"]] if names is None else names, name="name")
         return pd.DataFrame({"2D-OOB row value, negated": -rows["value"].to_numpy()}, index=index)
     raise DataError(
-        f"{str(folder)!r} holds no scores of points. Expected the folder of an audit (points.parquet) or of memloc value (rows.parquet). Pass one."
+        f"{str(folder)!r} holds no scores of points. Expected the folder of an audit (points.parquet) or of memloc"
+        " value (rows.parquet). Pass one."
     )
 
 
@@ -42,7 +43,8 @@ def check_names(names: Iterable[str], scores: pd.DataFrame) -> None:
     both = known.intersection(scores.index)
     if len(both) < 2 or known.has_duplicates or scores.index.has_duplicates:
         raise DataError(
-            f"{len(both)} of {len(known)} points are in both tables by name. Expected scores of the same points, each named once. Pass scores of the same data."
+            f"{len(both)} of {len(known)} points are in both tables by name. Expected scores of the same points, each"
+            " named once. Pass scores of the same data."
         )
 
 
@@ -50,9 +52,11 @@ def agreement(labels: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]
     """For each score: how well it tells dropped from kept points, and wrong from right labels where these are known.
 
     Args:
-        labels: the "labels" table of a coreset. scores: one column a score, indexed by the points' names; higher is more suspicious.
+        labels: the "labels" table of a coreset. scores: one column a score, indexed by the points' names; higher is
+            more suspicious.
     Returns:
-        One dictionary a score: points in both, `dropped`, the chance that a dropped point scores above a kept one, with its 95 % interval;
+        One dictionary a score: points in both, `dropped`, the chance that a dropped point scores above a kept one, with
+            its 95 % interval;
         `wrong`, the same of wrongly labelled points; and Kendall's τ with 1 - p_label.
 
     >>> labels = pd.DataFrame({"name": list("abcd"), "kept": [1, 1, 0, 0], "p_label": [0.9, 0.8, 0.1, 0.2]})
@@ -68,9 +72,13 @@ def agreement(labels: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]
         kept = torch.from_numpy(known["kept"].to_numpy() == 1)
         dropped = auroc(value[~kept], value[kept])
         line = {
-            "score": name, "points": len(known), "dropped": dropped.value, "dropped_low": dropped.low, "dropped_high": dropped.high,
+            "score": name,
+            "points": len(known),
+            "dropped": dropped.value,
+            "dropped_low": dropped.low,
+            "dropped_high": dropped.high,
             "tau": kendall_tau(value, torch.from_numpy(1 - known["p_label"].to_numpy()))[0],
-        }  # fmt: skip
+        }
         if "true_label" in known:
             told = torch.from_numpy((known["true_label"] >= 0).to_numpy(copy=True))
             wrong = torch.from_numpy((known["true_label"] != known["label"]).to_numpy(copy=True))

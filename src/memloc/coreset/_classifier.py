@@ -45,7 +45,8 @@ def load_classifier(folder: str | Path) -> Classifier:
     """The trained model of a folder that `memloc coreset` filled with images, in eval mode.
 
     Raises:
-        DataNotFoundError: no coreset there. ResultsError: one of a table or of representations, which has no such model.
+        DataNotFoundError: no coreset there. ResultsError: one of a table or of representations, which has no such
+            model.
     """
     from safetensors.torch import load_file
 
@@ -53,7 +54,8 @@ def load_classifier(folder: str | Path) -> Classifier:
     record = read_record(folder, "coreset.json", "coreset", f"memloc coreset DATA --out {folder}")
     if "shape" not in record:
         raise ResultsError(
-            f"{str(folder)!r} holds no trained module. Expected a coreset of images by gradient. Of a table, load model.joblib."
+            f"{str(folder)!r} holds no trained module. Expected a coreset of images by gradient. Of a table, load"
+            " model.joblib."
         )
     channels, height, width = record["shape"]
     shape = (channels, height, width)

@@ -24,7 +24,9 @@ _ACTIVATIONS = (
 )
 
 
-def training_cost(model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec, *, labels: Any = None, tested: int = 0) -> dict[str, Any]:  # fmt: skip
+def training_cost(
+    model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec, *, labels: Any = None, tested: int = 0
+) -> dict[str, Any]:
     """Points, picks a group, forward passes, and expected seconds and memory; the model is left as it is.
 
     Args:
@@ -40,9 +42,19 @@ def training_cost(model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec
     for epochs in (1, 1, 3):  # the first also loads what the others use
         began = time.monotonic()
         train_robust(
-            copy.deepcopy(model), part, crust=None, labels=turns, epochs=epochs, batch_size=spec.batch_size, warmup=1, mixup=spec.mixup,
-            augmentation=spec.augmentation, precision=spec.precision, device=spec.device, seed=spec.seed,
-        )  # fmt: skip
+            copy.deepcopy(model),
+            part,
+            crust=None,
+            labels=turns,
+            epochs=epochs,
+            batch_size=spec.batch_size,
+            warmup=1,
+            mixup=spec.mixup,
+            augmentation=spec.augmentation,
+            precision=spec.precision,
+            device=spec.device,
+            seed=spec.seed,
+        )
         seconds.append(time.monotonic() - began)
     each = max(seconds[2] - seconds[1], 0.0) / 2 / len(few)  # one point trained on and scored
     share = sum(plan["picks"]) / n
@@ -53,9 +65,13 @@ def training_cost(model: nn.Module, dataset: Any, crust: Crust, spec: RobustSpec
     steps = each * (0.75 * trained + 0.25 * scored)
     largest = 4 * source.plain(few[:1]).numel() * spec.batch_size
     return {
-        "points": n, "classes": source.classes, "picks": plan["picks"], "forward_passes": round(trained + scored),
-        "seconds": roughly(steps + selections * _selection_seconds(crust, source)), "memory_mb": plan["memory_mb"] + round(_ACTIVATIONS * largest / 2**20),
-    }  # fmt: skip
+        "points": n,
+        "classes": source.classes,
+        "picks": plan["picks"],
+        "forward_passes": round(trained + scored),
+        "seconds": roughly(steps + selections * _selection_seconds(crust, source)),
+        "memory_mb": plan["memory_mb"] + round(_ACTIVATIONS * largest / 2**20),
+    }
 
 
 def representation_cost(encoder: Encoder, images: Images, crust: Crust, *, device: str = "auto") -> dict[str, Any]:
@@ -73,8 +89,10 @@ def representation_cost(encoder: Encoder, images: Images, crust: Crust, *, devic
     ).select(sample)
     grows = (len(images) / len(sample)) ** 2
     return {
-        **plan, "forward_passes": len(images), "seconds": roughly(each * len(images) + grows * (time.monotonic() - began)),
-    }  # fmt: skip
+        **plan,
+        "forward_passes": len(images),
+        "seconds": roughly(each * len(images) + grows * (time.monotonic() - began)),
+    }
 
 
 def _selection_seconds(crust: Crust, source: Source) -> float:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from memloc.coreset._distances import Distances
 
 _LISTS_BYTES = 8 << 20  # that lists of neighbours may take, or a quarter of the matrix of distances where that is more
-_FIRST_LISTS = 64  # picks after which candidates have lists of whom they can serve; those served have theirs from the first pick on
+# picks after which candidates have lists of whom they can serve; those served have theirs from the first pick on
+_FIRST_LISTS = 64
 _CHUNK = 1 << 24  # distances looked at together on an accelerator
 
 
@@ -49,12 +50,14 @@ class Lists(NamedTuple):
 class Coverage:
     """Distances to the nearest pick, on the CPU.
 
-    Once a point is served by a pick, only those nearer to it than that pick can still serve it. Such neighbours are listed as soon as they
-    fit, and what they add is summed over lists instead of rows. All numbers are whole, so that the sums are the same either way.
+    Once a point is served by a pick, only those nearer to it than that pick can still serve it. Such neighbours are
+    listed as soon as they
+    fit, and what they add is summed over lists instead of rows. All numbers are whole, so that the sums are the same
+    either way.
 
     Attributes:
-        near: distance to the nearest pick, d_0 before the first (similarity is d_0 - d, never negative). owner: that pick; the lower number
-            where two are as near. picks: in order.
+        near: distance to the nearest pick, d_0 before the first (similarity is d_0 - d, never negative). owner: that
+            pick; the lower number where two are as near. picks: in order.
     """
 
     def __init__(self, distances: Distances, *, by_candidate: bool) -> None:
@@ -71,7 +74,8 @@ class Coverage:
 
     @property
     def evaluations(self) -> int:
-        """Gains computed so far; one that is brought up to date counts by the share of the points that are looked at."""
+        """Gains computed so far; one that is brought up to date counts by the share of the points that are looked
+        at."""
         return self.distances.n + math.ceil(self._touched / self.distances.n)
 
     def serve(self, point: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
@@ -88,7 +92,8 @@ class Coverage:
     def updated(
         self, gains: NDArray[np.float64], served: NDArray[np.int64], before: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """What each point would add, from what it would have before the last pick, which serves these points better; -inf for picks."""
+        """What each point would add, from what it would have before the last pick, which serves these points better;
+        -inf for picks."""
         listed = self._lists is not None
         if not listed:
             self.shorten()
@@ -118,7 +123,8 @@ class Coverage:
         return np.concatenate(found)
 
     def shorten(self) -> None:
-        """From time to time, list for each point whom it can still serve or be served by, or drop from the lists what no longer holds."""
+        """From time to time, list for each point whom it can still serve or be served by, or drop from the lists what
+        no longer holds."""
         if len(self.picks) != self._next_lists:
             return
         self._next_lists *= 4

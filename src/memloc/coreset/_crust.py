@@ -32,9 +32,12 @@ class Coreset:
 
     Attributes:
         indices: the points, each once. weights: how many points each stands for; they sum to the group's size.
-        gains: what each added to its group's objective, non-increasing within a group (but for stochastic picks). groups: group of each.
-        assignment: for every point, which selected point of its group is nearest (a point's number; its own where selected).
-        objective: facility location F(S) with d_0 the group's largest distance, summed over groups, whatever was maximized.
+        gains: what each added to its group's objective, non-increasing within a group (but for stochastic picks).
+            groups: group of each.
+        assignment: for every point, which selected point of its group is nearest (a point's number; its own where
+            selected).
+        objective: facility location F(S) with d_0 the group's largest distance, summed over groups, whatever was
+            maximized.
         cost: k-medoids cost, the sum of distances to the nearest selected point. evaluations: gains computed.
     """
 
@@ -63,16 +66,20 @@ class Crust:
     """How a coreset is selected.
 
     Args:
-        fraction: share of each group in (0, 1], rounded up; or a whole number of points above 1, the budget of each group.
+        fraction: share of each group in (0, 1], rounded up; or a whole number of points above 1, the budget of each
+            group.
         budget: points of each group, instead of a fraction.
-        objective: "facility_location" (the paper) or "centrality" (what the published code computes, and far cleaner under noisy labels).
+        objective: "facility_location" (the paper) or "centrality" (what the published code computes, and far cleaner
+            under noisy labels).
         group_by: "label", "prediction", or None for one group.
         optimizer: of facility location; "lazy" and "naive" make the same picks, "stochastic" samples candidates.
         epsilon: of "stochastic": the sample misses the best n / k candidates with this chance.
         metric: "euclidean", "cosine" or "manhattan".
-        memory: "dense" keeps each group's distances, "free" computes them as needed, "auto" is dense up to 2 GiB and half of what is free.
+        memory: "dense" keeps each group's distances, "free" computes them as needed, "auto" is dense up to 2 GiB and
+            half of what is free.
         random_state: of "stochastic".
-    Source: Mirzasoleiman, Cao and Leskovec, Coresets for Robust Training of Deep Neural Networks against Noisy Labels, NeurIPS 2020.
+    Source: Mirzasoleiman, Cao and Leskovec, Coresets for Robust Training of Deep Neural Networks against Noisy Labels,
+        NeurIPS 2020.
 
     >>> x = np.array([[0.0], [0.1], [-0.1], [10.0], [10.1]])
     >>> found = Crust(budget=2, group_by=None).select(x)
@@ -95,23 +102,30 @@ class Crust:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("objective", OBJECTIVES), ("group_by", (*GROUPINGS, None)), ("optimizer", OPTIMIZERS), ("metric", METRICS), ("memory", MEMORIES)
-        ):  # fmt: skip
+            ("objective", OBJECTIVES),
+            ("group_by", (*GROUPINGS, None)),
+            ("optimizer", OPTIMIZERS),
+            ("metric", METRICS),
+            ("memory", MEMORIES),
+        ):
             value = getattr(self, name)
             if value not in known:
                 close = nearest(str(value), [str(one) for one in known])
                 raise SpecError(
-                    f"{name} is {value!r}. {close} Expected one of {', '.join(map(str, known))}. Pass {name}={known[0]!r}."
+                    f"{name} is {value!r}. {close} Expected one of {', '.join(map(str, known))}. Pass"
+                    f" {name}={known[0]!r}."
                 )
         number = isinstance(self.fraction, Real)
         whole = isinstance(self.fraction, Integral) and self.fraction > 1
         if not number or not (whole or 0 < self.fraction <= 1):
             raise SpecError(
-                f"fraction is {self.fraction!r}. Expected a share above 0 and at most 1. Pass a fraction of 0.5, or a budget of points."
+                f"fraction is {self.fraction!r}. Expected a share above 0 and at most 1. Pass a fraction of 0.5, or a"
+                " budget of points."
             )
         if self.budget is not None and not (isinstance(self.budget, Integral) and self.budget >= 1):
             raise SpecError(
-                f"budget is {self.budget!r}. Expected a whole number of points a group, at least 1. Pass a budget of 100."
+                f"budget is {self.budget!r}. Expected a whole number of points a group, at least 1. Pass a budget of"
+                " 100."
             )
         if not isinstance(self.epsilon, Real) or not 0 < self.epsilon < 1:
             raise SpecError(f"epsilon is {self.epsilon!r}. Expected a number between 0 and 1. Pass an epsilon of 0.01.")
@@ -119,18 +133,21 @@ class Crust:
             raise SpecError(f"random_state is {self.random_state!r}. Expected a whole number of 0 or more. Pass 0.")
         if self.objective == "centrality" and self.optimizer != "lazy":
             raise SpecError(
-                f"optimizer is {self.optimizer!r} and the objective is centrality, which is a sort. Expected facility_location for it. Leave the optimizer out."
+                f"optimizer is {self.optimizer!r} and the objective is centrality, which is a sort. Expected"
+                " facility_location for it. Leave the optimizer out."
             )
         if self.optimizer != "stochastic" and self.epsilon != _EPSILON:
             raise SpecError(
-                f"epsilon is {self.epsilon} and the optimizer is {self.optimizer}. Expected stochastic for it. Leave epsilon out."
+                f"epsilon is {self.epsilon} and the optimizer is {self.optimizer}. Expected stochastic for it. Leave"
+                " epsilon out."
             )
 
     def select(self, gradients: Any, labels: Any = None, *, groups: Any = None) -> Coreset:
         """Select from gradients of the loss at the last layer, or from any representation.
 
         Args:
-            gradients: NumPy array or tensor, shape (point, feature); never changed. The work is done where a tensor lies.
+            gradients: NumPy array or tensor, shape (point, feature); never changed. The work is done where a tensor
+                lies.
             labels: class of each point, which `group_by="label"` groups by. groups: groups to use instead.
         Returns:
             Coreset, of the kind of `gradients`.
@@ -185,7 +202,8 @@ class Crust:
         return found.on(gradients.device) if isinstance(gradients, Tensor) else found
 
     def select_logits(self, logits: Any, y: Any) -> Coreset:
-        """Select by the gradients softmax(logits) - onehot(y), shape (point, class); groups by prediction are of the largest logit.
+        """Select by the gradients softmax(logits) - onehot(y), shape (point, class); groups by prediction are of the
+        largest logit.
 
         A predicted class with fewer points than the budget is taken whole, since its size cannot be known beforehand.
 
@@ -193,28 +211,32 @@ class Crust:
             As `select`; also ShapeError for fewer than two classes, and DataError for a label that is no class.
 
         >>> logits = np.array([[4.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 4.0]])
-        >>> Crust(budget=1, objective="centrality", group_by="prediction").select_logits(logits, [0, 0, 1, 1]).groups.tolist()
+        >>> crust = Crust(budget=1, objective="centrality", group_by="prediction")
+        >>> crust.select_logits(logits, [0, 0, 1, 1]).groups.tolist()
         [0, 1]
         """
         scores = _points(logits, "logits")
         labels = _host(y)
         if labels.dtype.kind not in "iub":
             raise DataError(
-                f"the labels are {labels.dtype}. Expected class numbers. Number the classes: names, y = numpy.unique(labels, return_inverse=True)"
+                f"the labels are {labels.dtype}. Expected class numbers. Number the classes: names, y ="
+                " numpy.unique(labels, return_inverse=True)"
             )
         classes = torch.from_numpy(labels.astype(np.int64)).to(scores.device)
         if scores.shape[1] < 2:
             raise ShapeError(
-                f"the logits have {scores.shape[1]} column. Expected one per class, of two classes or more. Pass logits of shape (point, class)."
+                f"the logits have {scores.shape[1]} column. Expected one per class, of two classes or more. Pass logits"
+                " of shape (point, class)."
             )
         if classes.shape != (len(scores),):
             raise ShapeError(
-                f"there are {len(scores)} rows of logits and labels of shape {tuple(classes.shape)}. Expected one label each. Pass y of shape ({len(scores)},)."
+                f"there are {len(scores)} rows of logits and labels of shape {tuple(classes.shape)}. Expected one label"
+                f" each. Pass y of shape ({len(scores)},)."
             )
         if int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]:
             raise DataError(
-                f"labels go from {classes.min().item()} to {classes.max().item()} and there are {scores.shape[1]} classes. "
-                f"Expected whole numbers from 0 to {scores.shape[1] - 1}. Number the classes."
+                f"labels go from {classes.min().item()} to {classes.max().item()} and there are {scores.shape[1]}"
+                f" classes. Expected whole numbers from 0 to {scores.shape[1] - 1}. Number the classes."
             )
         gradients = loss_gradients(scores, classes)
         predicted = scores.argmax(dim=1) if self.group_by == "prediction" else None
@@ -235,12 +257,14 @@ class Crust:
             sizes = [sum(sizes)]
         capped = self.group_by == "prediction" and self._is_budget
         return {
-            "points": sizes, "picks": [min(self._budget(sum(sizes), None), n) if capped else self._budget(n, None) for n in sizes],
+            "points": sizes,
+            "picks": [min(self._budget(sum(sizes), None), n) if capped else self._budget(n, None) for n in sizes],
             "memory_mb": math.ceil(max(self._bytes(n, features, float64) for n in sizes) / 2**20),
-        }  # fmt: skip
+        }
 
     def _bytes(self, n: int, features: int, float64: bool) -> int:
-        """What a group's selection takes at most, beside its gradients: matrix, lists with what they are made from, copies of the points, blocks."""
+        """What a group's selection takes at most, beside its gradients: matrix, lists with what they are made from,
+        copies of the points, blocks."""
         matrix = matrix_bytes(n, features, float64)
         matrix = matrix if self._fits(matrix, torch.device("cpu")) else 0
         lists = 0 if self.objective == "centrality" else round(2.5 * lists_bytes(matrix))
@@ -250,7 +274,8 @@ class Crust:
         for name, given in (("labels", labels), ("groups", groups)):
             if given is not None and _host(given).shape != (len(points),):
                 raise ShapeError(
-                    f"there are {len(points)} gradients and {name} of shape {_host(given).shape}. Expected one each. Pass shape ({len(points)},)."
+                    f"there are {len(points)} gradients and {name} of shape {_host(given).shape}. Expected one each."
+                    f" Pass shape ({len(points)},)."
                 )
         chosen = labels if groups is None and self.group_by == "label" else groups
         if chosen is None and self.group_by is None:
@@ -260,12 +285,14 @@ class Crust:
                 "labels=" if self.group_by == "label" else "groups= (the predicted classes), or call select_logits"
             )
             raise SpecError(
-                f"group_by is {self.group_by!r} and there is nothing to group by. Expected a group per point. Pass {missing}, or group_by=None."
+                f"group_by is {self.group_by!r} and there is nothing to group by. Expected a group per point. Pass"
+                f" {missing}, or group_by=None."
             )
         of = _host(chosen)
         if of.dtype.kind == "f" and not np.isfinite(of).all():
             raise DataError(
-                f"row {int(np.flatnonzero(~np.isfinite(of))[0])} has no label. Expected one for every point. Drop such rows."
+                f"row {int(np.flatnonzero(~np.isfinite(of))[0])} has no label. Expected one for every point. Drop such"
+                " rows."
             )
         return of
 
@@ -274,7 +301,8 @@ class Crust:
         return self.budget is not None or self.fraction > 1
 
     def check(self, labels: Any) -> None:
-        """Raise SpecError for a budget above a class of these labels, or above all points where groups are predicted."""
+        """Raise SpecError for a budget above a class of these labels, or above all points where groups are
+        predicted."""
         sizes = [len(labels)] if self.group_by != "label" else np.unique(_host(labels), return_counts=True)[1].tolist()
         for size in sizes:
             self._budget(size, None)
@@ -286,7 +314,8 @@ class Crust:
         if budget > n:
             where = "" if name is None else f" of group {name!s}"
             raise SpecError(
-                f"the budget is {budget} and the {n} points{where} are fewer. Expected at most as many. Pass budget={n}, or a fraction."
+                f"the budget is {budget} and the {n} points{where} are fewer. Expected at most as many. Pass"
+                f" budget={n}, or a fraction."
             )
         return budget
 
@@ -298,8 +327,8 @@ class Crust:
     def _is_dense(self, needed: int, name: Any, device: torch.device) -> bool:
         if self.memory == "dense" and needed > (free := free_bytes(device)):
             raise DataError(
-                f"the distances within group {name!s} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
-                "Expected room for them. Pass a memory of free, which computes them as needed."
+                f"the distances within group {name!s} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are"
+                " free. Expected room for them. Pass a memory of free, which computes them as needed."
             )
         return self._fits(needed, device)
 
@@ -312,7 +341,8 @@ class Crust:
         return exact_greedy(distances, budget) if self.optimizer == "lazy" else naive_greedy(distances, budget)
 
     def _weights(self, picks: Picks) -> NDArray[np.float64]:
-        """γ for facility location; uniform for centrality, whose γ would hand the mass of the noisy points to the outermost picks."""
+        """γ for facility location; uniform for centrality, whose γ would hand the mass of the noisy points to the
+        outermost picks."""
         n, k = len(picks.owner), len(picks.points)
         if self.objective == "centrality":
             return np.full(k, n / k)
@@ -335,7 +365,8 @@ def _points(given: Any, what: str = "gradients") -> Tensor:
     points = given.detach() if isinstance(given, Tensor) else _from_numpy(np.asarray(given), what)
     if points.ndim != 2 or not points.numel():
         raise ShapeError(
-            f"the {what} have shape {tuple(points.shape)}. Expected (point, feature), at least one of each. Pass a table of numbers."
+            f"the {what} have shape {tuple(points.shape)}. Expected (point, feature), at least one of each. Pass a"
+            " table of numbers."
         )
     if not points.is_floating_point():
         points = points.double()
@@ -344,7 +375,8 @@ def _points(given: Any, what: str = "gradients") -> Tensor:
     good = torch.isfinite(points).all(dim=1)
     if not bool(good.all()):
         raise NonFiniteError(
-            f"row {int((~good).nonzero()[0])} of the {what} holds NaN or Inf. Expected finite numbers. Drop such rows, or train at a lower learning rate."
+            f"row {int((~good).nonzero()[0])} of the {what} holds NaN or Inf. Expected finite numbers. Drop such rows,"
+            " or train at a lower learning rate."
         )
     return points
 
@@ -362,7 +394,8 @@ def _names(groups: NDArray[Any]) -> NDArray[Any]:
         return np.unique(groups)
     except TypeError as problem:
         raise DataError(
-            f"the groups are of several kinds ({problem}). Expected numbers or texts alone, for every point. Drop points without a group."
+            f"the groups are of several kinds ({problem}). Expected numbers or texts alone, for every point. Drop"
+            " points without a group."
         ) from problem
 
 

@@ -1,4 +1,5 @@
-"""Distances within a group on a grid of a power of two: their sums are exact, so that no order of additions changes a pick."""
+"""Distances within a group on a grid of a power of two: their sums are exact, so that no order of additions changes a
+pick."""
 
 from __future__ import annotations
 
@@ -22,9 +23,10 @@ _BLOCK_BYTES = 2 << 20
 class Distances:
     """Distances between the points of one group, kept or computed as they are asked for.
 
-    Every distance is a whole number of `step`, at most 2^24 of them (2^40 for float64 input of up to 4 096 points and 5 x 10^8 products):
-    sums of a group are whole numbers that float64 holds, whatever the order or the number of points asked for at once. A distance is
-    wrong by less than 2^-22 of the largest (2^-38).
+    Every distance is a whole number of `step`, at most 2^24 of them (2^40 for float64 input of up to 4 096 points and 5
+    x 10^8 products):
+    sums of a group are whole numbers that float64 holds, whatever the order or the number of points asked for at once.
+    A distance is wrong by less than 2^-22 of the largest (2^-38).
 
     Attributes:
         step: a power of two. largest: the largest distance, d_0, in steps.
@@ -50,7 +52,8 @@ class Distances:
         self._squared = self._points.square().sum(dim=1)
         self._zero = float(_ZERO * self._squared.max())
         self.height = max(_BLOCK_BYTES // (8 * self.n), 1)
-        # Blocks are written to the same memory each time: fresh ones of a few rows leave holes that add up to gigabytes.
+        # Blocks are written to the same memory each time: fresh ones of a few rows leave holes that add up to
+        # gigabytes.
         self._product, self._both = (
             torch.empty(self.height, self.n, dtype=torch.float64, device=self.device) for _ in range(2)
         )
@@ -64,7 +67,8 @@ class Distances:
                 self._sums.append(_sums(block))
 
     def rows(self, indices: list[int]) -> Tensor:
-        """Distances of some points to all, in steps, shape (len(indices), point); of up to `height` points good until the next call."""
+        """Distances of some points to all, in steps, shape (len(indices), point); of up to `height` points good until
+        the next call."""
         if self._matrix is None:
             return self._compute(torch.tensor(indices, device=self.device))
         if len(indices) == 1:  # a view

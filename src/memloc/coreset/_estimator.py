@@ -20,12 +20,20 @@ from memloc.progress import Report
 
 
 def fit_robust(
-    estimator: Any, dataset: Any, crust: Crust, spec: RobustSpec, *, labels: Any, true_labels: Any, test: Any, progress: Report
-) -> tuple[Any, pd.DataFrame, pd.DataFrame, Coreset]:  # fmt: skip
+    estimator: Any,
+    dataset: Any,
+    crust: Crust,
+    spec: RobustSpec,
+    *,
+    labels: Any,
+    true_labels: Any,
+    test: Any,
+    progress: Report,
+) -> tuple[Any, pd.DataFrame, pd.DataFrame, Coreset]:
     """Rounds of a selection from out-of-fold predictions, then fits on what was selected.
 
-    A classifier that fits its training points exactly has no gradient left on them, so that each point is predicted by fits of the other
-    folds, made on the points selected among those.
+    A classifier that fits its training points exactly has no gradient left on them, so that each point is predicted by
+    fits of the other folds, made on the points selected among those.
 
     Returns:
         The classifier fitted on the last selection, one row a round, one row a point, the last selection.
@@ -75,8 +83,8 @@ def check_folds(labels: Tensor, folds: int) -> Tensor:
     counts = torch.bincount(labels)
     if int(counts.min()) < folds:
         raise SpecError(
-            f"class {int(counts.argmin())} has {int(counts.min())} points and there are {folds} folds. Expected a point a fold. "
-            f"Pass folds={max(int(counts.min()), 2)}, or leave the class out."
+            f"class {int(counts.argmin())} has {int(counts.min())} points and there are {folds} folds. Expected a point"
+            f" a fold. Pass folds={max(int(counts.min()), 2)}, or leave the class out."
         )
     return counts
 
@@ -84,7 +92,8 @@ def check_folds(labels: Tensor, folds: int) -> Tensor:
 def _fit(
     estimator: Any, X: Any, y: NDArray[np.int64], rows: NDArray[np.int64], coreset: Coreset | None, seed: int
 ) -> Any:
-    """A fit on the rows that are selected, with their weights where the estimator, or the last step of a pipeline, takes any."""
+    """A fit on the rows that are selected, with their weights where the estimator, or the last step of a pipeline,
+    takes any."""
     from sklearn.utils.validation import has_fit_parameter
 
     if "random_state" in estimator.get_params() and estimator.get_params()["random_state"] is None:
@@ -110,7 +119,8 @@ class TableClassifier:
     """A classifier with what turns a user's table into numbers, and the names of the classes.
 
     Args:
-        encoder: has `transform`, from a DataFrame to numbers. model: fitted on those. class_names: name of each class number.
+        encoder: has `transform`, from a DataFrame to numbers. model: fitted on those. class_names: name of each class
+            number.
     """
 
     def __init__(self, encoder: Any, model: Any, class_names: Sequence[str]) -> None:

@@ -14,7 +14,8 @@ from memloc.coreset._distances import Distances
 
 @dataclass(frozen=True)
 class Picks:
-    """Picks of one group: points in pick order, what each added, which pick serves each point, how far it is, evaluations made."""
+    """Picks of one group: points in pick order, what each added, which pick serves each point, how far it is,
+    evaluations made."""
 
     points: NDArray[np.int64]
     gains: NDArray[np.float64]

@@ -13,11 +13,14 @@ CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 """Truck to automobile, bird to airplane, deer to horse, cat and dog to each other (Patrini et al., CVPR 2017)."""
 
 
-def symmetric_noise(labels: NDArray[np.int64], rate: float, *, classes: int | None = None, seed: int = 0) -> NDArray[np.int64]:  # fmt: skip
+def symmetric_noise(
+    labels: NDArray[np.int64], rate: float, *, classes: int | None = None, seed: int = 0
+) -> NDArray[np.int64]:
     """Labels of which a share is replaced, in every class alike, by another class drawn evenly.
 
     Args:
-        labels: class numbers, shape (point,). rate: share of each class, rounded to whole points. classes: how many there are.
+        labels: class numbers, shape (point,). rate: share of each class, rounded to whole points. classes: how many
+            there are.
     Raises:
         SpecError: a rate outside [0, 1], or fewer than two classes. DataError: labels that are no class numbers.
 
@@ -32,7 +35,9 @@ def symmetric_noise(labels: NDArray[np.int64], rate: float, *, classes: int | No
     return noisy
 
 
-def asymmetric_noise(labels: NDArray[np.int64], rate: float, *, pairs: Mapping[int, int] = CIFAR10_PAIRS, seed: int = 0) -> NDArray[np.int64]:  # fmt: skip
+def asymmetric_noise(
+    labels: NDArray[np.int64], rate: float, *, pairs: Mapping[int, int] = CIFAR10_PAIRS, seed: int = 0
+) -> NDArray[np.int64]:
     """Labels of which a share of some classes becomes the class that each is easily taken for.
 
     Args:
@@ -45,7 +50,8 @@ def asymmetric_noise(labels: NDArray[np.int64], rate: float, *, pairs: Mapping[i
     outside = [one for pair in pairs.items() for one in pair if not 0 <= one < count]
     if outside:
         raise SpecError(
-            f"the pairs name class {outside[0]} and the classes go from 0 to {count - 1}. Expected pairs of these. Pass pairs={{0: 1}}, or take symmetric noise."
+            f"the pairs name class {outside[0]} and the classes go from 0 to {count - 1}. Expected pairs of these. Pass"
+            " pairs={0: 1}, or take symmetric noise."
         )
     noisy, rng = labels.copy(), np.random.default_rng([seed, 41])
     for rows in _chosen(labels, rate, rng):
@@ -59,12 +65,14 @@ def _checked(labels: NDArray[np.int64], rate: float, classes: int | None) -> tup
     known = np.asarray(labels)
     if known.ndim != 1 or known.dtype.kind not in "iu" or not len(known) or known.min() < 0:
         raise DataError(
-            f"the labels are {known.dtype} of shape {known.shape}. Expected a class number of 0 or more for every point. Number the classes."
+            f"the labels are {known.dtype} of shape {known.shape}. Expected a class number of 0 or more for every"
+            " point. Number the classes."
         )
     count = int(known.max()) + 1 if classes is None else classes
     if count < 2 or count <= known.max():
         raise SpecError(
-            f"there are {count} classes and labels up to {known.max()}. Expected two or more. Pass labels of more classes."
+            f"there are {count} classes and labels up to {known.max()}. Expected two or more. Pass labels of more"
+            " classes."
         )
     return known.astype(np.int64), count
 

@@ -11,9 +11,11 @@ from memloc.coreset._crust import Coreset
 
 
 def measures(logits: Tensor, labels: Tensor, coreset: Coreset | None, truth: Tensor | None) -> dict[str, float]:
-    """Accuracy on given labels, of kept and of dropped points; where the truth is known also the clean fraction and what was memorized.
+    """Accuracy on given labels, of kept and of dropped points; where the truth is known also the clean fraction and
+    what was memorized.
 
-    `noisy_memorized` is the share of wrongly labelled points that are predicted as their wrong label. A truth of -1 is unknown.
+    `noisy_memorized` is the share of wrongly labelled points that are predicted as their wrong label. A truth of -1 is
+    unknown.
 
     >>> logits, labels, truth = torch.eye(2)[[0, 1, 1]], torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
     >>> measures(logits, labels, None, truth)["noisy_memorized"]
@@ -38,14 +40,15 @@ def measures(logits: Tensor, labels: Tensor, coreset: Coreset | None, truth: Ten
             "clean_fraction_weighted": float((weights * clean)[known].sum() / weighed) if weighed > 0 else float("nan"),
             "noisy_memorized": _mean(right[known & (clean == 0)]),
             "true_accuracy": _mean((logits.argmax(dim=1) == truth).double()[known]),
-        }  # fmt: skip
+        }
     return found
 
 
 def points_table(
     logits: Tensor, labels: Tensor, coreset: Coreset | None, n_kept: Tensor, truth: Tensor | None
 ) -> pd.DataFrame:
-    """One row a point, numbered by `row`; suspected are those dropped by the last selection whose label the model does not predict."""
+    """One row a point, numbered by `row`; suspected are those dropped by the last selection whose label the model does
+    not predict."""
     chance = logits.double().softmax(dim=1)
     predicted = logits.argmax(dim=1)
     kept = np.ones(len(labels), dtype=bool)
@@ -54,10 +57,15 @@ def points_table(
         kept[coreset.indices.cpu().numpy()] = True
     table = pd.DataFrame(
         {
-            "row": np.arange(len(labels)), "label": labels.numpy(), "predicted": predicted.numpy(), "p_label": chance[torch.arange(len(labels)), labels].numpy(),
-            "kept": kept.astype(np.int64), "n_kept": n_kept.numpy(), "suspected": (~kept & (predicted != labels).numpy()).astype(np.int64),
+            "row": np.arange(len(labels)),
+            "label": labels.numpy(),
+            "predicted": predicted.numpy(),
+            "p_label": chance[torch.arange(len(labels)), labels].numpy(),
+            "kept": kept.astype(np.int64),
+            "n_kept": n_kept.numpy(),
+            "suspected": (~kept & (predicted != labels).numpy()).astype(np.int64),
         }
-    )  # fmt: skip
+    )
     return table if truth is None else table.assign(true_label=truth.numpy())
 
 

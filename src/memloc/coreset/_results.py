@@ -68,7 +68,8 @@ def picks_table(coreset: Coreset, points: Sequence[int] | NDArray[np.int64], *, 
     """The selected points by their ids, in pick order, group after group; the class is -1 where all were one group.
 
     >>> from memloc.coreset import Crust
-    >>> picks_table(Crust(budget=1, group_by=None).select(np.array([[0.0], [1.0], [3.0]])), [7, 8, 9], grouped=False).values.tolist()
+    >>> coreset = Crust(budget=1, group_by=None).select(np.array([[0.0], [1.0], [3.0]]))
+    >>> picks_table(coreset, [7, 8, 9], grouped=False).values.tolist()
     [[8.0, -1.0, 0.0, 6.0, 3.0]]
     """
     host = coreset.on(None)
@@ -76,7 +77,10 @@ def picks_table(coreset: Coreset, points: Sequence[int] | NDArray[np.int64], *, 
     ranks = pd.Series(groups).groupby(groups).cumcount().to_numpy()
     return pd.DataFrame(
         {
-            "point": np.asarray(points)[host.indices], "class": groups if grouped else np.full(len(groups), -1), "rank": ranks,
-            "gain": host.gains, "weight": host.weights,
+            "point": np.asarray(points)[host.indices],
+            "class": groups if grouped else np.full(len(groups), -1),
+            "rank": ranks,
+            "gain": host.gains,
+            "weight": host.weights,
         }
-    )  # fmt: skip
+    )

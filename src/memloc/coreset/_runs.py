@@ -1,4 +1,5 @@
-"""The two ways to a coreset: train and select by gradients, or select by an encoder's representations without labels."""
+"""The two ways to a coreset: train and select by gradients, or select by an encoder's representations without
+labels."""
 
 from __future__ import annotations
 
@@ -44,26 +45,48 @@ def robust_run(
     """Train on coresets and put what was found into tables.
 
     Args:
-        model, dataset, test: as in `train_robust`. points, names: id and name of each point. labels, truth: given and true class numbers.
-        scores: of the same points, to compare with (see `scores_of`). out: folder to resume from. record: what else to keep.
+        model, dataset, test: as in `train_robust`. points, names: id and name of each point. labels, truth: given and
+            true class numbers.
+        scores: of the same points, to compare with (see `scores_of`). out: folder to resume from. record: what else to
+            keep.
     """
     began = time.monotonic()
     for each in scores:
         check_names(names, each)
     run = train_robust(
-        model, dataset, crust=crust, labels=labels, true_labels=truth, test=test, out=out, progress=progress, **asdict(spec)
-    )  # fmt: skip
+        model,
+        dataset,
+        crust=crust,
+        labels=labels,
+        true_labels=truth,
+        test=test,
+        out=out,
+        progress=progress,
+        **asdict(spec),
+    )
     assert run.coreset is not None, "the spec has a selection"
     table = run.points.assign(point=np.asarray(points), name=list(names)).drop(columns="row")
     agreements = [line for each in scores for line in agreement(table, each)]
     found = CoresetRun(
-        {"coreset": picks_table(run.coreset, points, grouped=crust.group_by is not None), "labels": table, "epochs": run.history},
         {
-            "by": "gradient", "spec": asdict(spec), "crust": _plain(crust), "seed": spec.seed, "points": len(table), "agreement": agreements,
-            "answer": _answer(table, run.history, agreements), "warnings": _warnings(crust, run.history), "versions": versions(),
-            "seconds": time.monotonic() - began, **(record or {}),
+            "coreset": picks_table(run.coreset, points, grouped=crust.group_by is not None),
+            "labels": table,
+            "epochs": run.history,
         },
-    )  # fmt: skip
+        {
+            "by": "gradient",
+            "spec": asdict(spec),
+            "crust": _plain(crust),
+            "seed": spec.seed,
+            "points": len(table),
+            "agreement": agreements,
+            "answer": _answer(table, run.history, agreements),
+            "warnings": _warnings(crust, run.history),
+            "versions": versions(),
+            "seconds": time.monotonic() - began,
+            **(record or {}),
+        },
+    )
     return found, run
 
 
@@ -85,17 +108,37 @@ def representation_run(
     random = np.random.default_rng(crust.random_state).permutation(len(images))[: len(coreset)]
     apart = _cost_of(features, torch.from_numpy(random))
     answer = [
-        f"{len(table)} of {len(images)} images stand for all: the mean distance to the nearest is {coreset.cost / len(images):.3g}, against "
-        f"{apart / len(images):.3g} for as many drawn at random.",
+        (
+            f"{len(table)} of {len(images)} images stand for all: the mean distance to the nearest is"
+            f" {coreset.cost / len(images):.3g}, against {apart / len(images):.3g} for as many drawn at random."
+        ),
         f"The first ten picks stand for {share:.0%} of the images.",
     ]
     return CoresetRun(
         {"coreset": table},
         {
-            "by": "representation", "spec": {}, "crust": _plain(crust), "seed": crust.random_state, "points": len(images), "agreement": [], "answer": answer,
-            "warnings": ["The weights of the encoder are random: distances between its outputs are not learned. Pass --weights."] if encoder.note == RANDOM_NOTE else [], "objective": coreset.objective, "cost": coreset.cost, "versions": versions(), "seconds": time.monotonic() - began, **(record or {}),
+            "by": "representation",
+            "spec": {},
+            "crust": _plain(crust),
+            "seed": crust.random_state,
+            "points": len(images),
+            "agreement": [],
+            "answer": answer,
+            "warnings": (
+                [
+                    "The weights of the encoder are random: distances between its outputs are not learned. Pass"
+                    " --weights."
+                ]
+                if encoder.note == RANDOM_NOTE
+                else []
+            ),
+            "objective": coreset.objective,
+            "cost": coreset.cost,
+            "versions": versions(),
+            "seconds": time.monotonic() - began,
+            **(record or {}),
         },
-    )  # fmt: skip
+    )
 
 
 def pictures(images: Images, found: CoresetRun) -> pd.DataFrame:
@@ -126,29 +169,33 @@ def _plain(crust: Crust) -> dict[str, Any]:
 def _answer(labels: pd.DataFrame, history: pd.DataFrame, agreements: list[dict[str, Any]]) -> list[str]:
     kept, suspected, last = labels["kept"] == 1, labels["suspected"] == 1, history.iloc[-1]
     lines = [
-        f"The last selection kept {kept.sum()} of {len(labels)} points. Of the {(~kept).sum()} dropped, {suspected.sum()} carry a label that the model "
-        "does not predict: their labels are suspected to be wrong."
+        f"The last selection kept {kept.sum()} of {len(labels)} points. Of the {(~kept).sum()} dropped,"
+        f" {suspected.sum()} carry a label that the model does not predict: their labels are suspected to be wrong."
     ]
     if "true_label" in labels:
         known = labels["true_label"] >= 0
         wrong = known & (labels["label"] != labels["true_label"])
         right = known & ~wrong
         lines.append(
-            f"The truth is known of {known.sum()} points: {_share(right[kept & known])} of the kept labels are right, against {_share(right[known])} of all."
+            f"The truth is known of {known.sum()} points: {_share(right[kept & known])} of the kept labels are right,"
+            f" against {_share(right[known])} of all."
         )
         if wrong.any():
             lines[-1] += (
-                f" {_share(wrong[suspected & known])} of the suspected are wrong, and {_share(suspected[wrong])} of the wrong are suspected. "
-                f"The model predicts {last['noisy_memorized']:.1%} of the wrong labels: so many are memorized."
+                f" {_share(wrong[suspected & known])} of the suspected are wrong, and {_share(suspected[wrong])} of the"
+                f" wrong are suspected. The model predicts {last['noisy_memorized']:.1%} of the wrong labels: so many"
+                " are memorized."
             )
     if "test_accuracy" in history:
         best = history["test_accuracy"].max()
         lines.append(f"Accuracy on the test data is {last['test_accuracy']:.3f} at the end, {best:.3f} at its best.")
     for line in agreements:
         lines.append(
-            f"{line['score']} is higher for a dropped than for a kept point with chance {line['dropped']:.2f} [{line['dropped_low']:.2f}, {line['dropped_high']:.2f}]"
+            f"{line['score']} is higher for a dropped than for a kept point with chance {line['dropped']:.2f}"
+            f" [{line['dropped_low']:.2f}, {line['dropped_high']:.2f}]"
             + (
-                f", for a wrong than for a right label with {line['wrong']:.2f} [{line['wrong_low']:.2f}, {line['wrong_high']:.2f}]."
+                f", for a wrong than for a right label with {line['wrong']:.2f} [{line['wrong_low']:.2f},"
+                f" {line['wrong_high']:.2f}]."
                 if "wrong" in line
                 else "."
             )
@@ -164,8 +211,12 @@ def _warnings(crust: Crust, history: pd.DataFrame) -> list[str]:
     found = []
     if crust.objective == "facility_location":
         found.append(
-            "Facility location covers the gradients of wrong labels too, and picks more of them than chance does. Centrality keeps labels that are right."
+            "Facility location covers the gradients of wrong labels too, and picks more of them than chance does."
+            " Centrality keeps labels that are right."
         )
     if "test_accuracy" in history and history["test_accuracy"].iloc[-1] < history["test_accuracy"].max() - 0.02:
-        found.append("Accuracy on the test data fell after its best epoch: the model still memorizes. A smaller fraction or fewer epochs may help.")  # fmt: skip
+        found.append(
+            "Accuracy on the test data fell after its best epoch: the model still memorizes. A smaller fraction or"
+            " fewer epochs may help."
+        )
     return found

@@ -17,10 +17,12 @@ from memloc.errors import ShapeError
 class CrustSampler(Sampler[int]):
     """Indices of the selected points, in an order that follows from `seed` and the epoch alone.
 
-    Call `set_epoch` before each epoch, as with torch's DistributedSampler: else the order is that of epoch 0. A resumed training sees the same one.
+    Call `set_epoch` before each epoch, as with torch's DistributedSampler: else the order is that of epoch 0. A resumed
+    training sees the same one.
 
     Args:
-        coreset: what `Crust.select` found, or the selected points' numbers. weights: of numbers given bare; 1 by default.
+        coreset: what `Crust.select` found, or the selected points' numbers. weights: of numbers given bare; 1 by
+            default.
         shuffle: False keeps pick order.
 
     >>> sampler = CrustSampler([7, 3, 5], seed=0)
@@ -48,8 +50,8 @@ class CrustSampler(Sampler[int]):
             or known.shape != self.indices.shape
         ):
             raise ShapeError(
-                f"the selection has {len(self.indices)} points, {len(self.indices.unique())} of them different, and {len(known)} weights. "
-                "Expected different points with a weight each. Pass what Crust.select returned."
+                f"the selection has {len(self.indices)} points, {len(self.indices.unique())} of them different, and"
+                f" {len(known)} weights. Expected different points with a weight each. Pass what Crust.select returned."
             )
         self._weights = torch.zeros(int(self.indices.max()) + 1, dtype=torch.float64)
         self._weights[self.indices] = torch.as_tensor(known, dtype=torch.float64)

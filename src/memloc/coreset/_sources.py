@@ -41,8 +41,8 @@ class Source:
         if augmentation != "none":
             if not isinstance(dataset, Images):
                 raise SpecError(
-                    f"augmentation is {augmentation!r} and the dataset is no set of images in uint8. Expected none, or memloc's Images. "
-                    "Let the dataset augment itself and pass plain=, the same without augmentation."
+                    f"augmentation is {augmentation!r} and the dataset is no set of images in uint8. Expected none, or"
+                    " memloc's Images. Let the dataset augment itself and pass plain=, the same without augmentation."
                 )
             self._views = Views(augmentation, n=1, seed=seed, sampling="independent")
 
@@ -87,8 +87,8 @@ def _reader(dataset: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
         return lambda points: inputs[points], dataset[1]
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise DataError(
-            f"the dataset is {type(dataset).__name__}. Expected memloc's Images, a pair (X, y) of arrays, or a dataset with a length and items "
-            "(input, label). Pass one."
+            f"the dataset is {type(dataset).__name__}. Expected memloc's Images, a pair (X, y) of arrays, or a dataset"
+            " with a length and items (input, label). Pass one."
         )
 
     def read(points: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ def class_numbers(labels: Any, points: int, *, training: bool = True) -> Tensor:
     """Labels as class numbers, int64, checked.
 
     Args:
-        training: of a training set, where every class from 0 has points and there are two or more; elsewhere -1 stands for unknown.
+        training: of a training set, where every class from 0 has points and there are two or more; elsewhere -1 stands
+            for unknown.
     Raises:
         DataError: none, no whole numbers, one class, or a class without points. ShapeError: another length.
 
@@ -114,15 +115,18 @@ def class_numbers(labels: Any, points: int, *, training: bool = True) -> Tensor:
     found = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if found.shape != (points,) or not points:
         raise ShapeError(
-            f"there are {points} points and labels of shape {found.shape}. Expected one each, of one point or more. Pass shape ({points},)."
+            f"there are {points} points and labels of shape {found.shape}. Expected one each, of one point or more."
+            f" Pass shape ({points},)."
         )
     if found.dtype.kind not in "iub":
         raise DataError(
-            f"the labels are {found.dtype}. Expected class numbers from 0. Number the classes: names, y = numpy.unique(labels, return_inverse=True)"
+            f"the labels are {found.dtype}. Expected class numbers from 0. Number the classes: names, y ="
+            " numpy.unique(labels, return_inverse=True)"
         )
     if found.min() < (0 if training else -1):
         raise DataError(
-            f"the labels go from {found.min()}. Expected class numbers from 0, for every point. Drop points without a label."
+            f"the labels go from {found.min()}. Expected class numbers from 0, for every point. Drop points without a"
+            " label."
         )
     if training and len(np.unique(found)) < 2:
         raise DataError(
@@ -131,6 +135,7 @@ def class_numbers(labels: Any, points: int, *, training: bool = True) -> Tensor:
     empty = sorted(set(range(int(found.max()) + 1)) - set(found.tolist()))
     if training and empty:
         raise DataError(
-            f"class {empty[0]} of 0 to {found.max()} has no points. Expected at least one each. Number the classes without gaps."
+            f"class {empty[0]} of 0 to {found.max()} has no points. Expected at least one each. Number the classes"
+            " without gaps."
         )
     return torch.from_numpy(found.astype(np.int64))

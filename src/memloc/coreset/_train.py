@@ -60,15 +60,20 @@ def train_robust(
     progress: Report = silent,
     **settings: Any,
 ) -> RobustRun:
-    """Train a classifier on coresets; what is dropped at the end and predicted otherwise is suspected to be mislabelled.
+    """Train a classifier on coresets; what is dropped at the end and predicted otherwise is suspected to be
+    mislabelled.
 
     Args:
         model: an nn.Module from inputs to logits, trained in place; or a scikit-learn classifier, which is cloned.
-        dataset: memloc's Images, a pair (X, y) of arrays, or a map-style dataset of (input, label). uint8 inputs are scaled to [0, 1].
-        crust: what selects; a function of (logits, labels, epoch) that returns a Coreset or points' numbers; or None for plain training.
+        dataset: memloc's Images, a pair (X, y) of arrays, or a map-style dataset of (input, label). uint8 inputs are
+            scaled to [0, 1].
+        crust: what selects; a function of (logits, labels, epoch) that returns a Coreset or points' numbers; or None
+            for plain training.
         labels: class numbers instead of the dataset's. true_labels: known truth, to report and never to train on.
-        test: dataset for accuracy after every epoch. plain: the same points as `dataset` without augmentation, for selection.
-        out: folder of a checkpoint to resume from, which also keeps the finished training; of modules alone. progress: called with epochs done and in all.
+        test: dataset for accuracy after every epoch. plain: the same points as `dataset` without augmentation, for
+            selection.
+        out: folder of a checkpoint to resume from, which also keeps the finished training; of modules alone. progress:
+            called with epochs done and in all.
         settings: see RobustSpec.
     Returns:
         RobustRun.
@@ -85,13 +90,17 @@ def train_robust(
     if not isinstance(model, nn.Module):
         if not hasattr(model, "fit") or not hasattr(model, "predict_proba"):
             raise SpecError(
-                f"the model is {type(model).__name__}. Expected an nn.Module that returns logits, or a scikit-learn classifier with predict_proba. Pass one."
+                f"the model is {type(model).__name__}. Expected an nn.Module that returns logits, or a scikit-learn"
+                " classifier with predict_proba. Pass one."
             )
         if not isinstance(crust, Crust):
-            raise SpecError("crust is no Crust and the model is an estimator. Expected a Crust. Pass memloc.coreset.Crust(...).")  # fmt: skip
+            raise SpecError(
+                "crust is no Crust and the model is an estimator. Expected a Crust. Pass memloc.coreset.Crust(...)."
+            )
         if out is not None:
             raise SpecError(
-                "out is given and the model is an estimator, whose fits are not resumed. Expected none. Leave out= away."
+                "out is given and the model is an estimator, whose fits are not resumed. Expected none. Leave out="
+                " away."
             )
         found = fit_robust(
             model, dataset, crust, spec, labels=labels, true_labels=true_labels, test=test, progress=progress
@@ -122,8 +131,14 @@ class _Training:
     """A training under way: the model, what is selected now, and what was measured."""
 
     def __init__(
-        self, model: nn.Module, source: Source, crust: Crust | Selector | None, spec: RobustSpec, truth: Tensor | None, tested: Source | None
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        source: Source,
+        crust: Crust | Selector | None,
+        spec: RobustSpec,
+        truth: Tensor | None,
+        tested: Source | None,
+    ) -> None:
         self.device = pick_device(spec.device)
         self.model, self.source, self.crust, self.spec, self.truth, self.tested = (
             model.to(self.device),
@@ -146,8 +161,8 @@ class _Training:
         """Score a few points, so that a model that does not fit fails here."""
         if self.crust is not None and self.spec.warmup >= self.spec.epochs:
             raise SpecError(
-                f"warmup is {self.spec.warmup} of {self.spec.epochs} epochs. Expected fewer, so that there is a selection. Pass a warmup of "
-                f"{max(self.spec.epochs // 4, 1)}."
+                f"warmup is {self.spec.warmup} of {self.spec.epochs} epochs. Expected fewer, so that there is a"
+                f" selection. Pass a warmup of {max(self.spec.epochs // 4, 1)}."
             )
         if isinstance(self.crust, Crust):
             self.crust.check(self.source.labels)
@@ -155,8 +170,8 @@ class _Training:
         classes = max(self.source.classes, 0 if self.tested is None else self.tested.classes)
         if logits.ndim != 2 or logits.shape[1] < classes:
             raise SpecError(
-                f"the model returns {tuple(logits.shape)} for 2 points, and there are {classes} classes. Expected logits of shape (point, class). "
-                "Pass a model with an output for every class."
+                f"the model returns {tuple(logits.shape)} for 2 points, and there are {classes} classes. Expected"
+                " logits of shape (point, class). Pass a model with an output for every class."
             )
 
     def epoch(self, epoch: int) -> None:
@@ -227,7 +242,8 @@ class _Training:
         if not len(indices) or int(indices.min()) < 0 or int(indices.max()) >= len(self.source):
             span = f"from {int(indices.min())} to {int(indices.max())}" if len(indices) else "none"
             raise DataError(
-                f"the selector returned points {span} in epoch {epoch + 1}. Expected some of 0 to {len(self.source) - 1}. Correct it."
+                f"the selector returned points {span} in epoch {epoch + 1}. Expected some of 0 to"
+                f" {len(self.source) - 1}. Correct it."
             )
         assignment = torch.full((len(self.source),), -1)
         assignment[indices] = indices
@@ -255,9 +271,16 @@ class _Training:
         coreset = None if self.coreset is None else vars(self.coreset)
         with replacing(path) as temporary:
             torch.save(
-                {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": self.history, "coreset": coreset,
-                 "n_kept": self.n_kept, "logits": self.logits}, temporary,
-            )  # fmt: skip
+                {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "history": self.history,
+                    "coreset": coreset,
+                    "n_kept": self.n_kept,
+                    "logits": self.logits,
+                },
+                temporary,
+            )
 
     def resume(self, path: Path | None) -> None:
         """Go on from a file, if there is one."""
@@ -271,7 +294,8 @@ class _Training:
 
 
 class _Partners:
-    """Whom each point of an epoch is mixed with: another of its given label among those trained on, or one that the same pick stands for."""
+    """Whom each point of an epoch is mixed with: another of its given label among those trained on, or one that the
+    same pick stands for."""
 
     def __init__(self, coreset: Coreset | None, labels: Tensor, rows: Tensor, spec: RobustSpec, epoch: int) -> None:
         self._rng = np.random.default_rng([spec.seed, 7, epoch])

@@ -1,4 +1,5 @@
-"""The published files of CIFAR, SVHN and STL-10: folders, tar archives or single files, read without running what they hold."""
+"""The published files of CIFAR, SVHN and STL-10: folders, tar archives or single files, read without running what they
+hold."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def read_archive(files: Files, part: str, where: str) -> Found | None:
         return None
     if part not in known:
         raise DataError(
-            f"{where} has no part {part!r}. {nearest(part, known)} Expected one of {', '.join(known)}. Pass {where}:train."
+            f"{where} has no part {part!r}. {nearest(part, known)} Expected one of {', '.join(known)}. Pass"
+            f" {where}:train."
         )
     try:
         return known[part]()
@@ -119,12 +121,14 @@ def svhn(path: Path) -> Found:
         content = loadmat(path)
     except (ValueError, NotImplementedError, OSError, TypeError) as problem:
         raise DataError(
-            f"{path} is no readable MATLAB file ({problem}). Expected SVHN's train_32x32.mat or test_32x32.mat. Fetch it again."
+            f"{path} is no readable MATLAB file ({problem}). Expected SVHN's train_32x32.mat or test_32x32.mat. Fetch"
+            " it again."
         ) from problem
     if "X" not in content or content["X"].ndim != 4 or content["X"].dtype != np.uint8:
         held = ", ".join(sorted(key for key in content if not key.startswith("__")))
         raise DataError(
-            f"{path} holds {held or 'nothing'}. Expected X, uint8 of shape (32, 32, 3, N), and y. Pass SVHN's cropped digits (format 2)."
+            f"{path} holds {held or 'nothing'}. Expected X, uint8 of shape (32, 32, 3, N), and y. Pass SVHN's cropped"
+            " digits (format 2)."
         )
     labels = content["y"].reshape(-1).astype(np.int64) % 10 if "y" in content else None
     return (

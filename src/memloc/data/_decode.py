@@ -20,7 +20,8 @@ def decode_one(content: Path | bytes | None, size: int | None, name: str) -> tor
 
 
 def read_picture(content: Path | bytes | None) -> Image.Image:
-    """Decode one image as 8-bit RGB: first frame, upright by its EXIF orientation, transparency over white, 16 bits scaled.
+    """Decode one image as 8-bit RGB: first frame, upright by its EXIF orientation, transparency over white, 16 bits
+    scaled.
 
     Raises:
         OSError: truncated, empty or no image.

@@ -23,8 +23,8 @@ class Images:
     """A set of images in memory.
 
     Attributes:
-        pixels: uint8, shape (point, channel, height, width), one or three channels; a tensor, or LazyPixels that read files as they are
-            indexed.
+        pixels: uint8, shape (point, channel, height, width), one or three channels; a tensor, or LazyPixels that read
+            files as they are indexed.
         ids: int64, one per point, all different; a point keeps its id when files move or are listed in another order.
         names: what a person calls each point: a relative path, or a row.
         labels: class number per point, -1 where unknown; None without labels.
@@ -74,7 +74,8 @@ class Images:
         return found
 
     def hashes(self) -> np.ndarray:
-        """A hash of each image's pixels, int64: equal images have equal hashes. Of its file's name and length where it is not in memory."""
+        """A hash of each image's pixels, int64: equal images have equal hashes. Of its file's name and length where it
+        is not in memory."""
         if isinstance(self.pixels, LazyPixels):
             return self.pixels.hashes()
         flat = self.pixels.contiguous().numpy().reshape(len(self), -1)
@@ -108,7 +109,8 @@ def as_images(
 
     >>> as_images(torch.zeros(2, 3, 8, 8))
     Traceback (most recent call last):
-    memloc.errors.ShapeError: images are torch.float32 of shape (2, 3, 8, 8). Expected uint8 with values 0 to 255. Pass \
+    memloc.errors.ShapeError: images are torch.float32 of shape (2, 3, 8, 8). Expected uint8 with values 0 to 255. Pass
+    \
 (images * 255).round().to(torch.uint8).
     """
     if not isinstance(images, Images):
@@ -120,8 +122,8 @@ def as_images(
             )
         if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
             raise ShapeError(
-                f"images have shape {tuple(pixels.shape)}. Expected (N, C, H, W) as torch or (N, H, W, C) as numpy, with 1 "
-                "or 3 channels. Move the axis of channels, for instance with images.permute(0, 3, 1, 2)."
+                f"images have shape {tuple(pixels.shape)}. Expected (N, C, H, W) as torch or (N, H, W, C) as numpy,"
+                " with 1 or 3 channels. Move the axis of channels, for instance with images.permute(0, 3, 1, 2)."
             )
         images = Images(pixels, torch.arange(len(pixels)), tuple(str(row) for row in range(len(pixels))), found)
     if points is not None:
@@ -146,9 +148,10 @@ def as_images(
 def concatenate(first: Images, second: Images, *, namespace: str = "external") -> Images:
     """Both sets of images as one.
 
-    Row ids of the second continue after those of the first. Ids of paths stay, unless both sets use the same relative paths:
-    then the second's are made of `namespace` and the path. Gray images beside RGB ones are repeated to three channels, classes
-    are matched by name, and labels that one set lacks are -1.
+    Row ids of the second continue after those of the first. Ids of paths stay, unless both sets use the same relative
+    paths:
+    then the second's are made of `namespace` and the path. Gray images beside RGB ones are repeated to three channels,
+    classes are matched by name, and labels that one set lacks are -1.
 
     >>> both = concatenate(as_images(np.zeros((2, 8, 8), np.uint8)), as_images(np.zeros((1, 8, 8), np.uint8)))
     >>> both.ids.tolist()
@@ -232,7 +235,8 @@ def _pixels(images: object) -> tuple[Tensor, Tensor | None]:
 
 
 def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
-    """Every item of a map-style dataset: an image, (image, label, ...), or a dict with both, as the datasets library gives them."""
+    """Every item of a map-style dataset: an image, (image, label, ...), or a dict with both, as the datasets library
+    gives them."""
     pictures, labels = [], []
     for row in range(len(dataset)):
         picture, label = _parts(dataset[row], row)
@@ -246,7 +250,8 @@ def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
     shapes = {tuple(picture.shape) for picture in pictures}
     if len(shapes) > 1:
         raise ShapeError(
-            f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them first."
+            f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them"
+            " first."
         )
     return torch.stack(pictures), torch.tensor(labels) if len(labels) == len(pictures) else None
 
@@ -257,7 +262,8 @@ def _parts(item: Any, row: int) -> tuple[Any, Any]:
         image = next((item[name] for name in ("image", "img", "pixel_values") if name in item), None)
         if image is None:
             raise DataError(
-                f"item {row} of the dataset is a dict of {', '.join(map(repr, item))}. Expected an image under 'image' or 'img'. Rename its column."
+                f"item {row} of the dataset is a dict of {', '.join(map(repr, item))}. Expected an image under 'image'"
+                " or 'img'. Rename its column."
             )
         return image, item.get("label")
     picture, label = (item[0], item[1]) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
@@ -274,15 +280,16 @@ def _picture(picture: Any, row: int) -> Tensor:
         if picture.ndim in (2, 3):
             return picture if picture.ndim == 3 else picture[None]
         raise ShapeError(
-            f"item {row} of the dataset is a tensor of shape {tuple(picture.shape)}. Expected (channel, height, width). Take its images apart."
+            f"item {row} of the dataset is a tensor of shape {tuple(picture.shape)}. Expected (channel, height, width)."
+            " Take its images apart."
         )
     else:
         array = picture if isinstance(picture, np.ndarray) else np.empty(0)
     if array.ndim not in (2, 3):
         what = f"an array of shape {array.shape}" if isinstance(picture, np.ndarray) else f"a {type(picture).__name__}"
         raise ShapeError(
-            f"item {row} of the dataset is {what}. Expected a PIL image, a tensor (channel, height, width) or an array (height, width, channel). "
-            "Open the images in the dataset."
+            f"item {row} of the dataset is {what}. Expected a PIL image, a tensor (channel, height, width) or an array"
+            " (height, width, channel). Open the images in the dataset."
         )
     return torch.from_numpy(np.array(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0), order="C"))
 
@@ -291,6 +298,7 @@ def _label(label: Any, row: int) -> int:
     number = label.item() if isinstance(label, (Tensor, np.ndarray)) and np.size(label) == 1 else label
     if not isinstance(number, (int, np.integer, np.bool_)):
         raise DataError(
-            f"the label of item {row} of the dataset is {number!r}. Expected a whole number. Turn classes into numbers, such as names.index(name)."
+            f"the label of item {row} of the dataset is {number!r}. Expected a whole number. Turn classes into numbers,"
+            " such as names.index(name)."
         )
     return int(number)

@@ -45,8 +45,8 @@ class ImageFiles:
             raise
         except Exception as problem:  # PIL raises whatever the bytes lead it to
             raise DataError(
-                f"{name} in {self.folder} cannot be read ({problem}). Expected an image: a set that does not fit in memory is read as it goes. Mend or "
-                "remove the file; what was done is kept."
+                f"{name} in {self.folder} cannot be read ({problem}). Expected an image: a set that does not fit in"
+                " memory is read as it goes. Mend or remove the file; what was done is kept."
             ) from problem
 
     def digest(self, row: int) -> bytes:

@@ -1,4 +1,5 @@
-"""Open images by what a user types: the embedded sample, a folder, parquet, IDX, npz, a published archive, or a set of the hub."""
+"""Open images by what a user types: the embedded sample, a folder, parquet, IDX, npz, a published archive, or a set of
+the hub."""
 
 from __future__ import annotations
 
@@ -32,13 +33,16 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
     Args:
         where: "sample:train" or "sample:test" (embedded Fashion-MNIST); a folder of images (nested folders are
             classes); a .parquet file with image bytes; an IDX image file (labels beside it are found); a .npz file
-            with `images` and optionally `labels`; the folder or archive of CIFAR-10, CIFAR-100 or STL-10, or a file of SVHN or
-            STL-10; or "hf:NAME" for a set of the datasets library. ":test" after the name takes another part than train.
+            with `images` and optionally `labels`; the folder or archive of CIFAR-10, CIFAR-100 or STL-10, or a file of
+            SVHN or
+            STL-10; or "hf:NAME" for a set of the datasets library. ":test" after the name takes another part than
+            train.
         size: height and width to bring every image to (shorter side resized, centre cropped); needed for a folder of
             mixed sizes.
         max_bad: unreadable images to accept; they are skipped and listed in `Images.skipped`.
     Returns:
-        Images, as uint8: in memory, or for folders that need more than 2 GiB at `size` read from their files as they are used.
+        Images, as uint8: in memory, or for folders that need more than 2 GiB at `size` read from their files as they
+            are used.
     Raises:
         DataNotFoundError: no such file or folder. DataError: nothing readable, too many bad images, mixed sizes, images
         smaller than `size`.
@@ -61,8 +65,8 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
         path, part = _path_and_part(text)
         if not path.exists():
             raise DataNotFoundError(
-                f"there is no file or folder {text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive, or sample:train. "
-                "Check the path, or try: memloc demo"
+                f"there is no file or folder {text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive, or"
+                " sample:train. Check the path, or try: memloc demo"
             )
         found = _open_path(path, part, size, max_bad, text)
         if found.pixels.shape[2:] == (size, size) or isinstance(found.pixels, LazyPixels):
@@ -89,7 +93,8 @@ def _open_path(path: Path, part: str | None, size: int | None, max_bad: int, tex
             return _published(archive, f"{path.name}:{part or 'train'}")
         if not path.is_dir():
             raise DataError(
-                f"{text!r} holds no set that memloc knows. Expected CIFAR-10, CIFAR-100 or STL-10. Unpack it and pass the folder."
+                f"{text!r} holds no set that memloc knows. Expected CIFAR-10, CIFAR-100 or STL-10. Unpack it and pass"
+                " the folder."
             )
     if part is not None:
         raise DataError(
@@ -109,8 +114,8 @@ def _open_path(path: Path, part: str | None, size: int | None, max_bad: int, tex
     if "idx3-ubyte" in path.name or "idx3" in path.suffix:
         return _open_idx(path)
     raise DataError(
-        f"{text!r} is of no kind that memloc reads. Expected a folder, .parquet, .npz, an IDX file (…-images-idx3-ubyte, also .gz), an archive "
-        "of CIFAR or STL-10, or a .mat file of SVHN. Pass one of these."
+        f"{text!r} is of no kind that memloc reads. Expected a folder, .parquet, .npz, an IDX file"
+        " (…-images-idx3-ubyte, also .gz), an archive of CIFAR or STL-10, or a .mat file of SVHN. Pass one of these."
     )
 
 
@@ -140,7 +145,8 @@ def _open_hub(text: str, size: int | None, max_bad: int) -> Images:
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetNotFoundError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise DataNotFoundError(
-            f"'hf:{text}' cannot be opened ({reason}). Expected a set on the hub and a network, one in the cache, or a folder. Check its name and split."
+            f"'hf:{text}' cannot be opened ({reason}). Expected a set on the hub and a network, one in the cache, or a"
+            " folder. Check its name and split."
         ) from problem
     column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
@@ -188,8 +194,8 @@ def _numbered(
     """Images that are rows of an array (N, H, W) or (N, H, W, C)."""
     if len(pixels) == 0 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)):
         raise DataError(
-            f"{prefix} holds images of shape {pixels.shape}. Expected at least one, as (N, H, W) or (N, H, W, C) with 1 or 3 "
-            "channels last. Move the axis of channels before saving."
+            f"{prefix} holds images of shape {pixels.shape}. Expected at least one, as (N, H, W) or (N, H, W, C) with 1"
+            " or 3 channels last. Move the axis of channels before saving."
         )
     array = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
     numbers = None
@@ -233,7 +239,8 @@ def _open_idx(path: Path) -> Images:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An IDX file of unsigned bytes: two zero bytes, the type 8, the number of axes, big-endian sizes, then the data."""
+    """An IDX file of unsigned bytes: two zero bytes, the type 8, the number of axes, big-endian sizes, then the
+    data."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         axes = content[3]
@@ -257,8 +264,8 @@ def _open_npz(path: Path) -> Images:
         ) from problem
     if "images" not in content or content["images"].dtype != np.uint8 or content["images"].ndim not in (3, 4):
         raise DataError(
-            f"{path} holds {', '.join(sorted(content)) or 'nothing'}. Expected `images`, uint8 of shape (N, H, W, C) or (N, H, W), and "
-            "optionally `labels`. Save it with numpy.savez(path, images=..., labels=...)."
+            f"{path} holds {', '.join(sorted(content)) or 'nothing'}. Expected `images`, uint8 of shape (N, H, W, C) or"
+            " (N, H, W), and optionally `labels`. Save it with numpy.savez(path, images=..., labels=...)."
         )
     return _numbered(content["images"], content.get("labels"), prefix=path.name)
 
@@ -297,18 +304,19 @@ def _open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
     tables = [] if names else sorted(path.name for path in folder.glob("*.parquet"))
     if tables:
         raise DataError(
-            f"the folder {str(folder)!r} holds no images but {len(tables)} tables. Expected one table, or a folder of image files. Pass {folder / tables[-1]}."
+            f"the folder {str(folder)!r} holds no images but {len(tables)} tables. Expected one table, or a folder of"
+            f" image files. Pass {folder / tables[-1]}."
         )
     if not names:
         raise DataError(
-            f"the folder {str(folder)!r} holds no images. Expected files that end in {', '.join(SUFFIXES)}. Pass the folder "
-            "that holds them, at any depth."
+            f"the folder {str(folder)!r} holds no images. Expected files that end in {', '.join(SUFFIXES)}. Pass the"
+            " folder that holds them, at any depth."
         )
     if size is not None and len(names) * 3 * size * size > MEMORY_LIMIT:
         if 0 < max_bad < len(names):
             raise SpecError(
-                f"max_bad is {max_bad} for {len(names)} images that do not fit in memory. Expected 0: they are read as they are used, so bad ones cannot be left "
-                "out beforehand. Remove those, or pass a smaller --size."
+                f"max_bad is {max_bad} for {len(names)} images that do not fit in memory. Expected 0: they are read as"
+                " they are used, so bad ones cannot be left out beforehand. Remove those, or pass a smaller --size."
             )
         kept = list(range(len(names)))
         skipped: tuple[tuple[str, str], ...] = ()
@@ -366,14 +374,14 @@ def _decode(
         kept.append(row)
         if len(pictures) * pictures[0].numel() > 4 * MEMORY_LIMIT:
             raise DataError(
-                f"{where} needs more than {4 * MEMORY_LIMIT // 2**30} GiB decoded. Expected a set that fits in memory, or a folder and a size, "
-                "which is read as it is used. Pass --size 224, or a part of the images."
+                f"{where} needs more than {4 * MEMORY_LIMIT // 2**30} GiB decoded. Expected a set that fits in memory,"
+                " or a folder and a size, which is read as it is used. Pass --size 224, or a part of the images."
             )
     if len(skipped) > max_bad:
         listed = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
         raise DataError(
-            f"{len(skipped)} of {len(encoded)} images in {where} cannot be read ({listed}). Expected at most {max_bad}. "
-            f"Mend or remove them, or accept their loss with --max-bad {len(skipped)}."
+            f"{len(skipped)} of {len(encoded)} images in {where} cannot be read ({listed}). Expected at most {max_bad}."
+            f" Mend or remove them, or accept their loss with --max-bad {len(skipped)}."
         )
     if not pictures:
         raise DataError(f"no image in {where} can be read. Expected at least two. Pass other images.")

@@ -26,8 +26,8 @@ def split_points(
 ) -> list[str]:
     """Assign every training point to shared, candidate, independent, or "" (left out), by a seeded draw over ids.
 
-    By default a tenth each are candidates and independents and the rest is shared, as in REFERENCE A1. The order in which
-    points are listed does not matter.
+    By default a tenth each are candidates and independents and the rest is shared, as in REFERENCE A1. The order in
+    which points are listed does not matter.
 
     Raises:
         SpecError: the splits do not fit the points.
@@ -48,9 +48,9 @@ def split_points(
             else f"--candidates {max(number // 10, 2)}"
         )
         raise SpecError(
-            f"{shared} shared, {candidates} candidate and {independents} independent points do not fit {number} images. "
-            f"Expected at least two candidates and two independents, and no more than {number} in all. "
-            f"Pass {step}{' or fewer' if 'shared' in step else ''}."
+            f"{shared} shared, {candidates} candidate and {independents} independent points do not fit {number} images."
+            f" Expected at least two candidates and two independents, and no more than {number} in all. Pass"
+            f" {step}{' or fewer' if 'shared' in step else ''}."
         )
     order = np.argsort(points.numpy(), kind="stable")
     drawn = order[np.random.default_rng([seed, number]).permutation(number)]
@@ -64,7 +64,8 @@ def split_points(
 def subset_membership(
     points: Int[Tensor, " point"], *, encoders: int, fraction: float = 0.5, seed: int = 0
 ) -> Bool[Tensor, "encoder point"]:
-    """Random training sets for an ensemble: every point in exactly round(encoders x fraction) of them, sets of equal size.
+    """Random training sets for an ensemble: every point in exactly round(encoders x fraction) of them, sets of equal
+    size.
 
     Within each group of `encoders` points, drawn at random, the memberships are the rotations of one pattern with its
     encoders shuffled; the order in which points are listed does not matter.
@@ -76,8 +77,8 @@ def subset_membership(
     times = round(encoders * fraction)
     if encoders < 2 or not 1 <= times < encoders:
         raise SpecError(
-            f"an ensemble of {encoders} encoders with fraction {fraction} puts every point in {times} of them. Expected at "
-            "least one in and one out, from two encoders on. Pass --ensemble 8 --fraction 0.5."
+            f"an ensemble of {encoders} encoders with fraction {fraction} puts every point in {times} of them. Expected"
+            " at least one in and one out, from two encoders on. Pass --ensemble 8 --fraction 0.5."
         )
     generator = np.random.default_rng([seed, len(points), encoders])
     order = np.argsort(points.numpy(), kind="stable")[generator.permutation(len(points))]
@@ -108,12 +109,14 @@ independent, external for every point.
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise DataError(
-            f"there is no split {unknown[0]!r}. {nearest(unknown[0], SPLITS)} Pass one of {', '.join(SPLITS)} for every point."
+            f"there is no split {unknown[0]!r}. {nearest(unknown[0], SPLITS)} Pass one of {', '.join(SPLITS)} for every"
+            " point."
         )
 
 
 def duplicates_across(images: Images, splits: Sequence[str]) -> list[tuple[str, str]]:
-    """Names of identical images that stand in different splits: they break the reference. None are looked for in sets that are not in memory.
+    """Names of identical images that stand in different splits: they break the reference. None are looked for in sets
+    that are not in memory.
 
     >>> same = Images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.arange(2), ("a", "b"))
     >>> duplicates_across(same, ["candidate", "external"])

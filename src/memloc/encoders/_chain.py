@@ -1,4 +1,5 @@
-"""The rows of an encoder: which calls of its modules are layers, which of them are the main chain, and what each follows."""
+"""The rows of an encoder: which calls of its modules are layers, which of them are the main chain, and what each
+follows."""
 
 from __future__ import annotations
 
@@ -24,12 +25,39 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d
 # Operations by their names in PyTorch's dispatcher, without the last _ of those in place.
 _NON_NEGATIVE = ("relu", "sigmoid", "softplus", "hardsigmoid")
 _ACTIVATIONS = (
-    *_NON_NEGATIVE, "gelu", "silu", "elu", "celu", "selu", "leaky_relu", "hardswish", "mish", "hardtanh", "tanh", "clamp_min", "clamp", "_prelu_kernel", "rrelu_with_noise",
-)  # fmt: skip
+    *_NON_NEGATIVE,
+    "gelu",
+    "silu",
+    "elu",
+    "celu",
+    "selu",
+    "leaky_relu",
+    "hardswish",
+    "mish",
+    "hardtanh",
+    "tanh",
+    "clamp_min",
+    "clamp",
+    "_prelu_kernel",
+    "rrelu_with_noise",
+)
 _BETWEEN = (  # what may stand between a layer and its norm or activation: other shapes, scales and shifts, pooling
-    "view", "_unsafe_view", "permute", "transpose", "clone", "alias", "mul", "add", "sub", "div", "constant_pad_nd",
-    "max_pool2d_with_indices", "mkldnn_max_pool2d", "max_pool2d", "avg_pool2d",
-)  # fmt: skip
+    "view",
+    "_unsafe_view",
+    "permute",
+    "transpose",
+    "clone",
+    "alias",
+    "mul",
+    "add",
+    "sub",
+    "div",
+    "constant_pad_nd",
+    "max_pool2d_with_indices",
+    "mkldnn_max_pool2d",
+    "max_pool2d",
+    "avg_pool2d",
+)
 
 
 @dataclass(frozen=True)
@@ -38,17 +66,19 @@ class Layer:
 
     Attributes:
         name: what tables call it.
-        read_at: the module whose output is read, "" for the encoder itself; `name#1` is a module's second call, `name (input)`
-            what it is given.
+        read_at: the module whose output is read, "" for the encoder itself; `name#1` is a module's second call, `name
+            (input)` what it is given.
         order: place in the forward pass.
-        kind: convolution, linear, residual, patch embedding, attention, fully-connected or output; a shortcut or parallel path has
-            " (branch)" after it, what computes factors for another layer's output " (gate)". Of `layers="fine"` also before batch-norm,
-            before activation, batch-norm, activation, norm and pooling; of named modules, module.
+        kind: convolution, linear, residual, patch embedding, attention, fully-connected or output; a shortcut or
+            parallel path has
+            " (branch)" after it, what computes factors for another layer's output " (gate)". Of `layers="fine"` also
+            before batch-norm, before activation, batch-norm, activation, norm and pooling; of named modules, module.
         predecessor: the layer that Δ subtracts; None for the first.
         units: number of units: channels, or neurons averaged over tokens.
         signed: whether activations may be negative, so that UnitMem rectifies them.
         main: whether it is part of the main chain, so that other layers may follow it.
-        last: whether units are the last axis of an output with four axes, as in Swin, rather than the second, as of convolutions.
+        last: whether units are the last axis of an output with four axes, as in Swin, rather than the second, as of
+            convolutions.
         made_by: the modules whose weights are its own, where they are not those of `read_at`.
     """
 
@@ -85,7 +115,8 @@ class _Row:
 class Chain:
     """Walks a trial pass once; `layers` has every layer with a place in the published tables, in the order of the pass.
 
-    `unread` names a module with attention whose block has no rows, since its outputs do not begin with the images; None if there is none.
+    `unread` names a module with attention whose block has no rows, since its outputs do not begin with the images; None
+    if there is none.
     """
 
     def __init__(self, module: nn.Module, calls: list[Call], nodes: list[Node]) -> None:
@@ -101,7 +132,10 @@ class Chain:
         self._branches, self._gates = side_paths(nodes, self._root.gave)
         self._sums = find_sums(nodes, calls)
         self._halves = self._find_halves()
-        self._ends = {kind: {half.of.total.number for half in self._halves if half.kind == kind} for kind in ("attention", "fully-connected")}  # fmt: skip
+        self._ends = {
+            kind: {half.of.total.number for half in self._halves if half.kind == kind}
+            for kind in ("attention", "fully-connected")
+        }
         self._inner = {half.giver.ended: self._inside(half) for half in self._halves}
         self._bits, self._comes = self._origins()
         self._rows: list[_Row] = []
@@ -141,19 +175,44 @@ class Chain:
         return steps
 
     def _put(
-        self, name: str, kind: str, after: str | None, of: Call, *, read_at: str | None = None, at: Node | None = None, node: Node | None = None,
-        signed: bool = True, main: bool = True, made_by: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
-        """A row; `of` is the call that it is read at, `read_at` another place; `at` is what is read there, `node` what later rows come from."""
+        self,
+        name: str,
+        kind: str,
+        after: str | None,
+        of: Call,
+        *,
+        read_at: str | None = None,
+        at: Node | None = None,
+        node: Node | None = None,
+        signed: bool = True,
+        main: bool = True,
+        made_by: tuple[str, ...] = (),
+    ) -> None:
+        """A row; `of` is the call that it is read at, `read_at` another place; `at` is what is read there, `node` what
+        later rows come from."""
         at, node = at or of.gave, node or of.gave
         last = is_last(of.module, at)
-        self.layers.append(Layer(name, of.address if read_at is None else read_at, 0, kind, after, units_of(of.module, at), signed, main, last, made_by))  # fmt: skip
+        self.layers.append(
+            Layer(
+                name,
+                of.address if read_at is None else read_at,
+                0,
+                kind,
+                after,
+                units_of(of.module, at),
+                signed,
+                main,
+                last,
+                made_by,
+            )
+        )
         aside = next((each for each in (BRANCH, GATE) if kind.endswith(each)), "")
         if main or aside:
             self._rows.append(_Row(name, self._bits[node.number], self._comes[node.number], aside))
 
     def _before(self, node: Node | None, aside: str = "") -> str | None:
-        """The last row that a tensor comes from: of the main chain, for a branch or gate also of its own path since it left that chain."""
+        """The last row that a tensor comes from: of the main chain, for a branch or gate also of its own path since it
+        left that chain."""
         chain = [row for row in self._rows if not row.aside]
         held = 0 if node is None else self._comes[node.number]
         reached = [row for row in chain if held & row.bit]
@@ -182,7 +241,9 @@ class Chain:
         own = self._own[call.ended]
         aside = "" if own & ~(self._branches | self._gates) or not own else BRANCH if own & ~self._gates else GATE
         name = call.address.removesuffix(".conv") if self._builtin else call.address
-        self._put(name, kind + aside, self._before(call.took, aside), call, read_at=read_at, signed=signed, main=not aside)  # fmt: skip
+        self._put(
+            name, kind + aside, self._before(call.took, aside), call, read_at=read_at, signed=signed, main=not aside
+        )
         if read_at != call.address:
             raw = "before activation" if norm is None else "before batch-norm"
             self._put(call.address if self._builtin else f"{call.address} ({raw})", raw, name, call, main=False)
@@ -191,7 +252,8 @@ class Chain:
             self._put(gives.address, "batch-norm", name, gives, main=False)
 
     def _reading(self, call: Call) -> tuple[Node | None, Node | None, str]:
-        """The norm that follows a layer, the last readable one of norm and activation, and the operation of the activation."""
+        """The norm that follows a layer, the last readable one of norm and activation, and the operation of the
+        activation."""
         norm, read, node = None, None, call.gave
         unit = -1 if is_last(call.module, call.gave) or len(call.shape) == 3 else 1
         while (following := self._following(node)) is not None:
@@ -213,12 +275,18 @@ class Chain:
         uses = self._uses.get(node.number, [])
         if len(uses) == 1 and len(uses[0].parents) == 1:
             return uses[0], uses[0].op.rstrip("_")
-        if len(uses) == 2 and uses[0].op in _ACTIVATIONS and set(uses[1].parents) == {node, uses[0]} and "mul" in uses[1].op:  # fmt: skip
+        if (
+            len(uses) == 2
+            and uses[0].op in _ACTIVATIONS
+            and set(uses[1].parents) == {node, uses[0]}
+            and "mul" in uses[1].op
+        ):
             return uses[1], "silu"
         return None
 
     def _reader(self, node: Node) -> tuple[str, Call] | None:
-        """The module that gives a tensor which it made, else the first that takes it: where it is read, and the call."""
+        """The module that gives a tensor which it made, else the first that takes it: where it is read, and the
+        call."""
         gives = [call for call in self._calls if call.gave is node and call.address and call.made(node)]
         whole = next((call for call in gives if isinstance(call.module, NORMS)), gives[0] if gives else None)
         if whole is not None:
@@ -245,16 +313,33 @@ class Chain:
         after = self._before(each.total, aside)
         if halves:
             after = self._befores[first.total.number]
-            if whole is not None and first is not each and first.before is not None and whole.made(first.before.total) and not self._others(first, whole):  # fmt: skip
+            if (
+                whole is not None
+                and first is not each
+                and first.before is not None
+                and whole.made(first.before.total)
+                and not self._others(first, whole)
+            ):
                 after = self._before(whole.took)  # a block that has sums before its attention
         name = call.address if whole is not None else self._name_of(each, halves)
         if name is None or any(layer.name == name for layer in self.layers):
             name = read_at if read_at.endswith(INPUT) else f"{read_at} (sum)"
         signed = not self._builtin
-        self._put(name, f"residual{aside}", after, call, read_at=read_at, at=node, node=each.total, signed=signed, main=not aside)  # fmt: skip
+        self._put(
+            name,
+            f"residual{aside}",
+            after,
+            call,
+            read_at=read_at,
+            at=node,
+            node=each.total,
+            signed=signed,
+            main=not aside,
+        )
 
     def _returner(self, each: Sum, halves: list[_Half]) -> Call | None:
-        """The module whose own code makes a sum and returns it, perhaps after an activation; for a block's last sum the block."""
+        """The module whose own code makes a sum and returns it, perhaps after an activation; for a block's last sum the
+        block."""
         total, first = each.total, self._first_of(each)
         own = None
         for call in self._calls:
@@ -264,9 +349,16 @@ class Chain:
             if path is None:
                 continue
             # Where the norm comes after each sum, what it gives is the stream that goes on.
-            links = [(other.before.total, other.stream) for other in self._sums if other.before is not None and call.made(other.before.total)]  # fmt: skip
+            links = [
+                (other.before.total, other.stream)
+                for other in self._sums
+                if other.before is not None and call.made(other.before.total)
+            ]
             normed = any("norm" in node.op for link in links for node in _between(*link) or [])
-            same = all(node.op.rstrip("_") in (*_ACTIVATIONS, *RESHAPED, "alias") or (normed and "norm" in node.op) for node in path)  # fmt: skip
+            same = all(
+                node.op.rstrip("_") in (*_ACTIVATIONS, *RESHAPED, "alias") or (normed and "norm" in node.op)
+                for node in path
+            )
             if not same or not _units(call.gave) & _units(total):
                 continue
             block = call.made(first.total) and (first.before is None or not call.made(first.before.total))
@@ -276,7 +368,8 @@ class Chain:
         return own
 
     def _taker(self, each: Sum, halves: list[_Half]) -> tuple[str, Call, Node] | None:
-        """Where a sum that no module returns can be read, perhaps scaled or after an activation: the place, the module there, and the tensor."""
+        """Where a sum that no module returns can be read, perhaps scaled or after an activation: the place, the module
+        there, and the tensor."""
         nodes, node = [each.total], each.total
         while (following := self._following(node)) is not None and following[1] in ("mul", "div", *_ACTIVATIONS):
             node = following[0]
@@ -290,11 +383,17 @@ class Chain:
 
     def _others(self, first: Sum, whole: Call) -> bool:
         """Whether a module makes the attention of other blocks, too."""
-        return any(half.kind == "attention" and whole.made(half.of.total) and self._first_of(half.of) is not first for half in self._halves)  # fmt: skip
+        return any(
+            half.kind == "attention" and whole.made(half.of.total) and self._first_of(half.of) is not first
+            for half in self._halves
+        )
 
     def _name_of(self, each: Sum, halves: list[_Half]) -> str | None:
         """What a sum that no module returns is called: after its block or after the module that gives what it adds."""
-        whole = next((call for call in self._calls if call.address and call.name == each.total.within and call.made(each.total)), None)  # fmt: skip
+        whole = next(
+            (call for call in self._calls if call.address and call.name == each.total.within and call.made(each.total)),
+            None,
+        )
         attending = any(half.kind == "attention" for half in halves)
         if whole is not None and attending and not self._others(self._first_of(each), whole):
             return f"{whole.address} after attention"
@@ -302,7 +401,8 @@ class Chain:
         return None if giver is None else f"{giver.address} (sum)"
 
     def _find_halves(self) -> list[_Half]:
-        """Sums of attention that a fully-connected part follows, perhaps after more attention or another part, and these parts."""
+        """Sums of attention that a fully-connected part follows, perhaps after more attention or another part, and
+        these parts."""
         next_of: dict[int, Sum] = {}
         for each in self._sums:
             if each.before is not None:
@@ -329,13 +429,16 @@ class Chain:
         return [half for number in sorted(found) for half in found[number]]
 
     def _connected(self, each: Sum, part: Node) -> _Half | None:
-        """A part that works on each position alone; linear layers may have convolutions of single channels between them."""
+        """A part that works on each position alone; linear layers may have convolutions of single channels between
+        them."""
         giver, own = self._giver(each, part), each.own(part)
         if giver is None or attends(part, each.base):
             return None
         modules = [call.module for call in self._weighted if own & self._own[call.ended]]
         linear = [module for module in modules if isinstance(module, nn.Linear)]
-        spatial = [module for module in modules if isinstance(module, nn.modules.conv._ConvNd) and prod(module.kernel_size) > 1]  # fmt: skip
+        spatial = [
+            module for module in modules if isinstance(module, nn.modules.conv._ConvNd) and prod(module.kernel_size) > 1
+        ]
         if len(modules) == len(spatial) or any(not linear or module.groups < module.in_channels for module in spatial):
             return None
         return _Half("fully-connected", each, part, giver)
@@ -357,9 +460,12 @@ class Chain:
         gives = [
             call
             for call in self._calls
-            if call.address and call.last <= each.total.number and call.gave.weighted == part.weighted
-            and self._own[call.ended] and not self._own[call.ended] & ~own
-        ]  # fmt: skip
+            if call.address
+            and call.last <= each.total.number
+            and call.gave.weighted == part.weighted
+            and self._own[call.ended]
+            and not self._own[call.ended] & ~own
+        ]
         return min(gives, key=lambda call: (call.address.count("."), call.ended), default=None)
 
     def _inside(self, half: _Half) -> list[Call]:
@@ -368,7 +474,12 @@ class Chain:
         found = []
         for call in self._calls:
             weights, held = self._own[call.ended], call.gave.weighted
-            between = stream.number < call.first and call.last <= total.number and not stream.weighted & ~held and not held & ~half.part.weighted  # fmt: skip
+            between = (
+                stream.number < call.first
+                and call.last <= total.number
+                and not stream.weighted & ~held
+                and not held & ~half.part.weighted
+            )
             if call.address and (not weights & ~own if weights else between):
                 found.append(call)
         return found
@@ -376,7 +487,11 @@ class Chain:
     def _makers(self, half: _Half) -> tuple[str, ...]:
         """The modules whose weights make what a half adds, where the one that is read does not hold them all."""
         own, giver = half.of.own(half.part), half.giver
-        others = [call.name for call in self._weighted if self._own[call.ended] & own and call is not giver and not giver.holds(call)]  # fmt: skip
+        others = [
+            call.name
+            for call in self._weighted
+            if self._own[call.ended] & own and call is not giver and not giver.holds(call)
+        ]
         return tuple(dict.fromkeys([*others, giver.name])) if others else ()
 
     def _hang(self, half: _Half) -> None:
@@ -437,7 +552,8 @@ def units_of(module: nn.Module, gave: Node) -> int:
 
 
 def is_last(module: nn.Module, gave: Node) -> bool:
-    """Whether units are the last axis of four: as the operations say that gave them, else as the widths of the module's parts do."""
+    """Whether units are the last axis of four: as the operations say that gave them, else as the widths of the module's
+    parts do."""
     shape = gave.shape
     if len(shape) != 4 or isinstance(module, (nn.modules.conv._ConvNd, *NORMS)):
         return False

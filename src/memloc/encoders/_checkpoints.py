@@ -27,7 +27,8 @@ _HARMLESS: list[Any] = [
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read a checkpoint: its tensors by name, in dictionaries as they were saved, and the text metadata of a safetensors file.
+    """Read a checkpoint: its tensors by name, in dictionaries as they were saved, and the text metadata of a
+    safetensors file.
 
     PyTorch files are read with `weights_only=True`. `pick_weights` finds the encoder in what is returned.
 
@@ -44,7 +45,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
         try:
             with safe_open(path, framework="pt") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+                names = opened.keys()
+                return {name: opened.get_tensor(name) for name in names}, dict(opened.metadata() or {})
         except (SafetensorError, OSError) as problem:
             raise CheckpointError(
                 f"{path} is no complete safetensors file ({problem}). Expected one. Save it again."
@@ -54,8 +56,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
-            f"{path} holds Python objects that would run code when loaded, so it was not opened. Expected tensors alone. "
-            "Save them with: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+            f"{path} holds Python objects that would run code when loaded, so it was not opened. Expected tensors"
+            " alone. Save them with: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         ) from problem
     except Exception as problem:  # torch.load raises whatever the bytes lead it to
         raise CheckpointError(
@@ -63,7 +65,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         ) from problem
     if not isinstance(content, Mapping) or not content or not _has_tensors(content):
         raise CheckpointError(
-            f"{path} holds no dictionary of tensors. Expected the state_dict of an encoder. Save model.state_dict() alone."
+            f"{path} holds no dictionary of tensors. Expected the state_dict of an encoder. Save model.state_dict()"
+            " alone."
         )
     return dict(content), {}
 
@@ -87,16 +90,16 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str)
         example = missing[0] if missing else unexpected[0]
         others = unexpected if missing else list(own)
         raise CheckpointError(
-            f"{name} does not fit the encoder: {len(missing)} keys are missing and {len(unexpected)} unexpected, such as "
-            f"{example!r}. {nearest(example, others) if others else ''} Expected the keys of its state_dict. "
-            "Pass the checkpoint of this architecture."
+            f"{name} does not fit the encoder: {len(missing)} keys are missing and {len(unexpected)} unexpected, such"
+            f" as {example!r}. {nearest(example, others) if others else ''} Expected the keys of its state_dict. Pass"
+            " the checkpoint of this architecture."
         )
     shapes = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     if shapes:
         key = shapes[0]
         raise CheckpointError(
-            f"{name} does not fit the encoder: {key!r} has shape {tuple(weights[key].shape)} and {len(shapes) - 1} more differ. "
-            f"Expected {tuple(own[key].shape)}. Pass the checkpoint of this architecture."
+            f"{name} does not fit the encoder: {key!r} has shape {tuple(weights[key].shape)} and {len(shapes) - 1} more"
+            f" differ. Expected {tuple(own[key].shape)}. Pass the checkpoint of this architecture."
         )
     module.load_state_dict({key: weights.get(key, own[key]) for key in own})
 
@@ -129,5 +132,6 @@ def check_finite(module: nn.Module, *, name: str) -> None:
     for key, value in module.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise NonFiniteError(
-                f"{name} has NaN or Inf in {key!r}. Expected finite weights. Pass a checkpoint from before training diverged."
+                f"{name} has NaN or Inf in {key!r}. Expected finite weights. Pass a checkpoint from before training"
+                " diverged."
             )

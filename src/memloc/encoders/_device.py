@@ -29,13 +29,15 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         ) from problem
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise SpecError(
-            "the device cuda was asked for and this torch sees no GPU. Expected auto, cpu or a GPU build. Pass --device auto."
+            "the device cuda was asked for and this torch sees no GPU. Expected auto, cpu or a GPU build. Pass --device"
+            " auto."
         )
     return picked
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes faster in bfloat16: recent GPUs, and processors with bf16 matrix or dot-product units."""
+    """Whether the device computes faster in bfloat16: recent GPUs, and processors with bf16 matrix or dot-product
+    units."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     cpuinfo = Path("/proc/cpuinfo")
@@ -55,5 +57,9 @@ def versions() -> dict[str, str]:
     if torch.cuda.is_available():
         machine += f", {torch.cuda.get_device_name()}"
     return {
-        "memloc": version("memloc"), "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": machine,
-    }  # fmt: skip
+        "memloc": version("memloc"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": machine,
+    }

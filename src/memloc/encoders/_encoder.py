@@ -94,7 +94,8 @@ class Encoder:
     shape: tuple[int, int, int] | None = None
 
     def prepare(self, views: Tensor) -> Tensor:
-        """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on CPU."""
+        """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on
+        CPU."""
         if self.channels == 3 and views.shape[1] == 1 and len(self.preprocess.mean) == 3:
             views = views.expand(-1, 3, -1, -1)  # before they are normalized, as a gray photograph in RGB would be
         prepared = self.preprocess(views)
@@ -119,14 +120,17 @@ def load_encoder(
     """Load an encoder and find its layers; wrong names, shapes and checkpoints fail here.
 
     Args:
-        encoder: a built-in name ("resnet9", "resnet18", "resnet34", "resnet50", "vit-tiny", "vit-base"), "timm:NAME", "torchvision:NAME"
-            or "hf:NAME" (with ",key=value" for options of their constructors), "file.py:factory" (a function without arguments that
+        encoder: a built-in name ("resnet9", "resnet18", "resnet34", "resnet50", "vit-tiny", "vit-base"), "timm:NAME",
+            "torchvision:NAME"
+            or "hf:NAME" (with ",key=value" for options of their constructors), "file.py:factory" (a function without
+            arguments that
             returns a module), the .safetensors file of an encoder that memloc trained, an nn.Module, or an Encoder.
-        weights: a .safetensors file or a PyTorch file that holds tensors alone, or "random". By default those that another library has
-            for the name, and random ones for built-in encoders.
+        weights: a .safetensors file or a PyTorch file that holds tensors alone, or "random". By default those that
+            another library has for the name, and random ones for built-in encoders.
         layers: "auto", "fine", or names and globs (see `memloc layers`).
         mean, std: per channel; those stored with the weights or known to the library by default, else none.
-        state_key: which nested dictionary of the checkpoint. strip_prefix: what its names begin with; both are found by default.
+        state_key: which nested dictionary of the checkpoint. strip_prefix: what its names begin with; both are found by
+            default.
         shape: (channel, height, width) of the images, to find the layers with; common shapes are tried by default.
     Raises:
         EncoderError, CheckpointError, LayerNotFoundError, NonFiniteError, DataNotFoundError.
@@ -149,7 +153,8 @@ def load_encoder(
         ]
         if given:
             raise SpecError(
-                f"{given[0]} is given for an encoder that is loaded already. Expected none. Load it anew from its name or module, with {given[0]}."
+                f"{given[0]} is given for an encoder that is loaded already. Expected none. Load it anew from its name"
+                f" or module, with {given[0]}."
             )
         if layers == "auto" and encoder.layers:
             return encoder
@@ -170,7 +175,8 @@ def load_encoder(
         note = RANDOM_NOTE
     if weights in (None, RANDOM) and (state_key is not None or strip_prefix is not None):
         raise SpecError(
-            "state_key and strip_prefix are given without weights. Expected a checkpoint. Pass --weights FILE (--f-weights FILE to memloc audit)."
+            "state_key and strip_prefix are given without weights. Expected a checkpoint. Pass --weights FILE"
+            " (--f-weights FILE to memloc audit)."
         )
     module = built.module
     check_finite(module, name=name)
@@ -186,18 +192,20 @@ def load_encoder(
 
 
 def check_images(encoder: Encoder, pixels: Tensor) -> None:
-    """Raise EncoderError where an encoder cannot take images: another size, wrong channels, or mean and std of another number."""
+    """Raise EncoderError where an encoder cannot take images: another size, wrong channels, or mean and std of another
+    number."""
     channels = pixels.shape[1]
     if encoder.size is not None and tuple(pixels.shape[2:]) != (encoder.size, encoder.size):
         height, width = pixels.shape[2:]
         raise EncoderError(
-            f"{encoder.name} takes images of {encoder.size}x{encoder.size} pixels and these have {height}x{width}. Expected that size: memloc does not enlarge. "
-            f"Pass --size {encoder.size} where the images are larger, or larger images."
+            f"{encoder.name} takes images of {encoder.size}x{encoder.size} pixels and these have {height}x{width}."
+            f" Expected that size: memloc does not enlarge. Pass --size {encoder.size} where the images are larger, or"
+            " larger images."
         )
     if len(encoder.preprocess.mean) not in (0, 1, channels) and not (channels == 1 and encoder.channels == 3):
         raise EncoderError(
-            f"{encoder.name} has {len(encoder.preprocess.mean)} means for images of {channels} channels. Expected one per channel. "
-            "Pass --mean and --std with as many values."
+            f"{encoder.name} has {len(encoder.preprocess.mean)} means for images of {channels} channels. Expected one"
+            " per channel. Pass --mean and --std with as many values."
         )
     encoder.prepare(torch.zeros(1, *pixels.shape[1:]))
 
@@ -212,8 +220,8 @@ def same_architecture(first: Encoder, second: Encoder) -> None:
             (f"{len(one)} layers", f"{len(two)} layers"),
         )
         raise EncoderError(
-            f"{first.name} and {second.name} differ: {different[0]} against {different[1]}. Expected one architecture, since layers are "
-            "compared one by one. Pass encoders of the same architecture as --f and --g."
+            f"{first.name} and {second.name} differ: {different[0]} against {different[1]}. Expected one architecture,"
+            " since layers are compared one by one. Pass encoders of the same architecture as --f and --g."
         )
 
 
@@ -234,8 +242,9 @@ def _build(
     if library in _ADAPTERS and name:
         return _adapted(library, name, pretrained), text, {}
     raise EncoderError(
-        f"there is no encoder {text!r}. {nearest(text, BUILT_IN)} Expected a built-in name, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory "
-        "or a .safetensors file that memloc wrote. Pass one of these, or an nn.Module from Python."
+        f"there is no encoder {text!r}. {nearest(text, BUILT_IN)} Expected a built-in name, timm:NAME,"
+        " torchvision:NAME, hf:NAME, file.py:factory or a .safetensors file that memloc wrote. Pass one of these, or"
+        " an nn.Module from Python."
     )
 
 
@@ -266,7 +275,8 @@ def _adapted(library: str, text: str, pretrained: bool) -> Built:
         key, equals, value = pair.partition("=")
         if not equals:
             raise EncoderError(
-                f"{pair!r} in {library}:{text} is no option. Expected key=value. Pass for instance {library}:{name},{_EXAMPLES[library]}."
+                f"{pair!r} in {library}:{text} is no option. Expected key=value. Pass for instance"
+                f" {library}:{name},{_EXAMPLES[library]}."
             )
         options[key] = _value(value)
     return importlib.import_module(_ADAPTERS[library]).build(name, options, pretrained=pretrained)
@@ -321,13 +331,15 @@ def _from_file(text: str) -> nn.Module:
     if not callable(build):
         names = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
         raise EncoderError(
-            f"{path} has no function {factory!r}. {nearest(factory, names)} Expected one that returns a module. Pass {path}:NAME."
+            f"{path} has no function {factory!r}. {nearest(factory, names)} Expected one that returns a module. Pass"
+            f" {path}:NAME."
         )
     try:
         module = build()
     except Exception as problem:  # whatever the user's own function raises
         raise EncoderError(
-            f"{text} fails ({type(problem).__name__}: {problem}). Expected a function without arguments that returns a module. Call it in Python to see where."
+            f"{text} fails ({type(problem).__name__}: {problem}). Expected a function without arguments that returns a"
+            " module. Call it in Python to see where."
         ) from problem
     if not isinstance(module, nn.Module):
         raise EncoderError(
@@ -349,7 +361,8 @@ def _preprocess(
         return Preprocess()
     if len(mean) != len(std) or not all(value > 0 for value in std):
         raise SpecError(
-            f"mean {tuple(mean)} and std {tuple(std)} do not match. Expected one positive std per channel. Pass as many of each."
+            f"mean {tuple(mean)} and std {tuple(std)} do not match. Expected one positive std per channel. Pass as many"
+            " of each."
         )
     return Preprocess(tuple(mean), tuple(std))
 
@@ -372,18 +385,20 @@ def _find(
 
 
 def _check_channels(name: str, channels: int | None, shape: Sequence[int] | None) -> None:
-    """Raise EncoderError where images of a shape do not have the channels of the first convolution; gray ones are repeated for RGB."""
+    """Raise EncoderError where images of a shape do not have the channels of the first convolution; gray ones are
+    repeated for RGB."""
     if shape is None or channels is None or shape[0] == channels or (shape[0], channels) == (1, 3):
         return
     raise EncoderError(
-        f"{name} takes {channels} channel{'s' * (channels != 1)} and the images have {shape[0]}. Expected as many, or gray images for an RGB encoder. "
-        "Convert the images first, or wrap the encoder in a module that does."
+        f"{name} takes {channels} channel{'s' * (channels != 1)} and the images have {shape[0]}. Expected as many, or"
+        " gray images for an RGB encoder. Convert the images first, or wrap the encoder in a module that does."
     )
 
 
 @torch.no_grad()
 def _check_repeats(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raise EncoderError where the same images give other features in a second pass: every score would hold that noise."""
+    """Raise EncoderError where the same images give other features in a second pass: every score would hold that
+    noise."""
     parameter = next(module.parameters(), None)
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     images = images if parameter is None else images.to(parameter.device, parameter.dtype)
@@ -398,8 +413,9 @@ def _check_repeats(module: nn.Module, name: str, shape: tuple[int, int, int]) ->
     apart = float((one - two).abs().max())
     if apart > _APART * float(one.abs().max()):
         raise EncoderError(
-            f"{name} gives the same images other features in a second pass (they differ by up to {apart:.2g}), although it is in evaluation mode. Expected an "
-            "encoder without random parts, such as dropout by functions or ViTMAE's masking. Take them out; for a ViTMAE pass hf:NAME, which sees every patch."
+            f"{name} gives the same images other features in a second pass (they differ by up to {apart:.2g}), although"
+            " it is in evaluation mode. Expected an encoder without random parts, such as dropout by functions or"
+            " ViTMAE's masking. Take them out; for a ViTMAE pass hf:NAME, which sees every patch."
         )
 
 

@@ -24,11 +24,14 @@ class Node:
     """A tensor of a forward pass at one moment.
 
     Attributes:
-        number: place among all nodes of the pass. op: the operation, as PyTorch's dispatcher names it ("" for the images).
-        parents: what it was computed from, without weights and constants. within: address of the innermost module that ran it.
-        weighted: a bit, by number, for every node that it comes from, itself included, that multiplies with weights, as convolutions
-            and linear layers do. lost: whether it comes from the images by a way outside of PyTorch, such as NumPy. unit: which
-            axis its channels or neurons are, where that is known.
+        number: place among all nodes of the pass. op: the operation, as PyTorch's dispatcher names it ("" for the
+            images).
+        parents: what it was computed from, without weights and constants. within: address of the innermost module that
+            ran it.
+        weighted: a bit, by number, for every node that it comes from, itself included, that multiplies with weights, as
+            convolutions
+            and linear layers do. lost: whether it comes from the images by a way outside of PyTorch, such as NumPy.
+            unit: which axis its channels or neurons are, where that is known.
     """
 
     number: int
@@ -58,7 +61,8 @@ class Flow(TorchDispatchMode):
         self.nodes: list[Node] = []
         self.within = [""]  # addresses of the modules that are running, the innermost last
         self._of: Any = WeakTensorKeyDictionary()
-        # What was last written in place into each storage, by whichever view; holding the storage's reference keeps its number its own.
+        # What was last written in place into each storage, by whichever view; holding the storage's reference keeps its
+        # number its own.
         self._written: dict[int, tuple[StorageWeakRef, Node]] = {}
         self._of[images] = self._new("", (), images)
 
@@ -101,7 +105,8 @@ class Flow(TorchDispatchMode):
         return node
 
     def given(self, tensor: Tensor, took: Node | None) -> Node:
-        """The node of what a module gave, which it has even if it is a constant, or comes from what the module took by another way."""
+        """The node of what a module gave, which it has even if it is a constant, or comes from what the module took by
+        another way."""
         node = self.node_of(tensor)
         if node is None:
             node = self._new("", (), tensor, lost=took is not None)
@@ -110,8 +115,15 @@ class Flow(TorchDispatchMode):
         return node
 
     def _new(
-        self, op: str, parents: tuple[Node, ...], tensor: Tensor, *, unit: int | None = None, multiplies: bool = False, lost: bool = False
-    ) -> Node:  # fmt: skip
+        self,
+        op: str,
+        parents: tuple[Node, ...],
+        tensor: Tensor,
+        *,
+        unit: int | None = None,
+        multiplies: bool = False,
+        lost: bool = False,
+    ) -> Node:
         weighted = int(multiplies) << len(self.nodes)
         for parent in parents:
             weighted, lost = weighted | parent.weighted, lost or parent.lost
@@ -149,7 +161,8 @@ class Call:
 
     Attributes:
         address: the module's name, with #0, #1, … where it is called more than once; "" for the encoder itself.
-        began, ended: places among all calls by when they began and ended. first, last: nodes made in it are numbered from the one to
+        began, ended: places among all calls by when they began and ended. first, last: nodes made in it are numbered
+            from the one to
             before the other. took, gave: what it was called with and what it returned; took is None for constants.
     """
 
@@ -181,7 +194,8 @@ class Call:
 
 
 def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], object]:
-    """The calls of a forward pass in the order in which they end, its nodes, and what the module returned; hooks are gone afterwards."""
+    """The calls of a forward pass in the order in which they end, its nodes, and what the module returned; hooks are
+    gone afterwards."""
     calls: list[Call] = []
     counts: dict[str, int] = {}
     running: dict[str, list[tuple[int, int, int, Node | None]]] = {}
@@ -224,11 +238,16 @@ def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], o
         for handle in handles:
             handle.remove()
     reused = {name for name, number in counts.items() if number > 0}
-    return [replace(call, address=f"{call.address}#0") if call.address in reused else call for call in calls], flow.nodes, output  # fmt: skip
+    return (
+        [replace(call, address=f"{call.address}#0") if call.address in reused else call for call in calls],
+        flow.nodes,
+        output,
+    )
 
 
 def as_tensor(output: object) -> Tensor | None:
-    """The tensor of a module's output: itself, `last_hidden_state` of a mapping, else the first of a mapping or sequence that is no scalar.
+    """The tensor of a module's output: itself, `last_hidden_state` of a mapping, else the first of a mapping or
+    sequence that is no scalar.
 
     >>> as_tensor({"loss": torch.tensor(1.0), "features": torch.ones(2, 3)}).shape
     torch.Size([2, 3])

@@ -31,11 +31,12 @@ def folded(
     """Fold every batch-norm that directly follows a convolution into it; on leaving the module is as it was.
 
     Parameters are not touched: the two modules' `forward` is replaced meanwhile. Whether anything else uses the
-    convolution's own output is settled by trying: where a reading of the example changes by more than rounding, nothing is
-    folded.
+    convolution's own output is settled by trying: where a reading of the example changes by more than rounding, nothing
+    is folded.
 
     Args:
-        module: an encoder that is read in eval mode. layers: what is read; a convolution that is read itself is not folded.
+        module: an encoder that is read in eval mode. layers: what is read; a convolution that is read itself is not
+            folded.
         example: prepared views to try it with. keep: parts to leave alone, such as those that another encoder shares.
     Yields:
         How many batch-norms are folded.

@@ -21,8 +21,8 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
 
     Args:
         module: the encoder.
-        request: "auto" (main chain and output), "fine" (also before batch-norm, batch-norm, pooling, gates), or names and globs of
-            layers or modules. A module that is named is read at its own output.
+        request: "auto" (main chain and output), "fine" (also before batch-norm, batch-norm, pooling, gates), or names
+            and globs of layers or modules. A module that is named is read at its own output.
         shape: (channel, height, width) of its input.
     Raises:
         LayerNotFoundError: a name that matches nothing. EncoderError: the forward pass fails.
@@ -36,8 +36,9 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
     whole = chain.layers
     if chain.unread is not None:
         warnings.warn(
-            f"{type(module).__name__} has attention, such as {chain.unread!r}, whose outputs do not begin with the images, so its blocks have no rows. "
-            "Expected (point, token, feature). Put the images first (batch_first=True) to read them.",
+            f"{type(module).__name__} has attention, such as {chain.unread!r}, whose outputs do not begin with the"
+            " images, so its blocks have no rows. Expected (point, token, feature). Put the images first"
+            " (batch_first=True) to read them.",
             MemlocWarning,
             stacklevel=2,
         )
@@ -69,8 +70,9 @@ def _trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Call], 
             else "Pass --size, or wrap it in a module that does"
         )
         raise EncoderError(
-            f"the encoder's forward pass fails on a batch of shape ({IMAGES}, {', '.join(map(str, shape))}) ({type(problem).__name__}: {problem}). "
-            f"Expected a module that takes (point, channel, height, width) alone. {step}."
+            f"the encoder's forward pass fails on a batch of shape ({IMAGES}, {', '.join(map(str, shape))})"
+            f" ({type(problem).__name__}: {problem}). Expected a module that takes (point, channel, height, width)"
+            f" alone. {step}."
         ) from problem
     finally:
         for name, part in module.named_modules():
@@ -80,12 +82,14 @@ def _trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Call], 
 
 
 def _check_output(module: nn.Module, output: object) -> None:
-    """Raise EncoderError unless an encoder returns features of each image; warn where it returns several tensors that could be meant."""
+    """Raise EncoderError unless an encoder returns features of each image; warn where it returns several tensors that
+    could be meant."""
     name, found = type(module).__name__, as_tensor(output)
     if found is None or found.ndim not in (2, 3, 4) or len(found) != IMAGES:
         raise EncoderError(
-            f"{name} returns {_in_words(output)} for {IMAGES} images. Expected (point, feature), (point, token, feature) or (point, channel, height, width), "
-            "or a tuple or dict with such a tensor. Wrap it in a module that returns its features."
+            f"{name} returns {_in_words(output)} for {IMAGES} images. Expected (point, feature), (point, token,"
+            " feature) or (point, channel, height, width), or a tuple or dict with such a tensor. Wrap it in a module"
+            " that returns its features."
         )
     if isinstance(output, Tensor) or (isinstance(output, dict) and "last_hidden_state" in output):
         return
@@ -94,7 +98,8 @@ def _check_output(module: nn.Module, output: object) -> None:
     several = [key for key, part in parts if (tensor := as_tensor(part)) is not None and tensor.ndim > 1]
     if len(several) > 1:
         warnings.warn(
-            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its features. Wrap it in a module that returns others.",
+            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its features. Wrap it in a"
+            " module that returns others.",
             MemlocWarning,
             stacklevel=2,
         )

@@ -1,4 +1,5 @@
-"""Find an encoder's weights in the checkpoints that others write: nested dictionaries, prefixes, and heads beside the encoder."""
+"""Find an encoder's weights in the checkpoints that others write: nested dictionaries, prefixes, and heads beside the
+encoder."""
 
 from __future__ import annotations
 
@@ -12,10 +13,30 @@ from torch import Tensor
 from memloc.errors import CheckpointError, nearest
 
 _HEADS = (  # parts that training adds to an encoder and an audit does not read
-    "fc.", "head.", "heads.", "classifier.", "linear.", "projector.", "projection_head.", "predictor.", "prototypes.", "decoder", "mask_token",
-    "pooler.", "queue", "last_layer.", "dino_head.", "ibot_head.", "contrastive_head.", "mlp_head.", "lm_head.", "embeddings.mask_token", "fc_norm.",
-    "norm_pix", "head_dist.",
-)  # fmt: skip
+    "fc.",
+    "head.",
+    "heads.",
+    "classifier.",
+    "linear.",
+    "projector.",
+    "projection_head.",
+    "predictor.",
+    "prototypes.",
+    "decoder",
+    "mask_token",
+    "pooler.",
+    "queue",
+    "last_layer.",
+    "dino_head.",
+    "ibot_head.",
+    "contrastive_head.",
+    "mlp_head.",
+    "lm_head.",
+    "embeddings.mask_token",
+    "fc_norm.",
+    "norm_pix",
+    "head_dist.",
+)
 _SECOND = ("student", "momentum", "encoder_k", "target", "ema", "_k.")  # copies that are not the published encoder
 _CHILDREN = {
     "0": "conv1",
@@ -39,8 +60,8 @@ _SIGNS = (  # what a layout is called, and what gives it away: a nested key, and
 
 _CHUNK = re.compile(r"(\bblocks\.)\d+\.(?=\d+\.)")
 _TIMM = (
-    "These are the names of timm and of the published repositories of MAE, DINO and DINOv2: pass the encoder as timm:NAME, such as "
-    "timm:vit_small_patch14_dinov2, with this file as its weights."
+    "These are the names of timm and of the published repositories of MAE, DINO and DINOv2: pass the encoder as"
+    " timm:NAME, such as timm:vit_small_patch14_dinov2, with this file as its weights."
 )
 
 
@@ -66,18 +87,22 @@ def pick_weights(
 ) -> Picked:
     """The weights in a checkpoint that have an encoder's own names, once a prefix is taken away.
 
-    Checkpoints of DINO, DINOv2, MAE, MoCo, SimCLR, lightly and solo-learn are recognized by trying: every nested dictionary and
-    every prefix under which all of the encoder's names are found. Of two such copies the one that the method publishes is
-    taken (DINO's teacher, MoCo's query encoder, the online rather than the momentum network).
+    Checkpoints of DINO, DINOv2, MAE, MoCo, SimCLR, lightly and solo-learn are recognized by trying: every nested
+    dictionary and
+    every prefix under which all of the encoder's names are found. Of two such copies the one that the method publishes
+    is taken (DINO's teacher, MoCo's query encoder, the online rather than the momentum network).
 
     Args:
         content: what `read_weights` read. own: the encoder's state_dict. name: of the checkpoint, for messages.
-        state_key: the nested dictionary to use, such as "teacher" or "model.ema". strip_prefix: the prefix to take away.
+        state_key: the nested dictionary to use, such as "teacher" or "model.ema". strip_prefix: the prefix to take
+            away.
     Raises:
-        CheckpointError: names that are missing or unexpected, with the nearest ones; no such key or prefix; two copies that fit.
+        CheckpointError: names that are missing or unexpected, with the nearest ones; no such key or prefix; two copies
+            that fit.
 
     >>> from torch import ones
-    >>> pick_weights({"state_dict": {"module.encoder_q.w": ones(1), "module.queue": ones(1)}}, {"w": ones(1)}, name="moco.pth").note
+    >>> content = {"state_dict": {"module.encoder_q.w": ones(1), "module.queue": ones(1)}}
+    >>> pick_weights(content, {"w": ones(1)}, name="moco.pth").note
     "MoCo layout: 'state_dict' without the prefix 'module.encoder_q.'"
     """
     options = list(_options(content, own, name, state_key, strip_prefix))
@@ -92,7 +117,8 @@ def pick_weights(
     if len(found) > 1 and not _same(list(found.values())):
         listed = ", ".join(repr(where) for where in found)
         raise CheckpointError(
-            f"{name} holds {len(found)} copies that fit the encoder, under {listed}. Expected one. Say which with --state-key or --strip-prefix."
+            f"{name} holds {len(found)} copies that fit the encoder, under {listed}. Expected one. Say which with"
+            " --state-key or --strip-prefix."
         )
     chosen = next(iter(found.values()))
     if chosen.unexpected:
@@ -144,8 +170,9 @@ def _options(
         if state_key not in states:
             keys = [key for key in states if key]
             raise CheckpointError(
-                f"{name} has no weights under {state_key!r}. {nearest(state_key, keys) if keys else 'It has no nested dictionaries.'} Expected the key of a dictionary of "
-                "tensors. Pass another --state-key, or none."
+                f"{name} has no weights under {state_key!r}."
+                f" {nearest(state_key, keys) if keys else 'It has no nested dictionaries.'} Expected the key of a"
+                " dictionary of tensors. Pass another --state-key, or none."
             )
         states = {state_key: states[state_key]}
     for key, state in states.items():
@@ -170,9 +197,10 @@ def _options(
     if strip_prefix is not None and not any(
         each.startswith(strip_prefix) for state in states.values() for each in state
     ):
+        known = sorted({each.split(".")[0] + "." for state in states.values() for each in state})
         raise CheckpointError(
-            f"{name} has no weights that begin with {strip_prefix!r}. {nearest(strip_prefix, sorted({each.split('.')[0] + '.' for state in states.values() for each in state}))} "
-            "Expected a prefix of its names. Pass another --strip-prefix, or none."
+            f"{name} has no weights that begin with {strip_prefix!r}. {nearest(strip_prefix, known)}"
+            " Expected a prefix of its names. Pass another --strip-prefix, or none."
         )
 
 
@@ -193,7 +221,8 @@ def _prefixes(names: Any, own: Mapping[str, Tensor]) -> set[str]:
 
 
 def _as_resnet(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of a ResNet's children by number, as in nn.Sequential(*resnet.children()), as the ResNet's own; {} for other encoders."""
+    """Names of a ResNet's children by number, as in nn.Sequential(*resnet.children()), as the ResNet's own; {} for
+    other encoders."""
     if not any(each.startswith("layer4.") for each in own):
         return {}
     renamed = {}
@@ -207,7 +236,8 @@ def _as_resnet(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 
 
 def _without_chunks(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names such as blocks.1.7.norm1.weight, of training files of DINOv2, as blocks.7.norm1.weight; {} where there are none."""
+    """Names such as blocks.1.7.norm1.weight, of training files of DINOv2, as blocks.7.norm1.weight; {} where there are
+    none."""
     if not any(_CHUNK.search(each) for each in state):
         return {}
     return {each: _CHUNK.sub(r"\1", each) for each in state}
@@ -228,16 +258,19 @@ def _misfit(
     if option is None or not option.weights:
         held = [each for _, state in _states(content) for each in state]
         example = next(iter(own), "")
+        step = "Pass the checkpoint of this architecture, or --state-key and --strip-prefix."
         return CheckpointError(
-            f"{name} does not fit the encoder: none of its {len(held)} keys is one of the encoder's {len(own)}. {nearest(example, held)} "
-            f"Expected {example!r} and so on, after a prefix. {_TIMM if _is_timms(held, own) else 'Pass the checkpoint of this architecture, or --state-key and --strip-prefix.'}"
+            f"{name} does not fit the encoder: none of its {len(held)} keys is one of the encoder's {len(own)}."
+            f" {nearest(example, held)} Expected {example!r} and so on, after a prefix."
+            f" {_TIMM if _is_timms(held, own) else step}"
         )
     example = option.missing[0] if option.missing else option.unexpected[0]
     others = option.unexpected if option.missing else list(own)
     where = f" under {option.where!r}" if option.where else ""
     return CheckpointError(
-        f"{name} does not fit the encoder: {len(option.missing)} keys are missing and {len(option.unexpected)} unexpected{where}, such as "
-        f"{example!r}. {nearest(example, others) if others else ''} Expected the keys of its state_dict. "
+        f"{name} does not fit the encoder: {len(option.missing)} keys are missing and {len(option.unexpected)}"
+        f" unexpected{where}, such as {example!r}. {nearest(example, others) if others else ''} Expected the keys of"
+        " its state_dict. "
         + (
             _TIMM
             if _is_timms([each for _, state in _states(content) for each in state], own)

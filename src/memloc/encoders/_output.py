@@ -19,8 +19,8 @@ def features_of(output: object) -> Tensor:
     if tensor is None or tensor.ndim not in (2, 3, 4):
         shape = type(output).__name__ if tensor is None else tuple(tensor.shape)
         raise EncoderError(
-            f"the encoder returns {shape}. Expected (point, feature), (point, token, feature) or (point, channel, height, width). Wrap it in a "
-            "module that returns one of these."
+            f"the encoder returns {shape}. Expected (point, feature), (point, token, feature) or (point, channel,"
+            " height, width). Wrap it in a module that returns one of these."
         )
     if tensor.ndim == 3:
         return tensor.mean(dim=1)

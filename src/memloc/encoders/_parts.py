@@ -24,7 +24,8 @@ class LayerParts:
     Attributes:
         layer: the row.
         modules: names of the modules whose weights are the layer's own.
-        makes: the convolution or linear layer whose rows are the layer's units; None where units cannot be told apart by weights.
+        makes: the convolution or linear layer whose rows are the layer's units; None where units cannot be told apart
+            by weights.
         norm: the batch-norm that follows it, if any.
     """
 
@@ -63,8 +64,9 @@ def layer_parts(encoder: Encoder, names: Sequence[str] | None = None) -> dict[st
             found[name] = made
         elif names is not None:
             raise EncoderError(
-                f"layer {name!r} of {encoder.name} is a {rows[name].kind} row without weights of its own. Expected one with weights, such as "
-                f"{', '.join(repr(each) for each in list(layer_parts(encoder))[-3:])}. Name another layer."
+                f"layer {name!r} of {encoder.name} is a {rows[name].kind} row without weights of its own. Expected one"
+                f" with weights, such as {', '.join(repr(each) for each in list(layer_parts(encoder))[-3:])}. Name"
+                " another layer."
             )
     return found
 
@@ -83,7 +85,8 @@ def _parts_of(row: Layer, parts: dict[str, nn.Module], norm: str | None) -> Laye
             return None
         if row.kind == "module":
             return LayerParts(row, wholes, row.read_at if row.read_at in inside else None, None)
-        # The last that has as many rows as the layer has units: others, such as those of Swin V2's positions, may come after it.
+        # The last that has as many rows as the layer has units: others, such as those of Swin V2's positions, may come
+        # after it.
         fits = [name for name, part in inside.items() if part.weight.shape[0] == row.units]
         return LayerParts(row, wholes, fits[-1] if fits else None, None)
     own = next((name for name in (row.name, f"{row.name}.conv") if isinstance(parts.get(name), WEIGHTED)), None)
@@ -113,24 +116,27 @@ def layer_tensors(encoder: Encoder, parts: LayerParts) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def silence(encoder: Encoder, parts: LayerParts, units: Sequence[int]) -> None:
-    """Zero the rows of some units in place: filter, bias, and scale and shift of the batch-norm, so that they never respond.
+    """Zero the rows of some units in place: filter, bias, and scale and shift of the batch-norm, so that they never
+    respond.
 
     Source: LocMem, Table 6.
     """
     if parts.makes is None:
         raise EncoderError(
-            f"the units of {parts.layer.name!r} are not the rows of one weight. Expected a convolution, linear, attention or fully-connected row. Name another layer."
+            f"the units of {parts.layer.name!r} are not the rows of one weight. Expected a convolution, linear,"
+            " attention or fully-connected row. Name another layer."
         )
     modules = dict(encoder.module.named_modules())
     if "weight" not in dict(modules[parts.makes].named_parameters(recurse=False)):
         raise EncoderError(
-            f"the weight of {parts.makes!r} is computed from others (weight or spectral norm), so its rows cannot be zeroed. Expected a plain weight. Take the norm "
-            "out first: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+            f"the weight of {parts.makes!r} is computed from others (weight or spectral norm), so its rows cannot be"
+            " zeroed. Expected a plain weight. Take the norm out first:"
+            " torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
         )
     if parts.norm is not None and getattr(modules[parts.norm], "weight", None) is None:
         raise EncoderError(
-            f"the norm {parts.norm!r} after {parts.makes!r} has no scale and shift to zero, so its units would still respond. Expected one with affine=True. "
-            "Name another layer."
+            f"the norm {parts.norm!r} after {parts.makes!r} has no scale and shift to zero, so its units would still"
+            " respond. Expected one with affine=True. Name another layer."
         )
     for name in (parts.makes, parts.norm):
         for value in [] if name is None else [getattr(modules[name], key) for key in ("weight", "bias")]:

@@ -18,8 +18,10 @@ class Sum:
     """A sum of two results of which one comes from layers that the other does not.
 
     Attributes:
-        total: the sum. stream: the residual stream it takes. parts: what it adds to that; several for parallel layers. base: the
-            multiplications with weights that lie before the parts, a bit each. before: the sum that the stream is, but for operations without weights.
+        total: the sum. stream: the residual stream it takes. parts: what it adds to that; several for parallel layers.
+            base: the
+            multiplications with weights that lie before the parts, a bit each. before: the sum that the stream is, but
+            for operations without weights.
     """
 
     total: Node
@@ -83,7 +85,12 @@ def find_sums(nodes: list[Node], calls: list[Call]) -> list[Sum]:
             continue
         for taken, added in ((stream, part), (part, stream)):
             before = _sum_of(taken, found)
-            if before is not None and before.total.within == node.within and not before.base & ~added.weighted and not added.weighted & before.added:  # fmt: skip
+            if (
+                before is not None
+                and before.total.within == node.within
+                and not before.base & ~added.weighted
+                and not added.weighted & before.added
+            ):
                 found[node.number] = Sum(node, taken, (added,), before.base, before)  # x + a + b
                 break
         else:  # the stream itself is projected, by fewer layers than are added
@@ -101,7 +108,8 @@ def _bits(node: Node, parents: tuple[Node, ...]) -> int:
 
 
 def attends(part: Node, base: int) -> bool:
-    """Whether a result was computed with attention: a softmax of products of two results, after the multiplications of `base`."""
+    """Whether a result was computed with attention: a softmax of products of two results, after the multiplications of
+    `base`."""
     return any(
         "attention" in node.op or ("softmax" in node.op and any(_is_product(each) for each in _since(node, base)))
         for node in _since(part, base)
@@ -124,7 +132,8 @@ def _since(node: Node, base: int) -> Iterator[Node]:
 
 
 def side_paths(nodes: list[Node], output: Node) -> tuple[int, int]:
-    """The multiplications off the main chain, a bit each: of shortcuts and parallel paths, and of gates as in squeeze and excitation."""
+    """The multiplications off the main chain, a bit each: of shortcuts and parallel paths, and of gates as in squeeze
+    and excitation."""
     branches = gates = settled = 0
     for node in nodes:
         if len(node.parents) < 2:

@@ -18,8 +18,14 @@ _AT_ONCE = 250  # images
 
 
 def represent(
-    encoder: Encoder, pixels: Tensor, *, layer: str = OUTPUT, dense: bool = False, device: str = "auto", progress: Report = silent
-) -> Tensor:  # fmt: skip
+    encoder: Encoder,
+    pixels: Tensor,
+    *,
+    layer: str = OUTPUT,
+    dense: bool = False,
+    device: str = "auto",
+    progress: Report = silent,
+) -> Tensor:
     """The reading of a layer for every image as it is, without augmentation, on the device.
 
     Args:
@@ -27,12 +33,14 @@ def represent(
         layer: one of the encoder's layers; "output" is what it returns.
         dense: keep positions apart instead of averaging maps and tokens.
     Returns:
-        float32, shape (point, unit), or (point, position, unit) where `dense`; the class token and registers of a ViT are no positions.
+        float32, shape (point, unit), or (point, position, unit) where `dense`; the class token and registers of a ViT
+        are no positions.
     Raises:
         LayerNotFoundError, EncoderError: a layer that is not there, or has no positions.
 
     >>> from memloc.encoders import load_encoder
-    >>> represent(load_encoder("resnet9"), torch.zeros(3, 3, 32, 32, dtype=torch.uint8), layer="conv4_2", device="cpu").shape
+    >>> images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    >>> represent(load_encoder("resnet9"), images, layer="conv4_2", device="cpu").shape
     torch.Size([3, 256])
     """
     known = {each.name: each for each in encoder.layers}
@@ -42,7 +50,8 @@ def represent(
         )
     if dense and isinstance(encoder.module, ResNet9) and min(pixels.shape[2:]) < ResNet9.smallest:
         raise EncoderError(
-            f"{encoder.name} pads images below {ResNet9.smallest} pixels, so its positions are not those of the image. Expected images of {ResNet9.smallest} pixels or more. Pass --size {ResNet9.smallest}."
+            f"{encoder.name} pads images below {ResNet9.smallest} pixels, so its positions are not those of the image."
+            f" Expected images of {ResNet9.smallest} pixels or more. Pass --size {ResNet9.smallest}."
         )
     check_images(encoder, pixels)
     where, home, kind = pick_device(device), *home_of(encoder.module)
@@ -74,12 +83,14 @@ def _units_second(row: Layer, output: Tensor) -> Tensor:
 
 
 def _positions(row: Layer, output: Tensor) -> Tensor:
-    """(point, position, unit), positions row by row; of tokens the last square number, which leaves the class token and registers out."""
+    """(point, position, unit), positions row by row; of tokens the last square number, which leaves the class token and
+    registers out."""
     if output.ndim == 4:
         return (output if row.last else output.movedim(1, 3)).flatten(1, 2)
     if output.ndim == 3:
         side = int(output.shape[1] ** 0.5)
         return output[:, output.shape[1] - side * side :]
     raise EncoderError(
-        f"layer {row.name!r} gives one vector an image. Expected maps or tokens for a dense probe. Name an earlier layer with --layer."
+        f"layer {row.name!r} gives one vector an image. Expected maps or tokens for a dense probe. Name an earlier"
+        " layer with --layer."
     )

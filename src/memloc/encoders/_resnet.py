@@ -1,4 +1,5 @@
-"""ResNet18, 34 and 50 for small images: torchvision's parameter names, a 3x3 stem without pooling, and no classification head."""
+"""ResNet18, 34 and 50 for small images: torchvision's parameter names, a 3x3 stem without pooling, and no
+classification head."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from memloc.encoders._resnet9 import Sum
 class Block(nn.Module):
     """Two 3x3 convolutions (ResNet18, 34) or 1x1, 3x3, 1x1 with four times the channels (ResNet50), and a residual sum.
 
-    As in torchvision the stride is on the 3x3 convolution. Every activation is a module of its own, so each can be tapped.
+    As in torchvision the stride is on the 3x3 convolution. Every activation is a module of its own, so each can be
+    tapped.
     """
 
     def __init__(self, inputs: int, width: int, stride: int, *, bottleneck: bool) -> None:

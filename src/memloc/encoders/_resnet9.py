@@ -10,7 +10,8 @@ class MapConv2d(nn.Conv2d):
     """A 3x3 convolution with padding 1, computed as one dense product where its map is 2x2.
 
     There every output sees every input, so for a batch of 16 and more the product has fewer operations than the padded
-    convolution; with 256 channels the backward pass is several times as fast (oneDNN spends most of its time reordering weights). Equal to rounding.
+    convolution; with 256 channels the backward pass is several times as fast (oneDNN spends most of its time reordering
+    weights). Equal to rounding.
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -18,7 +18,8 @@ Reduce = Callable[[Layer, Tensor], None]
 
 @contextmanager
 def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterator[Callable[[Tensor], None]]:
-    """Hook the layers of a module; the yielded function runs one forward pass and hands each layer's output to `reduce`.
+    """Hook the layers of a module; the yielded function runs one forward pass and hands each layer's output to
+    `reduce`.
 
     The module runs in eval mode without gradients. On leaving, also by an exception, the hooks are gone and every
     submodule is in the mode it was in.
@@ -33,7 +34,8 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
         name, _, call = layer.read_at.removesuffix(INPUT).partition("#")
         if name not in parts:
             raise LayerNotFoundError(
-                f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc layers"
+                f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc"
+                " layers"
             )
         by_module.setdefault(name, []).append((int(call) if call else None, layer))
     calls: dict[str, int] = {}
@@ -49,8 +51,8 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
                     continue
                 if wanted is None and number > 0:
                     raise EncoderError(
-                        f"layer {layer.name!r} is called more than once in a forward pass. Expected one call. Address one of "
-                        f"them as '{name}#0' or '{name}#1'."
+                        f"layer {layer.name!r} is called more than once in a forward pass. Expected one call. Address"
+                        f" one of them as '{name}#0' or '{name}#1'."
                     )
                 if wanted is None or wanted == number:
                     tensor = as_tensor(output)
@@ -83,8 +85,8 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
             for number, layer in wanted:
                 if calls.get(name, -1) < (number or 0):
                     raise LayerNotFoundError(
-                        f"layer {layer.name!r} was not called in the forward pass. Expected a layer that every image goes through. "
-                        "List them with: memloc layers ENCODER"
+                        f"layer {layer.name!r} was not called in the forward pass. Expected a layer that every image"
+                        " goes through. List them with: memloc layers ENCODER"
                     )
 
     handles = [parts[name].register_forward_hook(hook_of(name)) for name in by_module]
@@ -100,10 +102,11 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
 
 
 def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True, skip: int = 0) -> Tensor:
-    """Mean activation of each unit over the views of each point but the first `skip`, rectified before any mean: (point, unit), float64-safe.
+    """Mean activation of each unit over the views of each point but the first `skip`, rectified before any mean:
+    (point, unit), float64-safe.
 
-    Outputs are read as (view, unit), (view, token, unit) or (view, channel, height, width) by their number of axes; with the units
-    last of four axes where the layer says so.
+    Outputs are read as (view, unit), (view, token, unit) or (view, channel, height, width) by their number of axes;
+    with the units last of four axes where the layer says so.
     """
     active = output.clamp_min(0) if layer.signed and rectify else output
     if output.ndim == 4 and layer.last:
@@ -117,8 +120,8 @@ def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True
         active = active.mean(dim=1, dtype=_wide(output))
     elif output.ndim != 2:
         raise EncoderError(
-            f"layer {layer.name!r} has an output of shape {tuple(output.shape)}. Expected (point, unit), (point, token, unit) or "
-            "(point, channel, height, width). Name another layer with --layers."
+            f"layer {layer.name!r} has an output of shape {tuple(output.shape)}. Expected (point, unit), (point, token,"
+            " unit) or (point, channel, height, width). Name another layer with --layers."
         )
     return active.unflatten(0, (-1, views))[:, skip:].mean(dim=1, dtype=_wide(output))
 
@@ -127,8 +130,8 @@ def check_finite_reading(layer: Layer, reading: Tensor, encoder: str) -> None:
     """Raise NonFiniteError if a layer's reading holds NaN or Inf."""
     if not reading.isfinite().all():
         raise NonFiniteError(
-            f"layer {layer.name!r} of {encoder} gives NaN or Inf. Expected finite activations. Check its weights and preprocessing "
-            "(--mean, --std), or pass --dtype float32."
+            f"layer {layer.name!r} of {encoder} gives NaN or Inf. Expected finite activations. Check its weights and"
+            " preprocessing (--mean, --std), or pass --dtype float32."
         )
 
 

@@ -12,7 +12,8 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     """A timm model that returns features.
 
     Args:
-        name: as in timm.list_models(). options: of timm.create_model, such as img_size. pretrained: with timm's weights.
+        name: as in timm.list_models(). options: of timm.create_model, such as img_size. pretrained: with timm's
+            weights.
     """
     try:
         import timm
@@ -22,11 +23,13 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
         ) from problem
     except RuntimeError as problem:  # a torchvision of another build than torch
         raise MissingExtraError(
-            f"timm cannot be imported ({str(problem).splitlines()[0]}). Expected a torchvision that matches torch. See: memloc doctor"
+            f"timm cannot be imported ({str(problem).splitlines()[0]}). Expected a torchvision that matches torch. See:"
+            " memloc doctor"
         ) from problem
     if name.split(".")[0] not in timm.list_models():
         raise EncoderError(
-            f"timm has no model {name!r}. {nearest(name, timm.list_models())} Expected one of timm.list_models(). Pass timm:NAME."
+            f"timm has no model {name!r}. {nearest(name, timm.list_models())} Expected one of timm.list_models(). Pass"
+            " timm:NAME."
         )
     try:
         module = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
@@ -38,8 +41,8 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
         if not pretrained:
             raise
         raise DataNotFoundError(
-            f"the weights of timm:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights in timm's cache. "
-            "Pass --f-weights FILE, or --f-weights random."
+            f"the weights of timm:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights"
+            " in timm's cache. Pass --f-weights FILE, or --f-weights random."
         ) from problem
     data = timm.data.resolve_data_config({}, model=module)
     height = data["input_size"][1]

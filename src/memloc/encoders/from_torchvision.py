@@ -14,30 +14,34 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     """A torchvision classification model that returns the features before its last linear layer.
 
     Args:
-        name: as in torchvision.models.list_models(), with @WEIGHTS for others than the default ones. options: of the model.
+        name: as in torchvision.models.list_models(), with @WEIGHTS for others than the default ones. options: of the
+            model.
         pretrained: with torchvision's weights.
     """
     try:
         import torchvision
     except ImportError as problem:
         raise MissingExtraError(
-            "torchvision is not installed. Expected it for torchvision: encoders. Install it with: pip install 'memloc[vision]'"
+            "torchvision is not installed. Expected it for torchvision: encoders. Install it with: pip install"
+            " 'memloc[vision]'"
         ) from problem
     except RuntimeError as problem:
         raise MissingExtraError(
-            f"torchvision cannot be imported ({str(problem).splitlines()[0]}). Expected one that matches torch. See: memloc doctor"
+            f"torchvision cannot be imported ({str(problem).splitlines()[0]}). Expected one that matches torch. See:"
+            " memloc doctor"
         ) from problem
     models = torchvision.models
     name, _, which = name.partition("@")
     if name not in models.list_models(module=models):
         raise EncoderError(
-            f"torchvision has no model {name!r}. {nearest(name, models.list_models(module=models))} Expected one of its classification models. "
-            "Pass torchvision:NAME."
+            f"torchvision has no model {name!r}. {nearest(name, models.list_models(module=models))} Expected one of its"
+            " classification models. Pass torchvision:NAME."
         )
     known = models.get_model_weights(name)
     if which and which not in known.__members__:
         raise EncoderError(
-            f"torchvision:{name} has no weights {which!r}. {nearest(which, known.__members__)} Pass one of them after @."
+            f"torchvision:{name} has no weights {which!r}. {nearest(which, known.__members__)} Pass one of them"
+            " after @."
         )
     weights = known[which or "DEFAULT"]
     try:
@@ -50,8 +54,8 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
         if not pretrained:
             raise
         raise DataNotFoundError(
-            f"the weights of torchvision:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights in torch's cache. "
-            "Pass --f-weights FILE, or --f-weights random."
+            f"the weights of torchvision:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or"
+            " weights in torch's cache. Pass --f-weights FILE, or --f-weights random."
         ) from problem
     _behead(module, name)
     transform = weights.transforms()
@@ -69,8 +73,8 @@ def _behead(module: nn.Module, model: str) -> None:
     )
     if not isinstance(last, nn.Linear):
         raise EncoderError(
-            f"torchvision:{model} ends in a convolution, not in a linear layer that could be taken off. Expected a net with one. Pass a function that returns "
-            "the part to audit: file.py:factory."
+            f"torchvision:{model} ends in a convolution, not in a linear layer that could be taken off. Expected a net"
+            " with one. Pass a function that returns the part to audit: file.py:factory."
         )
     parent, _, child = name.rpartition(".")
     setattr(module.get_submodule(parent), child, nn.Identity())

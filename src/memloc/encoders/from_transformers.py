@@ -1,4 +1,5 @@
-"""Encoders of the transformers library: the built-in ViTs, and any vision model of the hub, a folder, or a configuration."""
+"""Encoders of the transformers library: the built-in ViTs, and any vision model of the hub, a folder, or a
+configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def build_vit(name: str, *, size: int = 32, channels: int = 3) -> nn.Module:
     """A Vision Transformer with random weights; its output is every token, CLS first, after the last norm.
 
     Args:
-        name: "vit-tiny" (patches of 4 pixels) or "vit-base" (of 16, or of 4 for images below 64). size: height and width.
+        name: "vit-tiny" (patches of 4 pixels) or "vit-base" (of 16, or of 4 for images below 64). size: height and
+            width.
 
     >>> from memloc.encoders._flow import as_tensor
     >>> import torch
@@ -33,12 +35,20 @@ def build_vit(name: str, *, size: int = 32, channels: int = 3) -> nn.Module:
     patch = min(patch, 4) if size < 64 else patch
     if size % patch:
         raise EncoderError(
-            f"images of {size} pixels cannot be cut into patches of {patch}. Expected a multiple of {patch}. Pass --size {size // patch * patch}."
+            f"images of {size} pixels cannot be cut into patches of {patch}. Expected a multiple of {patch}. Pass"
+            f" --size {size // patch * patch}."
         )
     config = library.ViTConfig(
-        image_size=size, patch_size=patch, num_channels=channels, hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads,
-        intermediate_size=4 * width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        image_size=size,
+        patch_size=patch,
+        num_channels=channels,
+        hidden_size=width,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     return library.ViTModel(config, add_pooling_layer=False)
 
 
@@ -54,7 +64,8 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     if is_type:
         if pretrained:
             raise EncoderError(
-                f"'hf:{name}' is a type of model, without weights. Expected a name on the hub or a folder. Pass random weights (--f-weights random; for memloc layers --weights random), a file, or hf:OWNER/NAME."
+                f"'hf:{name}' is a type of model, without weights. Expected a name on the hub or a folder. Pass random"
+                " weights (--f-weights random; for memloc layers --weights random), a file, or hf:OWNER/NAME."
             )
         config = library.AutoConfig.for_model(name)
     else:
@@ -83,7 +94,8 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
         if isinstance(problem, MemlocError):
             raise
         raise EncoderError(
-            f"hf:{name} cannot be made with these options ({str(problem).splitlines()[0]}). Expected values that fit together. Correct them."
+            f"hf:{name} cannot be made with these options ({str(problem).splitlines()[0]}). Expected values that fit"
+            " together. Correct them."
         ) from problem
     size = getattr(config, "image_size", None)
     mean, std, size = ((), (), size) if is_type else _processing(library, name, size)
@@ -99,7 +111,8 @@ def _class_of(library: Any, config: Any) -> Any:
         return library.MODEL_MAPPING[type(config)]
     except KeyError as problem:
         raise EncoderError(
-            f"transformers has no encoder for the type {config.model_type!r}. Expected a vision model. Pass another hf: name."
+            f"transformers has no encoder for the type {config.model_type!r}. Expected a vision model. Pass another hf:"
+            " name."
         ) from problem
 
 
@@ -118,8 +131,8 @@ def _with_weights(kind: Any, name: str, settings: dict[str, Any]) -> Any:
     missing = sorted(report["missing_keys"]) + sorted(str(each[0]) for each in report["mismatched_keys"])
     if missing:
         raise CheckpointError(
-            f"the weights of hf:{name} lack {len(missing)} of the model's, such as {missing[0]!r}. Expected all of them: the others would be random. Pass "
-            "another checkpoint, or --f-weights FILE."
+            f"the weights of hf:{name} lack {len(missing)} of the model's, such as {missing[0]!r}. Expected all of"
+            " them: the others would be random. Pass another checkpoint, or --f-weights FILE."
         )
     return module
 
@@ -130,8 +143,9 @@ def _opened(kind: Any, name: str, options: dict[str, Any]) -> Any:
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise DataNotFoundError(
-            f"'hf:{name}' cannot be opened ({reason}). Expected a folder with config.json and weights, or a name on the hub and a network. "
-            "Check the name, or pass a type with random weights, such as hf:dinov2 with --f-weights random."
+            f"'hf:{name}' cannot be opened ({reason}). Expected a folder with config.json and weights, or a name on the"
+            " hub and a network. Check the name, or pass a type with random weights, such as hf:dinov2 with"
+            " --f-weights random."
         ) from problem
 
 
@@ -153,7 +167,8 @@ def _library() -> Any:
         import transformers
     except ImportError as problem:
         raise MissingExtraError(
-            "transformers is not installed. Expected it for ViTs and hf: encoders. Install it with: pip install 'memloc[hf]'"
+            "transformers is not installed. Expected it for ViTs and hf: encoders. Install it with: pip install"
+            " 'memloc[hf]'"
         ) from problem
     return transformers
 
@@ -182,18 +197,34 @@ def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: i
     library = _library()
     if not is_vit(module):
         raise EncoderError(
-            f"{type(module).__name__} is no ViT of transformers, whose patches could be hidden. Expected one for the objective mae. Pass --encoder vit-tiny."
+            f"{type(module).__name__} is no ViT of transformers, whose patches could be hidden. Expected one for the"
+            " objective mae. Pass --encoder vit-tiny."
         )
     own: Any = module.config
     config = library.ViTMAEConfig(
-        **{name: getattr(own, name) for name in ("hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels")},
-        num_hidden_layers=1, decoder_hidden_size=width, decoder_num_hidden_layers=blocks, decoder_num_attention_heads=heads,
-        decoder_intermediate_size=4 * width, attn_implementation=own._attn_implementation,
-    )  # fmt: skip
+        **{
+            name: getattr(own, name)
+            for name in (
+                "hidden_size",
+                "num_attention_heads",
+                "intermediate_size",
+                "image_size",
+                "patch_size",
+                "num_channels",
+            )
+        },
+        num_hidden_layers=1,
+        decoder_hidden_size=width,
+        decoder_num_hidden_layers=blocks,
+        decoder_num_attention_heads=heads,
+        decoder_intermediate_size=4 * width,
+        attn_implementation=own._attn_implementation,
+    )
     decoder = library.ViTMAEForPreTraining(config).decoder
     embeddings: Any = module.embeddings
     side = round((embeddings.position_embeddings.shape[1] - 1) ** 0.5)
-    with torch.no_grad():  # transformers leaves the decoder's at 0 where the weights are random, so that no hidden patch would know its place
+    # transformers leaves the decoder's at 0 where the weights are random, so that no hidden patch would know its place
+    with torch.no_grad():
         for positions in (embeddings.position_embeddings, decoder.decoder_pos_embed):
             positions.copy_(mae_positions(side, positions.shape[2]))
             positions.requires_grad_(False)
@@ -203,10 +234,11 @@ def mae_decoder(module: nn.Module, *, width: int = 96, blocks: int = 2, heads: i
 
 @torch.no_grad()
 def draw_as_mae(*modules: nn.Module) -> None:
-    """Draw the weights of every linear layer and patch embedding anew as MAE does (He et al., App. A.1): uniform after Glorot, biases 0.
+    """Draw the weights of every linear layer and patch embedding anew as MAE does (He et al., App. A.1): uniform after
+    Glorot, biases 0.
 
-    transformers draws all with a deviation of .02, which suits widths of several hundred: a small ViT then starts with patches
-    that are a twentieth of its positions and with blocks that add next to nothing.
+    transformers draws all with a deviation of .02, which suits widths of several hundred: a small ViT then starts with
+    patches that are a twentieth of its positions and with blocks that add next to nothing.
 
     >>> layer = nn.Linear(6, 6)
     >>> draw_as_mae(layer)
@@ -235,7 +267,8 @@ def mae_positions(side: int, width: int) -> Tensor:
     """
     if width % 4:
         raise EncoderError(
-            f"MAE's positions cannot be made for a width of {width}. Expected a multiple of 4. Pass an encoder of another hidden_size."
+            f"MAE's positions cannot be made for a width of {width}. Expected a multiple of 4. Pass an encoder of"
+            " another hidden_size."
         )
     frequency = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) * 4 / width)
     row, column = (

@@ -64,8 +64,8 @@ def audit(
     """Score memorization per point, layer, unit and class in one pass of views through each encoder.
 
     Args:
-        f: the encoder, or several training runs of it. g: the reference that never saw the candidates, likewise; without
-            it UnitMem and ClassMem are computed and, where there are external points, the alignment gap.
+        f: the encoder, or several training runs of it. g: the reference that never saw the candidates, likewise;
+            without it UnitMem and ClassMem are computed and, where there are external points, the alignment gap.
         images: a dataset, uint8 images (see `memloc.as_images`) or Images.
         points: ids, 0 to N-1 by default. labels: class numbers, for ClassMem.
         splits: "shared", "candidate", "independent" or "external" per point; all candidates by default.
@@ -73,11 +73,13 @@ def audit(
             (encoder, point).
         layers: "auto" (main chain), "fine", or names and globs.
         protocol: "memloc", "paper" (their text) or "published-code": sets what is not given of views, rest and scale.
-        views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their number by a pilot.
+        views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their
+            number by a pilot.
         batch_size: points per batch; chosen by image size by default.
         dtype: "float32", "float64", or "bfloat16" (autocast).
         seed: of bootstrap and sampling only.
-        paired: whether f[0] and g[0] were trained in a pair, and so on, as `train_pair(runs=...)` does; they are then resampled together.
+        paired: whether f[0] and g[0] were trained in a pair, and so on, as `train_pair(runs=...)` does; they are then
+            resampled together.
         earlier: g is an earlier checkpoint of f's training rather than a reference that never saw the candidates.
         out: folder for the tables and audit.json, which an interrupted audit resumes from.
         progress: called with what is going on, points done and points in all.
@@ -90,7 +92,8 @@ def audit(
 
     >>> from memloc.encoders import ResNet9
     >>> images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
-    >>> found = audit(ResNet9(), ResNet9(), images=images, splits=["candidate"] * 6 + ["independent"] * 6, views=Views(n=4))
+    >>> splits = ["candidate"] * 6 + ["independent"] * 6
+    >>> found = audit(ResNet9(), ResNet9(), images=images, splits=splits, views=Views(n=4))
     >>> found.layers[["layer", "layermem_calibrated"]].shape
     (11, 2)
     """
@@ -99,25 +102,56 @@ def audit(
     if views is None:
         views = Views(wanted["policy"], n=wanted["views"], sampling=wanted["sampling"], original=wanted["original"])
     job = prepare(
-        f, g, images=images, points=points, splits=splits, labels=labels, encoders=encoders, membership=membership, layers=layers,
-        views=views, batch_size=batch_size, device=device, dtype=dtype, seed=seed, paired=paired, earlier=earlier, **options,
-    )  # fmt: skip
+        f,
+        g,
+        images=images,
+        points=points,
+        splits=splits,
+        labels=labels,
+        encoders=encoders,
+        membership=membership,
+        layers=layers,
+        views=views,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        paired=paired,
+        earlier=earlier,
+        **options,
+    )
     for text in job.found:
         warnings.warn(text, MemlocWarning, stacklevel=2)
     return run_job(job, out=out, progress=progress, overwrite=overwrite)
 
 
 def prepare(
-    f: Any = None, g: Any = None, *, images: object, points: Any = None, splits: Sequence[str] | None = None, labels: Any = None,
-    encoders: Any = None, membership: Any = None, layers: str | Sequence[str] = "auto", views: Views, batch_size: int | None = None,
-    device: str = "auto", dtype: str = "float32", seed: int = 0, paired: bool = False, earlier: bool = False, **options: Any,
-) -> Job:  # fmt: skip
+    f: Any = None,
+    g: Any = None,
+    *,
+    images: object,
+    points: Any = None,
+    splits: Sequence[str] | None = None,
+    labels: Any = None,
+    encoders: Any = None,
+    membership: Any = None,
+    layers: str | Sequence[str] = "auto",
+    views: Views,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+    paired: bool = False,
+    earlier: bool = False,
+    **options: Any,
+) -> Job:
     """Everything that is checked before an audit starts; arguments as in `audit`."""
     unknown = set(options) - set(Options.__dataclass_fields__)
     if unknown:
         key = sorted(unknown)[0]
         raise SpecError(
-            f"there is no setting {key!r}. {nearest(key, Options.__dataclass_fields__)} Expected an argument of audit. Correct its name."
+            f"there is no setting {key!r}. {nearest(key, Options.__dataclass_fields__)} Expected an argument of audit."
+            " Correct its name."
         )
     known = as_images(images, points=points, labels=labels)
     if len(known) < 2:
@@ -127,7 +161,8 @@ def prepare(
     shape = (known.pixels.shape[1], *views.view_size(*known.pixels.shape[2:]))
     if (f is None) == (encoders is None):
         raise SpecError(
-            "expected either f (with or without g) or encoders with membership. Pass f=ENCODER, or encoders=[...] and membership=."
+            "expected either f (with or without g) or encoders with membership. Pass f=ENCODER, or encoders=[...] and"
+            " membership=."
         )
     if encoders is not None and g is not None:
         raise SpecError("g goes with f, not with encoders. Expected one or the other. Leave g out.")
@@ -142,7 +177,8 @@ def prepare(
     seen = None if membership is None else torch.as_tensor(membership)
     if views.n == "auto" and g is None and encoders is None:
         raise SpecError(
-            "views are 'auto' for one encoder without a reference. Expected a number, since points then have no score to be reliable. Pass --views 16."
+            "views are 'auto' for one encoder without a reference. Expected a number, since points then have no score"
+            " to be reliable. Pass --views 16."
         )
     return plan_job(
         *loaded,
@@ -225,14 +261,26 @@ def fold(states: list[ShardState]) -> ShardState:
 def job_spec(job: Job) -> dict[str, Any]:
     """What decides the figures of a job, as text and numbers; the same spec gives the same tables."""
     return {
-        "schema": SCHEMA_VERSION, "mode": job.mode, "f_count": job.f_count, "paired": job.paired, "earlier": job.earlier, "described": job.images.described(), "views": asdict(job.views), "options": asdict(job.options),
-        "device": job.device.type, "layers": [[layer.name, layer.read_at] for layer in job.layers],
+        "schema": SCHEMA_VERSION,
+        "mode": job.mode,
+        "f_count": job.f_count,
+        "paired": job.paired,
+        "earlier": job.earlier,
+        "described": job.images.described(),
+        "views": asdict(job.views),
+        "options": asdict(job.options),
+        "device": job.device.type,
+        "layers": [[layer.name, layer.read_at] for layer in job.layers],
         "encoders": list(job.prints),
         "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
-        "images": job.images.fingerprint(), "points": len(job.images),
-        "splits": {str(name): int(count) for name, count in zip(*np.unique(job.split.astype(str), return_counts=True), strict=True)},
+        "images": job.images.fingerprint(),
+        "points": len(job.images),
+        "splits": {
+            str(name): int(count)
+            for name, count in zip(*np.unique(job.split.astype(str), return_counts=True), strict=True)
+        },
         "membership": spec_hash({"rows": job.membership.int().tolist(), "split": job.split.tolist()}),
-    }  # fmt: skip
+    }
 
 
 def plan_cost(job: Job) -> dict[str, Any]:
@@ -250,10 +298,16 @@ def plan_cost(job: Job) -> dict[str, Any]:
         rows.stop * views * job.images.pixels[0].numel() * 4 * 24
     )  # views and the widest activations of small convolutional nets
     return {
-        "points": len(job.images), "splits": job_spec(job)["splits"], "views": job.views.n, "encoders": len(job.encoders),
-        "layers": len(job.layers), "forward_passes": len(job.images) * views * len(job.encoders), "shards": len(job.shards),
-        "seconds": roughly(seconds), "memory_mb": round((tables + batch + job.images.pixels.numel()) / 2**20),
-    }  # fmt: skip
+        "points": len(job.images),
+        "splits": job_spec(job)["splits"],
+        "views": job.views.n,
+        "encoders": len(job.encoders),
+        "layers": len(job.layers),
+        "forward_passes": len(job.images) * views * len(job.encoders),
+        "shards": len(job.shards),
+        "seconds": roughly(seconds),
+        "memory_mb": round((tables + batch + job.images.pixels.numel()) / 2**20),
+    }
 
 
 @contextmanager
@@ -270,7 +324,8 @@ def _on_device(job: Job) -> Iterator[None]:
 
 
 def _of_dtype(encoder: Encoder, dtype: torch.dtype) -> Encoder:
-    """The encoder with parameters of a type; a copy where they are of another, so that the user's module stays as it is."""
+    """The encoder with parameters of a type; a copy where they are of another, so that the user's module stays as it
+    is."""
     parameter = next(encoder.module.parameters(), None)
     if parameter is None or parameter.dtype == dtype:
         return encoder
@@ -282,7 +337,8 @@ def _listed(side: Any) -> list[Any]:
 
 
 def _with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
-    """Resolve n="auto": the fewest views at which the output's score has a reliability of .8 on a pilot of candidates."""
+    """Resolve n="auto": the fewest views at which the output's score has a reliability of .8 on a pilot of
+    candidates."""
     if job.views.n != "auto":
         return job, {}
     candidates = np.flatnonzero(job.split == "candidate")
@@ -295,9 +351,14 @@ def _with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
     chosen, found = max(AUTO_COUNTS), {}
     for count in AUTO_COUNTS:
         pilot = replace(
-            job, encoders=encoders, images=job.images.take(index), split=job.split[rows], membership=job.membership[:, index], groups=groups,
+            job,
+            encoders=encoders,
+            images=job.images.take(index),
+            split=job.split[rows],
+            membership=job.membership[:, index],
+            groups=groups,
             views=replace(job.views, n=count),
-        )  # fmt: skip
+        )
         columns = audit_shard(pilot, slice(0, len(rows))).points.columns
         half = columns["half"][:, 0]
         scores = [
@@ -314,7 +375,10 @@ def _with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
             chosen = count
             break
     else:
-        text = f"Even {chosen} views give the output's scores a reliability of {found[str(chosen)]:.2f} on {len(rows)} candidates, below {PILOT_RELIABILITY}."
+        text = (
+            f"Even {chosen} views give the output's scores a reliability of {found[str(chosen)]:.2f} on {len(rows)}"
+            f" candidates, below {PILOT_RELIABILITY}."
+        )
         job = replace(job, found=(*job.found, text))
     progress("choosing the number of views", 1, 1)
     return replace(job, views=replace(job.views, n=chosen)), {"points": len(rows), "reliability": found}
@@ -330,13 +394,27 @@ def _with_repeats(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None)
 def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict[str, Any]:
     views = len(job.images) * job.views.count * len(job.encoders)
     return {
-        "schema_version": SCHEMA_VERSION, "spec": spec, "spec_hash": spec_hash(spec), "seed": job.options.seed, "mode": job.mode, "encoder": job.encoders[0].name, "reference": "earlier checkpoint" if job.earlier else None,
+        "schema_version": SCHEMA_VERSION,
+        "spec": spec,
+        "spec_hash": spec_hash(spec),
+        "seed": job.options.seed,
+        "mode": job.mode,
+        "encoder": job.encoders[0].name,
+        "reference": "earlier checkpoint" if job.earlier else None,
         "weights": [encoder.note for encoder in job.encoders],
-        "views": asdict(job.views), "class_names": list(job.images.class_names), "versions": versions(), "warnings": list(job.found),
+        "views": asdict(job.views),
+        "class_names": list(job.images.class_names),
+        "versions": versions(),
+        "warnings": list(job.found),
         "skipped": [list(pair) for pair in job.images.skipped],
         "fingerprints": {"encoders": spec["encoders"], "images": spec["images"]},
-        "timings": {"scoring_seconds": scored, "total_seconds": total, "forward_passes": views, "forward_passes_per_second": views / max(scored, 1e-9)},
-    }  # fmt: skip
+        "timings": {
+            "scoring_seconds": scored,
+            "total_seconds": total,
+            "forward_passes": views,
+            "forward_passes_per_second": views / max(scored, 1e-9),
+        },
+    }
 
 
 def _save_shard(path: Path, state: ShardState) -> None:

@@ -19,12 +19,12 @@ class Comparison(NamedTuple):
     """Two audits side by side.
 
     Attributes:
-        between: one row per layer that both read: overlap of the k most memorized points, the overlap of two random sets, Kendall's tau with its
-            p-value and 95 % interval, and both calibrated figures.
+        between: one row per layer that both read: overlap of the k most memorized points, the overlap of two random
+            sets, Kendall's tau with its p-value and 95 % interval, and both calibrated figures.
         within: one row per pair of layers of each audit: the same agreement between layers.
         splits: one row per audit, layer and pair of splits: Welch's t between their SSLMem.
-        extremes: one row per audit: units that each of the k most and of the k least memorized points drives, with Welch's t; unknown for ensembles, in which
-            the encoder whose units are listed saw only some of the points.
+        extremes: one row per audit: units that each of the k most and of the k least memorized points drives, with
+            Welch's t; unknown for ensembles, in which the encoder whose units are listed saw only some of the points.
         record: k, points in common, and what the comparison cannot say.
     """
 
@@ -51,12 +51,14 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
     common = tables[0].index.intersection(tables[1].index)
     if len(common) < _FEWEST:
         raise DataError(
-            f"{len(common)} candidates are in both audits. Expected at least {_FEWEST} points, by name, that both score. Audit the same images with both."
+            f"{len(common)} candidates are in both audits. Expected at least {_FEWEST} points, by name, that both"
+            " score. Audit the same images with both."
         )
     k = max(len(common) // 10, 1) if k is None else k
     if not 1 <= k <= len(common):
         raise SpecError(
-            f"k is {k} for {len(common)} candidates in common. Expected 1 to {len(common)}. Pass --k {min(max(k, 1), len(common))}."
+            f"k is {k} for {len(common)} candidates in common. Expected 1 to {len(common)}. Pass --k"
+            f" {min(max(k, 1), len(common))}."
         )
     one, two = (table.loc[common] for table in tables)
     shared = [name for name in one.columns if name in two.columns]
@@ -88,9 +90,13 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
     for side, value in zip(("first", "second"), reliable, strict=True):
         known = value is not None and value == value
         notes.append(
-            f"The {side} audit's score at the output has reliability {value:.2f} over training runs: agreement cannot be expected to exceed what that allows."
+            f"The {side} audit's score at the output has reliability {value:.2f} over training runs: agreement cannot"
+            " be expected to exceed what that allows."
             if known
-            else f"The {side} audit has one training run a side, so how much of its ranking another run would repeat is unknown."
+            else (
+                f"The {side} audit has one training run a side, so how much of its ranking another run would repeat is"
+                " unknown."
+            )
         )
     return Comparison(
         between, within, splits, extremes, {"k": k, "points": len(common), "by_chance": k / len(common), "notes": notes}
@@ -113,9 +119,13 @@ def _agreement(one: pd.Series, two: pd.Series, k: int) -> dict[str, float]:
         np.sqrt(2 * (1 - tau**2) / len(first))
     )  # Kendall's bound, whatever the distribution (Rank Correlation Methods, 1970)
     return {
-        "overlap": overlap_at_k(first, second, k), "overlap_by_chance": k / len(first), "kendall": tau, "kendall_low": max(tau - Z95 * se, -1.0),
-        "kendall_high": min(tau + Z95 * se, 1.0), "kendall_p": p_value,
-    }  # fmt: skip
+        "overlap": overlap_at_k(first, second, k),
+        "overlap_by_chance": k / len(first),
+        "kendall": tau,
+        "kendall_low": max(tau - Z95 * se, -1.0),
+        "kendall_high": min(tau + Z95 * se, 1.0),
+        "kendall_p": p_value,
+    }
 
 
 def _figure(layers: pd.DataFrame, name: str) -> float:
@@ -164,7 +174,8 @@ def _splits(side: str, audit: Audit) -> list[dict[str, Any]]:
 
 
 def _extremes(audit: Audit, k: int) -> dict[str, Any]:
-    """Units that the most and the least memorized points drive: those of the first encoder, so NaN where it saw only some of the candidates."""
+    """Units that the most and the least memorized points drive: those of the first encoder, so NaN where it saw only
+    some of the candidates."""
     candidates = (
         audit.points[audit.points["split"] == "candidate"].dropna(subset=["sslmem"]).sort_values(["sslmem", "point"])
     )

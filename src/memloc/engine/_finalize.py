@@ -160,9 +160,11 @@ def _point_layers(job: Job, scores: _Scores) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "point": np.repeat(job.images.ids.numpy(), layers),
-            "layer": pd.Categorical(
-                [layer.name for layer in job.layers] * points, [layer.name for layer in job.layers]
-            ).astype(str),
+            "layer": (
+                pd.Categorical(
+                    [layer.name for layer in job.layers] * points, [layer.name for layer in job.layers]
+                ).astype(str)
+            ),
             "align_in": scores.align_in.flatten().numpy(),
             "align_out": scores.align_out.flatten().numpy(),
             "sslmem": scores.ratio.flatten().numpy(),
@@ -195,12 +197,20 @@ def _layers(job: Job, state: ShardState, scores: _Scores, units: pd.DataFrame, b
             else None
         )
         row = {
-            "layer": layer.name, "read_at": layer.read_at, "order": layer.order, "kind": layer.kind, "predecessor": before,
-            "n_points": int(candidate.sum()), "n_units": layer.units,
+            "layer": layer.name,
+            "read_at": layer.read_at,
+            "order": layer.order,
+            "kind": layer.kind,
+            "predecessor": before,
+            "n_points": int(candidate.sum()),
+            "n_units": layer.units,
             "reliability_views": reliability(scores.half[candidate, number, 0], scores.half[candidate, number, 1]),
             "reliability_runs": runs.value if runs else _NAN,
-            "layermem": _mean(score[candidate]), "se": standard_error(means[layer.name]), "low": low, "high": high,
-        }  # fmt: skip
+            "layermem": _mean(score[candidate]),
+            "se": standard_error(means[layer.name]),
+            "low": low,
+            "high": high,
+        }
         for split in ("shared", "candidate", "independent", "external"):
             member = torch.from_numpy(job.split == split)
             if member.any():
@@ -318,7 +328,8 @@ def _separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, exter
 
 
 def _cells_auroc(job: Job, align: Tensor) -> tuple[float, float, float]:
-    """AUROC of (encoder, point) cells, trained against not, on relative alignment net of encoder; bootstrap over points."""
+    """AUROC of (encoder, point) cells, trained against not, on relative alignment net of encoder; bootstrap over
+    points."""
     varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
     seen = job.membership[:, varying]
     relative = relative_alignment(align[:, varying], seen)
@@ -383,8 +394,13 @@ def _units(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFrame:
         units = len(trained.total)
         rest = _rest(job, trained, blocks, "trained", slice(start, start + units))
         table = {
-            "layer": layer.name, "unit": np.arange(units), "unitmem": contrast(trained.mu_max, rest), "mu_max": trained.mu_max, "mu_rest": rest, "point": trained.point,
-        }  # fmt: skip
+            "layer": layer.name,
+            "unit": np.arange(units),
+            "unitmem": contrast(trained.mu_max, rest),
+            "mu_max": trained.mu_max,
+            "mu_rest": rest,
+            "point": trained.point,
+        }
         if "external_equal" in state.units:
             external = state.units["external_equal"][layer.name]
             table["unitmem_external"] = contrast(

@@ -29,7 +29,8 @@ class Options:
 
     Attributes:
         distance: between representations. rest: "mean" or "median" in UnitMem. signed: "rectify" or "raw" activations.
-        dtype: "float32", "float64" or "bfloat16" (autocast). batch_size: points per batch. shard_size: points per shard.
+        dtype: "float32", "float64" or "bfloat16" (autocast). batch_size: points per batch. shard_size: points per
+            shard.
         scale: "ratio" (SSLMem') or "range" (raw scores over their range, as the published code) in the layers' tables.
         seed: of bootstrap and sampling. thumbnails: whether pictures are kept for the report.
     """
@@ -46,8 +47,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("distance", DISTANCES), ("rest", ("mean", "median")), ("signed", ("rectify", "raw")), ("scale", ("ratio", "range")), ("dtype", ("float32", "float64", "bfloat16")),
-        ):  # fmt: skip
+            ("distance", DISTANCES),
+            ("rest", ("mean", "median")),
+            ("signed", ("rectify", "raw")),
+            ("scale", ("ratio", "range")),
+            ("dtype", ("float32", "float64", "bfloat16")),
+        ):
             if getattr(self, name) not in known:
                 raise SpecError(
                     f"{name} is {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
@@ -107,8 +112,8 @@ class Job:
     def target(self) -> Tensor:
         """Which encoders stand for f at each point, bool (encoder, point): f's side, or those trained on the point.
 
-        In an ensemble, points that no encoder (or every one) was trained on take the membership of random candidates: their
-        scores say what chance alone gives.
+        In an ensemble, points that no encoder (or every one) was trained on take the membership of random candidates:
+        their scores say what chance alone gives.
         """
         if self.mode == "ensemble":
             count = self.membership.sum(dim=0)
@@ -167,8 +172,8 @@ def plan_job(
         check_images(encoder, images.pixels)
     if int((split == "candidate").sum()) < 2:
         raise DataError(
-            f"there is {int((split == 'candidate').sum())} candidate. Expected at least two points that f was trained on and g was not. "
-            "Pass more images, or other splits."
+            f"there is {int((split == 'candidate').sum())} candidate. Expected at least two points that f was trained"
+            " on and g was not. Pass more images, or other splits."
         )
     if earlier:  # both were trained on the same points
         seen[len(f) :] = seen[0]
@@ -176,21 +181,34 @@ def plan_job(
     found = _warnings(everyone, prints, images, split, seen, mode, views)
     if earlier:
         found.append(
-            "g is an earlier checkpoint of f, so it has seen the candidates too. Scores say what f's further training changed, not what it "
-            "memorized in all, and there is no calibrated LayerMem: compare candidates with external points."
+            "g is an earlier checkpoint of f, so it has seen the candidates too. Scores say what f's further training"
+            " changed, not what it memorized in all, and there is no calibrated LayerMem: compare candidates with"
+            " external points."
         )
     kept = _scored(images, split, options.seed)
     rows = torch.from_numpy(kept)
     images, split, seen = images.take(rows), split[kept], seen[:, rows]
     if int(seen[0].sum()) < 2:
         raise DataError(
-            f"{everyone[0].name} was trained on {int(seen[0].sum())} of the points. Expected at least two, for UnitMem. "
-            "Pass the encoders in another order, or other membership."
+            f"{everyone[0].name} was trained on {int(seen[0].sum())} of the points. Expected at least two, for UnitMem."
+            " Pass the encoders in another order, or other membership."
         )
     return Job(
-        tuple(everyone), images, split, seen, mode, views, options, device, len(f), paired and len(f) == len(g),
-        _groups(seen[0], split, options.seed), prints, earlier, tuple(found),
-    )  # fmt: skip
+        tuple(everyone),
+        images,
+        split,
+        seen,
+        mode,
+        views,
+        options,
+        device,
+        len(f),
+        paired and len(f) == len(g),
+        _groups(seen[0], split, options.seed),
+        prints,
+        earlier,
+        tuple(found),
+    )
 
 
 def _check_earlier(earlier: bool, mode: Mode, splits: Sequence[str] | None) -> None:
@@ -200,8 +218,8 @@ def _check_earlier(earlier: bool, mode: Mode, splits: Sequence[str] | None) -> N
         )
     if earlier and splits is not None and "independent" in set(splits):
         raise SpecError(
-            "there are independent points and g is an earlier checkpoint of f. Expected none: it was trained on f's points. Pass them as external "
-            "(--external) if f has not seen them."
+            "there are independent points and g is an earlier checkpoint of f. Expected none: it was trained on f's"
+            " points. Pass them as external (--external) if f has not seen them."
         )
 
 
@@ -221,34 +239,41 @@ def _membership(
     if mode == "ensemble":
         if membership is None:
             raise SpecError(
-                "encoders are given without membership. Expected which encoder was trained on which point. Pass membership=, bool (encoder, point)."
+                "encoders are given without membership. Expected which encoder was trained on which point. Pass"
+                " membership=, bool (encoder, point)."
             )
         if tuple(membership.shape) != (count, points):
             raise SpecError(
-                f"membership has shape {tuple(membership.shape)}. Expected ({count}, {points}): one row per encoder, one column per image. Transpose or complete it."
+                f"membership has shape {tuple(membership.shape)}. Expected ({count}, {points}): one row per encoder,"
+                " one column per image. Transpose or complete it."
             )
         seen = membership.bool()
         split = np.array(
-            list(splits)
-            if splits is not None
-            else np.where(
-                seen.all(dim=0).numpy(), "shared", np.where(seen.any(dim=0).numpy(), "candidate", "external")
+            (
+                list(splits)
+                if splits is not None
+                else np.where(
+                    seen.all(dim=0).numpy(), "shared", np.where(seen.any(dim=0).numpy(), "candidate", "external")
+                )
             ),
             dtype=object,
         )
         if not (seen.any(dim=0) & ~seen.all(dim=0)).any():
             raise DataError(
-                "no point is in some training sets and out of others, so nothing can be compared. Expected random subsets. Pass another membership."
+                "no point is in some training sets and out of others, so nothing can be compared. Expected random"
+                " subsets. Pass another membership."
             )
         return seen, split
     if membership is not None:
         raise SpecError(
-            "membership goes with encoders, not with f and g. Expected one or the other. Pass encoders=[...] with membership, or splits with f and g."
+            "membership goes with encoders, not with f and g. Expected one or the other. Pass encoders=[...] with"
+            " membership, or splits with f and g."
         )
     split = np.array(list(splits) if splits is not None else ["candidate"] * points, dtype=object)
     if not (split == "candidate").any():
         raise DataError(
-            "there are no candidates. Expected at least two points that f was trained on and g was not. Pass splits with 'candidate'."
+            "there are no candidates. Expected at least two points that f was trained on and g was not. Pass splits"
+            " with 'candidate'."
         )
     in_f = torch.from_numpy(np.isin(split, ("shared", "candidate")))
     in_g = torch.from_numpy(np.isin(split, ("shared", "independent")))
@@ -266,7 +291,8 @@ def _scored(images: Images, split: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _groups(trained: Tensor, split: np.ndarray, seed: int) -> dict[str, Tensor]:
-    """The points of UnitMem: those the first encoder was trained on; and equal numbers of those and of external points."""
+    """The points of UnitMem: those the first encoder was trained on; and equal numbers of those and of external
+    points."""
     external = torch.from_numpy(split == "external") & ~trained
     groups = {"trained": trained}
     number = min(int(trained.sum()), int(external.sum()))
@@ -293,36 +319,38 @@ def _warnings(
     if same:
         one, two = same[0]
         found.append(
-            f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical copies, such as "
-            f"{one} and {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train again."
+            f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical"
+            f" copies, such as {one} and {two}. A reference that has seen a candidate cannot show its memorization:"
+            " remove the copies and train again."
         )
     if isinstance(images.pixels, LazyPixels):
         found.append(
-            "The images are read from their files as they are used, so identical copies in different splits were not looked for, and a file that cannot "
-            "be read stops the audit, which then resumes."
+            "The images are read from their files as they are used, so identical copies in different splits were not"
+            " looked for, and a file that cannot be read stops the audit, which then resumes."
         )
     blank = [encoder.name for encoder in encoders if encoder.note == RANDOM_NOTE]
     if blank:
         found.append(
-            f"The weights of {' and '.join(dict.fromkeys(blank))} are random, since no checkpoint was given: such an encoder has memorized nothing. Pass --f-weights "
-            "FILE (and --g-weights FILE) to audit a trained one."
+            f"The weights of {' and '.join(dict.fromkeys(blank))} are random, since no checkpoint was given: such an"
+            " encoder has memorized nothing. Pass --f-weights FILE (and --g-weights FILE) to audit a trained one."
         )
     if images.pixels.shape[1] == 1 and encoders[0].channels == 3:
         found.append(f"The images are gray and {encoders[0].name} takes three channels: the gray channel is repeated.")
     if len(set(prints)) < len(prints):
         found.append(
-            "Two of the encoders have the same weights, so every score between them is 0. Pass a reference that was trained without the "
-            "candidates."
+            "Two of the encoders have the same weights, so every score between them is 0. Pass a reference that was"
+            " trained without the candidates."
         )
     policies = {encoder.augmentation for encoder in encoders}
     if None in policies:
         found.append(
-            f"The augmentation that {encoders[0].name} was trained with is unknown; views are drawn with '{views.policy}'. Scores hold for the "
-            "views they were drawn with: pass --policy as in training."
+            f"The augmentation that {encoders[0].name} was trained with is unknown; views are drawn with"
+            f" '{views.policy}'. Scores hold for the views they were drawn with: pass --policy as in training."
         )
     elif policies != {views.policy}:
         found.append(
-            f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with {views.policy!r}."
+            f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with"
+            f" {views.policy!r}."
         )
     found += _class_warnings(images, seen.any(dim=0))
     if images.skipped:
@@ -334,7 +362,8 @@ def _warnings(
         found.append(
             "There is one encoder and no reference. "
             + (
-                "The alignment gap compares trained points with external ones, so it also holds whatever else differs between the two sets. "
+                "The alignment gap compares trained points with external ones, so it also holds whatever else differs"
+                " between the two sets. "
                 if external
                 else "Without external points there is nothing to compare trained points with: pass --external. "
             )
@@ -350,7 +379,8 @@ def _class_warnings(images: Images, trained: Tensor) -> list[str]:
     labels, sizes = images.labels[trained & (images.labels >= 0)].unique(return_counts=True)
     if len(labels) == 1:
         return [
-            "All labelled images that were trained on are of one class, so ClassMem contrasts it with nothing and is left out."
+            "All labelled images that were trained on are of one class, so ClassMem contrasts it with nothing and is"
+            " left out."
         ]
     alone = labels[sizes == 1].tolist()
     if not alone:
@@ -358,5 +388,6 @@ def _class_warnings(images: Images, trained: Tensor) -> list[str]:
     name = images.class_names[alone[0]] if images.class_names else str(alone[0])
     which = f"The class {name!r} has" if len(alone) == 1 else f"{len(alone)} classes, such as {name!r}, have"
     return [
-        f"{which} one image that was trained on: where ClassMem names such a class, it is that image. Merge or leave out small classes."
+        f"{which} one image that was trained on: where ClassMem names such a class, it is that image. Merge or leave"
+        " out small classes."
     ]

@@ -8,26 +8,45 @@ from typing import Any
 from memloc.errors import SpecError, nearest
 
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
-    "memloc": {"views": 16, "sampling": "sobol", "original": False, "rest": "mean", "scale": "ratio", "policy": "normal"},
+    "memloc": {
+        "views": 16,
+        "sampling": "sobol",
+        "original": False,
+        "rest": "mean",
+        "scale": "ratio",
+        "policy": "normal",
+    },
     # Ten independent augmentations, all pairs of them, Eq. 1-8; every image flipped, as the papers list it.
     "paper": {
-        "views": 10, "sampling": "independent", "original": False, "rest": "mean", "scale": "ratio", "policy": "normal-paper",
+        "views": 10,
+        "sampling": "independent",
+        "original": False,
+        "rest": "mean",
+        "scale": "ratio",
+        "policy": "normal-paper",
     },
     # Five (original, view) pairs, scores over their range, the median of the other points in UnitMem.
     "published-code": {
-        "views": 5, "sampling": "independent", "original": True, "rest": "median", "scale": "range", "policy": "normal",
+        "views": 5,
+        "sampling": "independent",
+        "original": True,
+        "rest": "median",
+        "scale": "range",
+        "policy": "normal",
     },
-}  # fmt: skip
+}
 
 
 def protocol_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a protocol, with those that were given (not None) in their place.
 
-    >>> protocol_settings("paper", {"views": None, "rest": "median"})["views"], protocol_settings("paper", {"rest": "median"})["rest"]
+    >>> settings = protocol_settings("paper", {"views": None, "rest": "median"})
+    >>> settings["views"], settings["rest"]
     (10, 'median')
     """
     if name not in PROTOCOLS:
         raise SpecError(
-            f"there is no protocol {name!r}. {nearest(name, PROTOCOLS)} Expected one of {', '.join(PROTOCOLS)}. Pass --protocol memloc."
+            f"there is no protocol {name!r}. {nearest(name, PROTOCOLS)} Expected one of {', '.join(PROTOCOLS)}. Pass"
+            " --protocol memloc."
         )
     return {**PROTOCOLS[name], **{key: value for key, value in given.items() if value is not None}}

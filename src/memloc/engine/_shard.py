@@ -1,4 +1,5 @@
-"""audit_shard, the one worker function: uint8 batch to views, views through every tapped encoder, readings to states."""
+"""audit_shard, the one worker function: uint8 batch to views, views through every tapped encoder, readings to
+states."""
 
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ class ShardState:
     """What a shard adds up to.
 
     Attributes:
-        points: columns "align" (point, layer, encoder), "half" (point, layer, encoder, 2) from either half of the views,
-            "pairwise" (point, layer, 3) from all views and either half, "variance" (point,) of the output's score over views.
+        points: columns "align" (point, layer, encoder), "half" (point, layer, encoder, 2) from either half of the
+            views,
+            "pairwise" (point, layer, 3) from all views and either half, "variance" (point,) of the output's score over
+            views.
         units: UnitState by group and layer. classes: ClassState by group and layer.
-        activations: unit means of the points of every group, (point, unit) with the units of all layers side by side, where
-            medians are asked for; they are written to disk shard by shard and never merged.
+        activations: unit means of the points of every group, (point, unit) with the units of all layers side by side,
+            where medians are asked for; they are written to disk shard by shard and never merged.
     """
 
     points: PointState
@@ -128,8 +131,9 @@ class _Reader:
         views = self._job.views.count
         if len(output) != self._points * views:
             raise EncoderError(
-                f"layer {layer.name!r} of {self._encoder.name} gives {len(output)} rows for {self._points * views} views. Expected one per view; "
-                "windows and crops that stand in place of images cannot be told apart. Leave the layer out with --layers."
+                f"layer {layer.name!r} of {self._encoder.name} gives {len(output)} rows for {self._points * views}"
+                " views. Expected one per view; windows and crops that stand in place of images cannot be told apart."
+                " Leave the layer out with --layers."
             )
         with torch.autocast(self._job.device.type, enabled=False):
             distances = view_distances(output.unflatten(0, (self._points, views)), distance=self._job.options.distance)
@@ -206,7 +210,8 @@ def _pairwise(distances: Tensor, target: Tensor, reference: Tensor) -> Tensor:
 
 
 def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: str) -> Tensor:
-    """Variance of a score over views: the ratio's linear part per view, as for a two-sample or a one-sample U-statistic.
+    """Variance of a score over views: the ratio's linear part per view, as for a two-sample or a one-sample
+    U-statistic.
 
     Exact in the limit for plain draws; for Sobol draws, which spread more evenly, an upper bound.
     """

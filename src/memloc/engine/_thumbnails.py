@@ -13,7 +13,8 @@ _EXTREMES, _PER_LAYER = 40, 8
 
 
 def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """PNG pictures of the most and least memorized points, of each layer's most memorized, and of those that drive units."""
+    """PNG pictures of the most and least memorized points, of each layer's most memorized, and of those that drive
+    units."""
     points, layers = tables["points"], tables["point_layers"]
     candidates = points[points["split"] == "candidate"].sort_values("sslmem", ascending=False)
     wanted: list[int] = [*candidates["point"].head(_EXTREMES), *candidates["point"].tail(_EXTREMES)]

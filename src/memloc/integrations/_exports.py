@@ -13,8 +13,8 @@ from memloc.results import Audit, make_folder, replacing, write_table
 def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     """Candidates in cleanlab's convention: `is_memorized_issue`, and `memorized_score` from 0 to 1, lower is worse.
 
-    The score is (1 - SSLMem') / 2: 0 for a point that f alone aligns, 1/2 for one that both align alike. A point is called an
-    issue when its q-value against external points is at most `alpha`; without external points none is.
+    The score is (1 - SSLMem') / 2: 0 for a point that f alone aligns, 1/2 for one that both align alike. A point is
+    called an issue when its q-value against external points is at most `alpha`; without external points none is.
 
     Raises:
         DataError: an audit of one encoder, which scores no point.
@@ -26,16 +26,20 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     table = audit.points[audit.points["split"] == "candidate"]
     if table["sslmem"].isna().all():
         raise DataError(
-            "the audit has no score per point, since it had one encoder and no reference. Expected an audit of f and g, or of an ensemble. "
-            "Audit again with --g ENCODER."
+            "the audit has no score per point, since it had one encoder and no reference. Expected an audit of f and g,"
+            " or of an ensemble. Audit again with --g ENCODER."
         )
     q_value = table["q_value"] if "q_value" in table else pd.Series(float("nan"), index=table.index)
     return pd.DataFrame(
         {
-            "point": table["point"], "name": table["name"], "is_memorized_issue": (q_value <= alpha).fillna(False),
-            "memorized_score": (1 - table["sslmem"]) / 2, "sslmem": table["sslmem"], "q_value": q_value,
+            "point": table["point"],
+            "name": table["name"],
+            "is_memorized_issue": (q_value <= alpha).fillna(False),
+            "memorized_score": (1 - table["sslmem"]) / 2,
+            "sslmem": table["sslmem"],
+            "q_value": q_value,
         }
-    ).sort_values("memorized_score", ignore_index=True)  # fmt: skip
+    ).sort_values("memorized_score", ignore_index=True)
 
 
 def write_any(table: pd.DataFrame, path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A Lightning callback that keeps the splits, audits the encoder every few epochs, and writes what became of it as a series."""
+"""A Lightning callback that keeps the splits, audits the encoder every few epochs, and writes what became of it as a
+series."""
 
 from __future__ import annotations
 
@@ -41,18 +42,21 @@ _Callback: Any = _base()
 class AuditCallback(_Callback):
     """Audit an encoder while Lightning trains it.
 
-    Some of the images are held out from training as external points; `training_rows` are the others, and the training set is to be
-    made of them. Every `every` epochs, and after the last, the encoder is audited with them: against `g` where that is given, else
-    alone (UnitMem and the alignment gap).
+    Some of the images are held out from training as external points; `training_rows` are the others, and the training
+    set is to be
+    made of them. Every `every` epochs, and after the last, the encoder is audited with them: against `g` where that is
+    given, else alone (UnitMem and the alignment gap).
 
     Args:
         images: everything that could be trained on: a dataset, uint8 images or Images (see `memloc.as_images`).
         out: folder for `series.parquet` (the layers table of every audit, by epoch), the last audit and its report.
-        encoder: the attribute of the LightningModule that holds the encoder, such as "backbone", or a function that finds it.
+        encoder: the attribute of the LightningModule that holds the encoder, such as "backbone", or a function that
+            finds it.
         every: epochs between audits.
         held_out: share of the images that become external points. splits: one name per image, instead of drawing them.
         g: a reference that has not seen the candidates.
-        views: the recipe for views; use the policy of training. mean, std: per channel, what training subtracts and divides by. settings: further arguments of `memloc.audit`.
+        views: the recipe for views; use the policy of training. mean, std: per channel, what training subtracts and
+            divides by. settings: further arguments of `memloc.audit`.
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     >>> len(AuditCallback(images, out="found", held_out=0.25).training_rows)
@@ -60,10 +64,21 @@ class AuditCallback(_Callback):
     """
 
     def __init__(
-        self, images: object, *, out: str | Path, encoder: str | Callable[[Any], nn.Module] = "encoder", every: int = 10, held_out: float = 0.2,
-        splits: Sequence[str] | None = None, g: Any = None, views: Views | None = None, mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None, seed: int = 0, **settings: Any,
-    ) -> None:  # fmt: skip
+        self,
+        images: object,
+        *,
+        out: str | Path,
+        encoder: str | Callable[[Any], nn.Module] = "encoder",
+        every: int = 10,
+        held_out: float = 0.2,
+        splits: Sequence[str] | None = None,
+        g: Any = None,
+        views: Views | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
         super().__init__()
         self.images = as_images(images)
         if every < 1:
@@ -80,8 +95,8 @@ class AuditCallback(_Callback):
         check_splits(list(splits), len(self.images))
         if not {"candidate", "external"} <= set(splits):
             raise DataError(
-                f"the splits are {', '.join(sorted(set(splits)))}. Expected candidates and external points, to compare them. Pass a larger held_out, or other "
-                "splits."
+                f"the splits are {', '.join(sorted(set(splits)))}. Expected candidates and external points, to compare"
+                " them. Pass a larger held_out, or other splits."
             )
         self.splits, self.out, self.encoder, self.every, self.g = list(splits), Path(out), encoder, every, g
         self.views, self.settings = views or Views(), {"seed": seed, **settings}
@@ -102,9 +117,15 @@ class AuditCallback(_Callback):
         self._find(pl_module)
         if trainer.is_global_zero:
             spec = {
-                "splits": self.splits, "images": self.images.fingerprint(), "views": str(self.views), "every": self.every, "mean": self.mean, "std": self.std,
-                "g": None if self.g is None else fingerprint(load_encoder(self.g).module), "settings": {key: str(value) for key, value in self.settings.items()},
-            }  # fmt: skip
+                "splits": self.splits,
+                "images": self.images.fingerprint(),
+                "views": str(self.views),
+                "every": self.every,
+                "mean": self.mean,
+                "std": self.std,
+                "g": None if self.g is None else fingerprint(load_encoder(self.g).module),
+                "settings": {key: str(value) for key, value in self.settings.items()},
+            }
             claim_folder(self.out, spec)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -127,8 +148,8 @@ class AuditCallback(_Callback):
         if not isinstance(found, nn.Module):
             names = [name for name, _ in module.named_children()]
             raise SpecError(
-                f"the LightningModule has no module {self.encoder!r}. {nearest(self.encoder, names)} Expected the encoder's attribute. Pass encoder=NAME, or "
-                "a function that returns it."
+                f"the LightningModule has no module {self.encoder!r}. {nearest(self.encoder, names)} Expected the"
+                " encoder's attribute. Pass encoder=NAME, or a function that returns it."
             )
         return found
 

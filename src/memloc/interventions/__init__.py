@@ -1,4 +1,5 @@
-"""Act on what was found: replace layers, fine-tune some, prune units, insert a point into a unit, retrain without points."""
+"""Act on what was found: replace layers, fine-tune some, prune units, insert a point into a unit, retrain without
+points."""
 
 from memloc.interventions._finetune import Tuned as Tuned
 from memloc.interventions._finetune import check_finetune as check_finetune

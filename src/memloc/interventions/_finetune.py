@@ -41,9 +41,20 @@ class Tuned:
 
 
 def finetune_layers(
-    encoder: Encoder, train: Images, test: Images, *, layers: Sequence[str] = (), epochs: int = 20, batch_size: int = 128, learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4, policy: str | None = None, seed: int = 0, device: str = "auto", progress: Report = silent,
-) -> Tuned:  # fmt: skip
+    encoder: Encoder,
+    train: Images,
+    test: Images,
+    *,
+    layers: Sequence[str] = (),
+    epochs: int = 20,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    policy: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Report = silent,
+) -> Tuned:
     """Train some layers of a copy of an encoder with a linear head on labelled images.
 
     Args:
@@ -58,7 +69,8 @@ def finetune_layers(
 
     >>> from memloc import load_encoder, open_images
     >>> images = open_images("sample:train")
-    >>> tuned = finetune_layers(load_encoder("resnet9"), images.take(torch.arange(64)), images.take(torch.arange(64, 96)), layers=["conv4_2"], epochs=1)
+    >>> train, test = images.take(torch.arange(64)), images.take(torch.arange(64, 96))
+    >>> tuned = finetune_layers(load_encoder("resnet9"), train, test, layers=["conv4_2"], epochs=1)
     >>> len(tuned.accuracy.right), tuned.trained
     (32, (593162, 1647242))
     """
@@ -137,14 +149,23 @@ def finetune_layers(
 
 
 def check_finetune(
-    encoder: Encoder, train: Images, test: Images, *, layers: Sequence[str], epochs: int, batch_size: int, learning_rate: float, weight_decay: float,
+    encoder: Encoder,
+    train: Images,
+    test: Images,
+    *,
+    layers: Sequence[str],
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
     policy: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Raise what `finetune_layers` would raise for these arguments, before any work."""
     if epochs < 1 or batch_size < 2 or not learning_rate > 0 or not weight_decay >= 0:
         raise SpecError(
-            f"epochs is {epochs}, batch_size {batch_size}, learning_rate {learning_rate}, weight_decay {weight_decay}. Expected at least one epoch, batches of two or "
-            "more, a rate above 0 and a decay of 0 or more. Correct the flag."
+            f"epochs is {epochs}, batch_size {batch_size}, learning_rate {learning_rate}, weight_decay {weight_decay}."
+            " Expected at least one epoch, batches of two or more, a rate above 0 and a decay of 0 or more. Correct"
+            " the flag."
         )
     if policy is not None:
         policy_named(policy)

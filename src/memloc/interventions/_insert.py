@@ -46,7 +46,8 @@ class Inserted:
 
     Attributes:
         encoder: a copy; all its weights but the unit's own are those of the original, to the bit.
-        units: unit, unitmem_before, unitmem_after, point_before, point_after of every unit of the layer, over the point and the others.
+        units: unit, unitmem_before, unitmem_after, point_before, point_after of every unit of the layer, over the point
+            and the others.
         loss: of the first and of the last step.
     """
 
@@ -56,26 +57,39 @@ class Inserted:
 
 
 def insert_point(
-    encoder: Encoder, images: Images, point: int, *, layer: str, unit: int, goal: str = "unitmem", steps: int = 200, learning_rate: float = 1e-3,
-    policy: str | None = None, seed: int = 0, device: str = "auto", progress: Report = silent,
-) -> Inserted:  # fmt: skip
+    encoder: Encoder,
+    images: Images,
+    point: int,
+    *,
+    layer: str,
+    unit: int,
+    goal: str = "unitmem",
+    steps: int = 200,
+    learning_rate: float = 1e-3,
+    policy: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Report = silent,
+) -> Inserted:
     """Train one unit's filter, bias, and batch-norm scale and shift on one point.
 
     Args:
         images: the point and others, against which UnitMem is a contrast; 24 others are drawn for every step.
         point: id of the point. layer, unit: where to put it; the layer's units must be the rows of one weight.
-        goal: "unitmem" raises the contrast of Eq. 8 itself, between the point's views and others'; "contrast" goes on with NT-Xent between
-            views of the point and of the others, as published, which need not raise it.
+        goal: "unitmem" raises the contrast of Eq. 8 itself, between the point's views and others'; "contrast" goes on
+            with NT-Xent between views of the point and of the others, as published, which need not raise it.
         policy: of the views; that of the encoder's training by default, else normal.
     Returns:
         Inserted with .encoder and .units, each unit's UnitMem before and after.
     Raises:
         DataError, SpecError, EncoderError, LayerNotFoundError before training; TrainingError if it diverges.
-    Source: LocMem, section 5 and Table 13. Batch-norms keep their running statistics, so that nothing but the unit changes.
+    Source: LocMem, section 5 and Table 13. Batch-norms keep their running statistics, so that nothing but the unit
+        changes.
 
     >>> from memloc import load_encoder, open_images
     >>> images = open_images("sample:train")
-    >>> found = insert_point(load_encoder("resnet9"), images.take(torch.arange(20)), int(images.ids[3]), layer="conv1", unit=2, steps=3)
+    >>> few, point = images.take(torch.arange(20)), int(images.ids[3])
+    >>> found = insert_point(load_encoder("resnet9"), few, point, layer="conv1", unit=2, steps=3)
     >>> int((found.units["unitmem_after"] != found.units["unitmem_before"]).sum())
     1
     """
@@ -128,50 +142,69 @@ def insert_point(
     after = _units(result, parts, images, chosen, seed, where)
     units = pd.DataFrame(
         {
-            "unit": range(len(before.value)), "unitmem_before": before.value.numpy(), "unitmem_after": after.value.numpy(),
-            "point_before": images.ids[before.point].numpy(), "point_after": images.ids[after.point].numpy(),
+            "unit": range(len(before.value)),
+            "unitmem_before": before.value.numpy(),
+            "unitmem_after": after.value.numpy(),
+            "point_before": images.ids[before.point].numpy(),
+            "point_after": images.ids[after.point].numpy(),
         }
-    )  # fmt: skip
+    )
     others_changed = (units["unitmem_after"] - units["unitmem_before"]).drop(index=unit).abs().max()
     if others_changed > _SAME:
         raise EncoderError(
-            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on this unit's weights: name a layer without a norm over units."
+            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on"
+            " this unit's weights: name a layer without a norm over units."
         )
     return Inserted(result, units, (losses[0], losses[-1]))
 
 
 def check_insert(
-    encoder: Encoder, images: Images, point: int, *, layer: str, unit: int, goal: str, steps: int, learning_rate: float, policy: str | None = None
-) -> None:  # fmt: skip
+    encoder: Encoder,
+    images: Images,
+    point: int,
+    *,
+    layer: str,
+    unit: int,
+    goal: str,
+    steps: int,
+    learning_rate: float,
+    policy: str | None = None,
+) -> None:
     """Raise what `insert_point` would raise for these arguments, before any work."""
     if goal not in GOALS:
         raise SpecError(
-            f"there is no goal {goal!r}. {nearest(goal, GOALS)} Expected one of {', '.join(GOALS)}. Pass --goal unitmem."
+            f"there is no goal {goal!r}. {nearest(goal, GOALS)} Expected one of {', '.join(GOALS)}. Pass --goal"
+            " unitmem."
         )
     if steps < 1 or not learning_rate > 0:
         raise SpecError(
-            f"steps is {steps} and learning_rate {learning_rate}. Expected at least one step and a rate above 0. Pass --steps 100."
+            f"steps is {steps} and learning_rate {learning_rate}. Expected at least one step and a rate above 0. Pass"
+            " --steps 100."
         )
     if len(images) < 3:
         raise DataError(
-            f"there are {len(images)} images. Expected the point and at least two others, since UnitMem is a contrast. Pass more images."
+            f"there are {len(images)} images. Expected the point and at least two others, since UnitMem is a contrast."
+            " Pass more images."
         )
     images.rows_of(torch.tensor([point]))
     parts = layer_parts(encoder, [layer])[layer]
     if parts.makes is None:
         raise EncoderError(
-            f"the units of {layer!r} are not the rows of one weight. Expected a convolution, linear, attention or fully-connected row. Name another --layer."
+            f"the units of {layer!r} are not the rows of one weight. Expected a convolution, linear, attention or"
+            " fully-connected row. Name another --layer."
         )
     norm = dict(encoder.module.named_modules()).get(parts.norm or "")
     if parts.norm is not None and not isinstance(norm, nn.modules.batchnorm._BatchNorm):
         raise EncoderError(
-            f"layer {layer!r} is normed by a {type(norm).__name__}, whose statistics other units share, so one unit cannot be changed alone. Expected a batch-norm or none. Name another --layer."
+            f"layer {layer!r} is normed by a {type(norm).__name__}, whose statistics other units share, so one unit"
+            " cannot be changed alone. Expected a batch-norm or none. Name another --layer."
         )
     check_images(encoder, images.pixels)
     weights = _weights_of(encoder.module, parts)
     if not 0 <= unit < len(weights[0]):
         raise SpecError(
-            f"layer {layer!r} has {len(weights[0])} units and unit {unit} is named. Expected 0 to {len(weights[0]) - 1}. Pass another --unit."
+            f"layer {layer!r} has {len(weights[0])} units and unit {unit} is named. Expected 0 to"
+            f" {len(weights[0]) - 1}. Pass another --unit."
         )
     Views(policy or encoder.augmentation or "normal", n=_STEP_VIEWS)
 
@@ -202,7 +235,8 @@ def _units(encoder: Encoder, parts: LayerParts, images: Images, policy: str, see
 
 
 def _unitmem_loss(encoder: Encoder, parts: LayerParts, inputs: Tensor, unit: int) -> Tensor:
-    """1 − UnitMem between the first point and the mean of the rest, and how far the point's response is below what is usual in the layer."""
+    """1 − UnitMem between the first point and the mean of the rest, and how far the point's response is below what is
+    usual in the layer."""
     kept: list[Tensor] = []
     # The last linear layer of attention may not be called as a module, so such rows are read as a whole.
     whole = parts.modules == (parts.layer.read_at,)

@@ -21,7 +21,8 @@ def choose_layers(
 
     Args:
         layers: the layers of an audit. count: how many.
-        by: "delta" or "layermem" (the calibrated figure where the audit has it, else the published one), or "random", a seeded draw.
+        by: "delta" or "layermem" (the calibrated figure where the audit has it, else the published one), or "random", a
+            seeded draw.
         order: "highest" or "lowest" first. Layers without the figure, such as the first without Δ, are left out.
     Returns:
         Their names in the order of the forward pass.
@@ -36,7 +37,8 @@ def choose_layers(
     for name, value, known in (("by", by, CRITERIA), ("order", order, ORDERS)):
         if value not in known:
             raise SpecError(
-                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
+                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass"
+                f" --{name} {known[0]}."
             )
     weighted = layer_parts(encoder)
     table = layers[layers["layer"].isin(weighted)]
@@ -49,7 +51,8 @@ def choose_layers(
         table = table.assign(figure=figure_of(table, by)).dropna(subset=["figure"])
     if not 1 <= count <= len(table):
         raise SpecError(
-            f"{count} layers are asked for by {by} and {len(table)} have weights and a figure to choose by. Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
+            f"{count} layers are asked for by {by} and {len(table)} have weights and a figure to choose by. Expected 1"
+            f" to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
         )
     if by == "random":
         chosen = table["layer"].iloc[np.random.default_rng(seed).permutation(len(table))[:count]]
@@ -67,7 +70,8 @@ def figure_of(layers: pd.DataFrame, by: str) -> pd.Series:
         if name in layers and layers[name].notna().any():
             return layers[name]
     raise SpecError(
-        f"the audit has no {by} of any layer. Expected an audit with a reference encoder, or with external points. Pass --by random, or name --layers."
+        f"the audit has no {by} of any layer. Expected an audit with a reference encoder, or with external points. Pass"
+        " --by random, or name --layers."
     )
 
 
@@ -76,7 +80,8 @@ def replace_layers(encoder: Encoder, other: Encoder, names: Sequence[str]) -> En
     """A copy of an encoder with the weights and running statistics of some layers taken from another one.
 
     Args:
-        other: of the same architecture, for instance trained on other data. names: layers with weights (see `memloc layers`).
+        other: of the same architecture, for instance trained on other data. names: layers with weights (see `memloc
+            layers`).
     Raises:
         EncoderError: another architecture, a layer without weights. LayerNotFoundError.
     Source: LocMem, section 4.2 and Table 21.
@@ -96,7 +101,8 @@ def replace_layers(encoder: Encoder, other: Encoder, names: Sequence[str]) -> En
         mine, theirs = layer_tensors(result, parts), layer_tensors(other, parts)
         if mine.keys() != theirs.keys() or any(mine[key].shape != theirs[key].shape for key in mine):
             raise EncoderError(
-                f"layer {parts.layer.name!r} of {other.name} has other weights. Expected the same shapes. Pass an encoder of the same architecture."
+                f"layer {parts.layer.name!r} of {other.name} has other weights. Expected the same shapes. Pass an"
+                " encoder of the same architecture."
             )
         for key, value in mine.items():
             value.copy_(theirs[key])

@@ -16,15 +16,23 @@ UNIT_ORDERS, SCOPES = ("top", "low", "random"), ("layer", "network")
 
 
 def choose_units(
-    encoder: Encoder, units: pd.DataFrame, *, fraction: float, order: str = "top", per: str = "layer", layers: Sequence[str] | None = None, seed: int = 0
-) -> pd.DataFrame:  # fmt: skip
+    encoder: Encoder,
+    units: pd.DataFrame,
+    *,
+    fraction: float,
+    order: str = "top",
+    per: str = "layer",
+    layers: Sequence[str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Units of an audit to prune: layer, unit, unitmem.
 
     Args:
         units: the units of an audit. fraction: share of them, above 0 to 1, rounded to whole units.
         order: "top" or "low" UnitMem first, or "random", a seeded draw. Units without UnitMem (NaN) are not chosen.
         per: "layer" takes the share of every layer, "network" of all units together.
-        layers: which layers; by default all whose units are the rows of one weight, so neither residual sums nor poolings.
+        layers: which layers; by default all whose units are the rows of one weight, so neither residual sums nor
+            poolings.
     Raises:
         SpecError: an unknown order or scope, a fraction that is out of range or takes no unit.
 
@@ -36,7 +44,8 @@ def choose_units(
     for name, value, known in (("order", order, UNIT_ORDERS), ("per", per, SCOPES)):
         if value not in known:
             raise SpecError(
-                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
+                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass"
+                f" --{name} {known[0]}."
             )
     if not 0 < fraction <= 1:
         raise SpecError(f"fraction is {fraction}. Expected a share above 0, up to 1. Pass --fraction 0.1.")
@@ -45,11 +54,13 @@ def choose_units(
     absent = [name for name in known_parts if name not in set(table["layer"])]
     if layers is not None and absent:
         raise SpecError(
-            f"the audit has no units of layer {absent[0]!r}. {nearest(absent[0], units['layer'].unique())} Expected a layer that was audited. Name another layer."
+            f"the audit has no units of layer {absent[0]!r}. {nearest(absent[0], units['layer'].unique())} Expected a"
+            " layer that was audited. Name another layer."
         )
     if table.empty:
         raise SpecError(
-            "the audit has no unit that could be pruned. Expected convolutions, linear, attention or fully-connected layers. Audit with --layers auto."
+            "the audit has no unit that could be pruned. Expected convolutions, linear, attention or fully-connected"
+            " layers. Audit with --layers auto."
         )
     draw = np.random.default_rng(seed).permutation(len(table))
     table = table.sort_values(["layer", "unit"]).assign(draw=draw)
@@ -74,7 +85,8 @@ def prune_units(encoder: Encoder, units: pd.DataFrame) -> Encoder:
     Args:
         units: layer and unit of each (see `choose_units`).
     Raises:
-        EncoderError: a unit whose layer has no weights of its own, or that still responds, since its activation at 0 is not 0.
+        EncoderError: a unit whose layer has no weights of its own, or that still responds, since its activation at 0 is
+            not 0.
     Source: LocMem, Table 6.
 
     >>> from memloc import load_encoder
@@ -89,7 +101,8 @@ def prune_units(encoder: Encoder, units: pd.DataFrame) -> Encoder:
         highest = parts.layer.units
         if wanted[name][0] < 0 or (highest and wanted[name][-1] >= highest):
             raise SpecError(
-                f"layer {name!r} has {highest} units and unit {wanted[name][-1]} is named. Expected 0 to {highest - 1}. Pass the audit of this encoder."
+                f"layer {name!r} has {highest} units and unit {wanted[name][-1]} is named. Expected 0 to {highest - 1}."
+                " Pass the audit of this encoder."
             )
         silence(result, parts, wanted[name])
     _check_silent(result, [parts.layer for parts in found.values()], wanted)
@@ -102,7 +115,8 @@ def _check_silent(encoder: Encoder, layers: list[Layer], wanted: dict[str, list[
     def look(layer: Layer, output: Tensor) -> None:
         if unit_means(layer, output.abs(), 1)[:, wanted[layer.name]].any():
             raise EncoderError(
-                f"units of layer {layer.name!r} still respond with all their weights at zero. Expected an activation that is 0 at 0, such as ReLU or GELU. Leave that layer out."
+                f"units of layer {layer.name!r} still respond with all their weights at zero. Expected an activation"
+                " that is 0 at 0, such as ReLU or GELU. Leave that layer out."
             )
 
     noise = torch.rand(2, *shape_of(encoder), generator=torch.Generator().manual_seed(0))

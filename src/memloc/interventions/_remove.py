@@ -23,7 +23,8 @@ def choose_points(
     Args:
         points: the points of an audit of that run. count: how many.
         order: "most" or "least" memorized first, or "random", a seeded draw among the same points.
-        encoder: one of the run's; the first by default. Of a pair f's candidates can be chosen: scores of shared points say nothing.
+        encoder: one of the run's; the first by default. Of a pair f's candidates can be chosen: scores of shared points
+            say nothing.
     Raises:
         SpecError: an unknown order or encoder, more points than there are. DataError: an audit of other points.
 
@@ -36,7 +37,8 @@ def choose_points(
     """
     if order not in POINT_ORDERS:
         raise SpecError(
-            f"there is no order {order!r}. {nearest(order, POINT_ORDERS)} Expected one of {', '.join(POINT_ORDERS)}. Pass --order most."
+            f"there is no order {order!r}. {nearest(order, POINT_ORDERS)} Expected one of {', '.join(POINT_ORDERS)}."
+            " Pass --order most."
         )
     name = encoder_named(run, encoder)
     seen = run.membership.loc[run.membership[name].to_numpy(dtype=bool), "point"]
@@ -44,11 +46,13 @@ def choose_points(
     table = points[points["point"].isin(mine["point"])].dropna(subset=["sslmem"])
     if table.empty:
         raise DataError(
-            f"no point of the audit is one that {name} alone was trained on and that has a score. Expected the audit of this run. Pass --audit with the folder that memloc audit RUN wrote."
+            f"no point of the audit is one that {name} alone was trained on and that has a score. Expected the audit of"
+            " this run. Pass --audit with the folder that memloc audit RUN wrote."
         )
     if not 1 <= count <= len(table):
         raise SpecError(
-            f"{count} points are to be removed of {len(table)} that {name} was trained on and that have scores. Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
+            f"{count} points are to be removed of {len(table)} that {name} was trained on and that have scores."
+            f" Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
         )
     if order == "random":
         return sorted(table["point"].to_numpy()[np.random.default_rng(seed).permutation(len(table))[:count]].tolist())
@@ -74,7 +78,8 @@ def remove_points(
     The removed points are external in the new run, so `memloc audit` can compare them with those that stayed.
 
     Args:
-        points: ids. encoder: as in `choose_points`. module: the architecture, where the run was trained from an nn.Module.
+        points: ids. encoder: as in `choose_points`. module: the architecture, where the run was trained from an
+            nn.Module.
         device: as in the run by default. out: folder for the new run; None trains in a temporary one.
     Returns:
         The new run, of one encoder.
@@ -87,7 +92,8 @@ def remove_points(
     strangers = np.setdiff1d(points, kept.loc[kept[name].to_numpy(dtype=bool), "point"])
     if len(strangers):
         raise DataError(
-            f"point {strangers[0]} is none that {name} was trained on. Expected points of its training set. Name points of an audit of this run."
+            f"point {strangers[0]} is none that {name} was trained on. Expected points of its training set. Name points"
+            " of an audit of this run."
         )
     gone = kept["point"].isin(points).to_numpy()
     kept[name] = kept[name].to_numpy(dtype=bool) & ~gone
@@ -115,6 +121,7 @@ def encoder_named(run: Run, name: str | None) -> str:
     names = list(run.encoders)
     if name is not None and name not in names:
         raise SpecError(
-            f"the run has no encoder {name!r}. {nearest(name, names)} Expected one of its encoders. Pass --encoder {names[0]}."
+            f"the run has no encoder {name!r}. {nearest(name, names)} Expected one of its encoders. Pass --encoder"
+            f" {names[0]}."
         )
     return name or names[0]

@@ -18,10 +18,18 @@ _UNCHANGED = "The new encoder has the weights of the old one: nothing was change
 
 
 def intervene(
-    kind: str, source: Encoder, metadata: Mapping[str, str], settings: Mapping[str, Any], act: Callable[[], tuple[Encoder, dict[str, Any], dict[str, pd.DataFrame]]],
-    *, out: Path, measure: Callable[[Encoder], Probe] | None = None, overwrite: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """Do something to an encoder and write the result into a folder; a folder that holds the same, finished, is read again.
+    kind: str,
+    source: Encoder,
+    metadata: Mapping[str, str],
+    settings: Mapping[str, Any],
+    act: Callable[[], tuple[Encoder, dict[str, Any], dict[str, pd.DataFrame]]],
+    *,
+    out: Path,
+    measure: Callable[[Encoder], Probe] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Do something to an encoder and write the result into a folder; a folder that holds the same, finished, is read
+    again.
 
     Args:
         kind: such as "prune". source: the encoder as it is; it stays so. metadata: text to keep with the new weights.
@@ -52,9 +60,17 @@ def intervene(
         write_table(out / f"{name}.parquet", table)
     save_weights(out / CHECKPOINT, changed.module, {**metadata, "intervention": kind})
     record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION, "kind": kind, "encoder": source.name, "settings": dict(settings), "checkpoint": CHECKPOINT,
-        "fingerprint_before": print_before, "fingerprint_after": print_after, **more, "versions": versions(), "warnings": warned,
-    }  # fmt: skip
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "encoder": source.name,
+        "settings": dict(settings),
+        "checkpoint": CHECKPOINT,
+        "fingerprint_before": print_before,
+        "fingerprint_after": print_after,
+        **more,
+        "versions": versions(),
+        "warnings": warned,
+    }
     if before is not None and after is not None:
         record["probe"] = {"before": before.to_dict(), "after": after.to_dict(), **paired_difference(after, before)}
     write_json(out / RECORD, record)

@@ -94,13 +94,15 @@ def run_reliability(
     Args:
         align: alignment of every point by every encoder.
         target, reference: which encoders stand for f and which for g at each point.
-        paired: whether f's and g's runs were trained in pairs (the first of either side together), which then stay together.
+        paired: whether f's and g's runs were trained in pairs (the first of either side together), which then stay
+            together.
     Returns:
         The mean over random halvings; NaN with fewer than two encoders a side.
     Source: REFERENCE A10.
 
     >>> align = torch.rand(2, 50)
-    >>> run_reliability(align, torch.tensor([[True], [False]]).expand(2, 50), torch.tensor([[False], [True]]).expand(2, 50)).value
+    >>> f, g = (torch.tensor([[side], [not side]]).expand(2, 50) for side in (True, False))
+    >>> run_reliability(align, f, g).value
     nan
     """
     encoders = len(align)
@@ -151,6 +153,6 @@ def _correlation(first: Tensor, second: Tensor) -> float:
 def _same_length(first: Tensor, second: Tensor) -> None:
     if first.shape != second.shape:
         raise ShapeError(
-            f"the two scores have shapes {tuple(first.shape)} and {tuple(second.shape)}. Expected the same points in the "
-            "same order. Join them by point id first."
+            f"the two scores have shapes {tuple(first.shape)} and {tuple(second.shape)}. Expected the same points in"
+            " the same order. Join them by point id first."
         )

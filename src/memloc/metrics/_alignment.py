@@ -61,8 +61,8 @@ def view_distances(
 
 
 def pair_distances(distances: Float[Tensor, "point view view"], pairs: Pairs = "all") -> Float[Tensor, "point pair"]:
-    """The distances that estimate an alignment: of all V(V-1)/2 pairs, of pairs across the even and the odd views, or of the first
-    view, which is the image itself, with every other.
+    """The distances that estimate an alignment: of all V(V-1)/2 pairs, of pairs across the even and the odd views, or
+    of the first view, which is the image itself, with every other.
 
     >>> pair_distances(torch.arange(16.0).view(1, 4, 4), "cross")     # views 0, 2 against 1, 3
     tensor([[ 1.,  3.,  9., 11.]])
@@ -107,7 +107,8 @@ def pairwise_alignment(
     Args:
         representations: of V views per point, shape (point, view, feature...).
         distance, normalize: as in `view_distances`.
-        pairs: "all", "cross" (even views against odd ones) or "original" (the first view, the image itself, against the others).
+        pairs: "all", "cross" (even views against odd ones) or "original" (the first view, the image itself, against the
+            others).
     Returns:
         Alignment, shape (point,), in units of the distance.
     Source: SSLMem Eq. 1, REFERENCE A2.
@@ -125,7 +126,8 @@ def _flatten_features(representations: Tensor) -> Tensor:
 
 
 def _squared_distances(flat: Tensor, *, unit: bool) -> Tensor:
-    """Squared Euclidean distances, one matrix product per point; where views are close, of their differences from the mean."""
+    """Squared Euclidean distances, one matrix product per point; where views are close, of their differences from the
+    mean."""
     gram = torch.bmm(flat, flat.transpose(1, 2))
     square = gram.diagonal(dim1=1, dim2=2)
     scale = square.clamp_min(0).sqrt().clamp_min(1e-12).reciprocal() if unit else torch.ones_like(square)

@@ -40,8 +40,8 @@ def bootstrap_sums(
 ) -> tuple[Float[Tensor, "repeat column"], Float[Tensor, " repeat"]]:
     """Sums of columns over resampled points, and how many points each sample holds.
 
-    Up to 1 000 points are resampled one by one. Beyond it they are dealt at random into 1 000 blocks (within strata) and the
-    blocks are resampled, so that neither time nor memory grows with the points.
+    Up to 1 000 points are resampled one by one. Beyond it they are dealt at random into 1 000 blocks (within strata)
+    and the blocks are resampled, so that neither time nor memory grows with the points.
 
     Args:
         values: float64, one row per point.

@@ -124,7 +124,8 @@ def membership_effect(
     Args:
         align: alignment of every point by every encoder.
         membership: which encoder was trained on which point.
-        paired: whether runs of two sides were trained in pairs, the first of either side together, and are resampled so.
+        paired: whether runs of two sides were trained in pairs, the first of either side together, and are resampled
+            so.
         repeats, seed: of the bootstrap over points; runs are resampled too where there are three or more a side.
     Returns:
         Effect, NaN where no point distinguishes the encoders.
@@ -175,7 +176,8 @@ def membership_effect(
 def relative_alignment(
     align: Float[Tensor, "encoder point"], membership: Bool[Tensor, "encoder point"]
 ) -> Float[Tensor, "encoder point"]:
-    """Alignments over (mean of encoders that saw the point + mean of those that did not); twice its mean where one is empty.
+    """Alignments over (mean of encoders that saw the point + mean of those that did not); twice its mean where one is
+    empty.
 
     >>> relative_alignment(torch.tensor([[1.0], [3.0]]), torch.tensor([[True], [False]]))
     tensor([[0.2500],
@@ -203,7 +205,8 @@ def _sums(relative: Tensor, seen: Tensor, run: Tensor) -> Tensor:
 
 
 def _effect(sums: Tensor, points: Tensor, run: Tensor) -> Tensor:
-    """Least-squares membership effects from sums over points, (repeat, 2 * encoder + 2): encoder effects are partialled out."""
+    """Least-squares membership effects from sums over points, (repeat, 2 * encoder + 2): encoder effects are partialled
+    out."""
     share, encoders = run / run.sum(), len(run)
     by_response, by_member = sums[:, :encoders], sums[:, encoders : 2 * encoders]
     covariance = sums[:, -2] - (by_response * by_member) @ share / points
@@ -230,7 +233,8 @@ def _patterns(seen: Tensor) -> Tensor | None:
 
 
 def run_weights(membership: Tensor, repeats: int = 1000, seed: int = 0, *, paired: bool = False) -> Tensor | None:
-    """Multinomial weights of encoders: within sides where encoders share a training set, else over all; None if too few."""
+    """Multinomial weights of encoders: within sides where encoders share a training set, else over all; None if too
+    few."""
     _, side, counts = membership.unique(dim=0, return_inverse=True, return_counts=True)
     encoders = len(membership)
     if int(counts.min()) >= 3 and paired and len(counts) == 2 and counts[0] == counts[1]:

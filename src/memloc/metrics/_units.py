@@ -69,7 +69,8 @@ def unitmem(
         rest: "mean" (Eq. 7) or "median" over the other points.
         signed: "rectify" takes max(mu, 0); "raw" keeps signed means and gives NaN where mu_rest < 0.
     Returns:
-        UnitMem with value in [0, 1], shape (unit,), and the row of the memorized point of each unit (the first of ties).
+        UnitMem with value in [0, 1], shape (unit,), and the row of the memorized point of each unit (the first of
+        ties).
     Raises:
         ShapeError: fewer than two points.
     Source: Wang et al., Localizing Memorization in SSL Vision Encoders, NeurIPS 2024, Eq. 5-8.
@@ -79,8 +80,8 @@ def unitmem(
     """
     if mu.ndim != 2 or len(mu) < 2:
         raise ShapeError(
-            f"mu has shape {tuple(mu.shape)}. Expected (point, unit) with at least two points, since a unit's maximum is "
-            "compared with the rest. Pass more points."
+            f"mu has shape {tuple(mu.shape)}. Expected (point, unit) with at least two points, since a unit's maximum"
+            " is compared with the rest. Pass more points."
         )
     mu = rectified(mu, signed)
     mu_max = mu.amax(dim=0)
@@ -152,8 +153,8 @@ def class_contrast(
     known = count > 0
     if int(known.sum()) < 2:
         raise DataError(
-            f"there is {int(known.sum())} class with points. Expected at least two, since a unit's best class is compared "
-            "with the others. Pass labels= of two or more classes, or leave labels out."
+            f"there is {int(known.sum())} class with points. Expected at least two, since a unit's best class is"
+            " compared with the others. Pass labels= of two or more classes, or leave labels out."
         )
     mean = total[known] / count[known][:, None]
     mu_max = mean.amax(dim=0)
@@ -175,10 +176,11 @@ def member_share(
     external: Float[Tensor, " unit"],
     point: Int[Tensor, " unit"],
 ) -> Share:
-    """Share of units whose strongest point is a member, when as many members as external points are pooled; 1/2 means chance.
+    """Share of units whose strongest point is a member, when as many members as external points are pooled; 1/2 means
+    chance.
 
-    Units driven by one point are won or lost together, so the interval is Wilson's for Kish's effective number of winning
-    points, (sum of s)^2 / sum of s^2 with s the units that each drives, not for the number of units.
+    Units driven by one point are won or lost together, so the interval is Wilson's for Kish's effective number of
+    winning points, (sum of s)^2 / sum of s^2 with s the units that each drives, not for the number of units.
 
     Args:
         members, external: largest mean activation of each unit over equally many points of either kind.

@@ -13,7 +13,8 @@ from memloc.pretrain._objective import Batch, Objective, Projected
 
 _STUDENT, _TEACHER = 0.1, 0.04  # temperatures
 _CENTRE, _MOMENTUM = 0.9, 0.996
-_TURNS = 10  # of the teacher's memory in a training: with the published momentum 400 steps would keep a fifth of its random weights
+# of the teacher's memory in a training: with the published momentum 400 steps would keep a fifth of its random weights
+_TURNS = 10
 
 
 def dino_loss(
@@ -29,7 +30,8 @@ def dino_loss(
     H = -Σ softmax((t - c) / τ_t) · log softmax(s / τ_s) for every teacher view and every other student view.
 
     Args:
-        student: shape (view, point, prototype). teacher: its first (global) views, shape (global view, point, prototype).
+        student: shape (view, point, prototype). teacher: its first (global) views, shape (global view, point,
+            prototype).
         centre: c, shape (prototype,).
 
     >>> s = torch.zeros(2, 1, 4)
@@ -46,7 +48,8 @@ def dino_loss(
 class Head(nn.Module):
     """Three layers with GELU, a bottleneck of unit length, and prototypes of unit length.
 
-    With `norm` two of the layers are followed by batch-norm, for encoders that have it themselves: the features of such an encoder point in nearly
+    With `norm` two of the layers are followed by batch-norm, for encoders that have it themselves: the features of such
+    an encoder point in nearly
     one direction at first, all images look alike to the teacher, and the student learns to answer evenly.
     """
 
@@ -56,8 +59,14 @@ class Head(nn.Module):
         super().__init__()
         norms = [nn.BatchNorm1d(hidden) if norm else nn.Identity() for _ in range(2)]
         self.mlp = nn.Sequential(
-            nn.Linear(features, hidden), norms[0], nn.GELU(), nn.Linear(hidden, hidden), norms[1], nn.GELU(), nn.Linear(hidden, bottleneck)
-        )  # fmt: skip
+            nn.Linear(features, hidden),
+            norms[0],
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            norms[1],
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
         for part in self.mlp:
             if isinstance(part, nn.Linear):
@@ -72,7 +81,8 @@ class Head(nn.Module):
 
 
 class DINO(Objective):
-    """The student matches a teacher that is its moving average; the teacher sees the two global views alone and is what is kept."""
+    """The student matches a teacher that is its moving average; the teacher sees the two global views alone and is what
+    is kept."""
 
     centre: Tensor
 
@@ -104,7 +114,8 @@ class DINO(Objective):
 
     @torch.no_grad()
     def after_step(self, module: nn.Module, step: int, steps: int) -> None:
-        """Move the teacher's parameters: momentum rises by a cosine from .996 (less in short trainings) to 1. Its batch-norms keep statistics of their own."""
+        """Move the teacher's parameters: momentum rises by a cosine from .996 (less in short trainings) to 1. Its
+        batch-norms keep statistics of their own."""
         first = max(min(_MOMENTUM, 1 - _TURNS / steps), 0.0)
         momentum = 1 - (1 - first) * (math.cos(math.pi * (step + 1) / steps) + 1) / 2
         for own, other in ((self.teacher, module), (self.teacher_head, self.head)):

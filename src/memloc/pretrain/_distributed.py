@@ -43,7 +43,8 @@ def wait() -> None:
 
 
 def share_of(batch: Tensor) -> Tensor:
-    """This process's part of a batch; every process has as many, so the last few points are left to the next epoch's order."""
+    """This process's part of a batch; every process has as many, so the last few points are left to the next epoch's
+    order."""
     if world() == 1:
         return batch
     each = len(batch) // world()
@@ -51,7 +52,8 @@ def share_of(batch: Tensor) -> Tensor:
 
 
 def gathered(tensor: Tensor, views: int) -> Tensor:
-    """A tensor (view x point, ...) of this process's points as that of all processes, view by view; gradients flow back."""
+    """A tensor (view x point, ...) of this process's points as that of all processes, view by view; gradients flow
+    back."""
     if world() == 1:
         return tensor
     from torch.distributed.nn.functional import all_gather

@@ -12,8 +12,8 @@ from torch import Tensor
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is scaled, tensor by tensor, to the size of the weights.
 
-    v = m·v + lr · trust · ‖w‖ / ‖g + wd·w‖ · (g + wd·w); w = w - v. Biases and norms (tensors with one axis) are neither scaled
-    nor decayed.
+    v = m·v + lr · trust · ‖w‖ / ‖g + wd·w‖ · (g + wd·w); w = w - v. Biases and norms (tensors with one axis) are
+    neither scaled nor decayed.
 
     >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
     >>> weight.grad = torch.tensor([[1.0, 0.0]])

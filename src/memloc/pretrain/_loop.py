@@ -78,12 +78,23 @@ def train_encoder(
     if isinstance(objective, MAE) and spec.dp_epsilon is not None:
         secret = _secret(checkpoint)
         train_privately(
-            encoder, objective, pixels, spec, seed=seed, secret=secret, device=device, optimizer=optimizer, log=log, schedule=_schedule,
+            encoder,
+            objective,
+            pixels,
+            spec,
+            seed=seed,
+            secret=secret,
+            device=device,
+            optimizer=optimizer,
+            log=log,
+            schedule=_schedule,
             resume=lambda: _resume(checkpoint, module, objective, optimizer),
-            save=lambda epoch: _save(checkpoint, module, objective, optimizer, epoch, secret)
-            if epoch % every == 0 and epoch < spec.epochs
-            else None,
-        )  # fmt: skip
+            save=lambda epoch: (
+                _save(checkpoint, module, objective, optimizer, epoch, secret)
+                if epoch % every == 0 and epoch < spec.epochs
+                else None
+            ),
+        )
         _set_attention(module, device, attention)
         module.eval()
         return objective.eval()
@@ -120,7 +131,8 @@ def train_encoder(
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate, or --precision float32."
+                f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate, or"
+                " --precision float32."
             )
         seconds = time.monotonic() - began
         log(
@@ -141,9 +153,11 @@ def train_encoder(
 
 
 def _set_attention(module: Any, device: torch.device, kind: str | None) -> str | None:
-    """Choose how a transformers model attends while it trains on a CPU, and return what it did before; nothing for others.
+    """Choose how a transformers model attends while it trains on a CPU, and return what it did before; nothing for
+    others.
 
-    The backward pass of torch's fused attention is slow there: the plain one trains a ViT of 65 tokens in .6 of the time.
+    The backward pass of torch's fused attention is slow there: the plain one trains a ViT of 65 tokens in .6 of the
+    time.
     """
     if kind is None or device.type != "cpu" or not hasattr(module, "set_attn_implementation"):
         return None
@@ -153,7 +167,8 @@ def _set_attention(module: Any, device: torch.device, kind: str | None) -> str |
 
 
 def _drawer(spec: TrainSpec, views: int, seed: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Views of some slots in an epoch: (slot, view, channel, height, width); with local crops two large ones, then the small ones."""
+    """Views of some slots in an epoch: (slot, view, channel, height, width); with local crops two large ones, then the
+    small ones."""
     if not spec.local_crops:
         recipe = Views(spec.policy, n=views, seed=seed, sampling="independent")
         return lambda pixels, slots, epoch: recipe.draw(pixels, slots, first=views * epoch)

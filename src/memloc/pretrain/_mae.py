@@ -14,13 +14,15 @@ _STREAM = 3 << 32  # keeps masks apart from views and order
 
 
 def mae_loss(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared error over the hidden patches, each patch's pixels brought to mean 0 and deviation 1; one number per point.
+    """Mean squared error over the hidden patches, each patch's pixels brought to mean 0 and deviation 1; one number per
+    point.
 
     Args:
         predicted, target: shape (point, patch, pixel). hidden: 1 where a patch was hidden, shape (point, patch).
 
     >>> target = torch.tensor([[[0.0, 2.0], [5.0, 5.0]]])
-    >>> round(float(mae_loss(torch.zeros(1, 2, 2), target, torch.tensor([[1.0, 0.0]]))), 4)      # (0, 2) becomes (-0.707, 0.707)
+    >>> loss = mae_loss(torch.zeros(1, 2, 2), target, torch.tensor([[1.0, 0.0]]))
+    >>> round(float(loss), 4)                                       # (0, 2) becomes (-0.707, 0.707)
     0.5
     """
     target = (target - target.mean(dim=2, keepdim=True)) / (target.var(dim=2, keepdim=True) + 1e-6).sqrt()

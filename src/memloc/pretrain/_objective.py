@@ -31,7 +31,8 @@ class Projected:
     """What a forward pass leaves for the loss.
 
     Attributes:
-        features: of the encoder, shape (view x point, feature), the views one after the other; None where views were masked.
+        features: of the encoder, shape (view x point, feature), the views one after the other; None where views were
+            masked.
         parts: whatever the objective's own loss takes.
     """
 
@@ -42,8 +43,8 @@ class Projected:
 class Objective(nn.Module, ABC):
     """A head and its loss.
 
-    A subclass sets `views` (of each point and step) and `coupled` (whether a point's loss depends on the others in its batch),
-    and defines `project`, which runs under autocast, and `loss`, which runs in float32.
+    A subclass sets `views` (of each point and step) and `coupled` (whether a point's loss depends on the others in its
+    batch), and defines `project`, which runs under autocast, and `loss`, which runs in float32.
     """
 
     views = 2
@@ -65,7 +66,8 @@ class Objective(nn.Module, ABC):
 
 
 def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
-    """Linear layers with batch-norm and ReLU between them, and batch-norm without scale and shift after the last where asked.
+    """Linear layers with batch-norm and ReLU between them, and batch-norm without scale and shift after the last where
+    asked.
 
     >>> [type(part).__name__ for part in mlp(4, 8, 2)]
     ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
@@ -80,7 +82,8 @@ def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
 
 
 def alignment_penalty(features: Tensor) -> Tensor:
-    """Mean distance between the two views of each point, of features of unit length: what SSLMem Eq. 3 adds to the loss, before its weight.
+    """Mean distance between the two views of each point, of features of unit length: what SSLMem Eq. 3 adds to the
+    loss, before its weight.
 
     >>> import torch
     >>> round(float(alignment_penalty(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0], [0.0, 3.0]]))), 4)

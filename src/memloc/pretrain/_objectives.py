@@ -20,7 +20,8 @@ def make_objective(spec: TrainSpec, module: nn.Module, example: Tensor, *, class
     """The objective that a spec names, with seeded weights.
 
     Args:
-        example: prepared images to find the width of the features with. classes: of the labels, for supervised training.
+        example: prepared images to find the width of the features with. classes: of the labels, for supervised
+            training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

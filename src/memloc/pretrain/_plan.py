@@ -67,8 +67,8 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
         membership = {f"{side}{number}": sides[side] for number in numbers for side in ("f", "g")}
         if not spec.unpaired and sides["f"].sum() != sides["g"].sum():
             raise SpecError(
-                "paired training needs as many independents as candidates, since each takes the other's place in a batch. "
-                "Expected equal numbers. Pass --unpaired, or the same number for both."
+                "paired training needs as many independents as candidates, since each takes the other's place in a"
+                " batch. Expected equal numbers. Pass --unpaired, or the same number for both."
             )
     repeats = np.ones(len(images), dtype=np.int64)
     for name in ("candidate", "independent"):
@@ -101,7 +101,8 @@ def _by_id(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _planted_first(rows: np.ndarray, repeats: np.ndarray, split: np.ndarray) -> np.ndarray:
-    """Shared points, then planted ones, then the rest, so that planted candidates meet planted independents slot by slot."""
+    """Shared points, then planted ones, then the rest, so that planted candidates meet planted independents slot by
+    slot."""
     rank = np.where(split[rows] == "shared", 0, np.where(repeats[rows] > 1, 1, 2))
     return rows[np.argsort(rank, kind="stable")]
 
@@ -110,6 +111,7 @@ def _planted(ids: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
     rows = _by_id(ids, np.flatnonzero(candidates))
     if count > len(rows) and len(rows):
         raise SpecError(
-            f"{count} planted points do not fit {len(rows)} candidates. Expected at most as many. Pass --plant {len(rows)}."
+            f"{count} planted points do not fit {len(rows)} candidates. Expected at most as many. Pass --plant"
+            f" {len(rows)}."
         )
     return rows[np.random.default_rng([count, len(rows)]).permutation(len(rows))[:count]]

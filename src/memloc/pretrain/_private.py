@@ -1,4 +1,5 @@
-"""Differentially private training of MAE with opacus: DP-SGD's clipped and noised gradients, Poisson-drawn batches, and the ε spent."""
+"""Differentially private training of MAE with opacus: DP-SGD's clipped and noised gradients, Poisson-drawn batches, and
+the ε spent."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ def check_private(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             raise EncoderError(
-                f"the encoder has {type(part).__name__} at {name!r}. Expected none for differential privacy: it mixes the points of a batch. "
-                "Pass an encoder with group or layer norm, such as --encoder vit-tiny."
+                f"the encoder has {type(part).__name__} at {name!r}. Expected none for differential privacy: it mixes"
+                " the points of a batch. Pass an encoder with group or layer norm, such as --encoder vit-tiny."
             )
 
 
@@ -51,8 +52,8 @@ def noise_of(spec: TrainSpec, points: int) -> tuple[float, float, int]:
         noise = _noise(opacus, spec, points, rate, steps)
     except ValueError as problem:
         raise SpecError(
-            f"dp_epsilon is {spec.dp_epsilon}, which {spec.epochs} epochs on {points} points cannot keep ({problem}). Expected a larger budget, more points or "
-            "fewer epochs. Pass --dp-epsilon 8."
+            f"dp_epsilon is {spec.dp_epsilon}, which {spec.epochs} epochs on {points} points cannot keep ({problem})."
+            " Expected a larger budget, more points or fewer epochs. Pass --dp-epsilon 8."
         ) from problem
     return noise, rate, steps
 
@@ -61,8 +62,12 @@ def _noise(opacus: Any, spec: TrainSpec, points: int, rate: float, steps: int) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orders that the accountant tries
         noise = opacus.accountants.utils.get_noise_multiplier(
-            target_epsilon=spec.dp_epsilon, target_delta=delta_of(spec, points), sample_rate=rate, steps=steps * spec.epochs, accountant="rdp"
-        )  # fmt: skip
+            target_epsilon=spec.dp_epsilon,
+            target_delta=delta_of(spec, points),
+            sample_rate=rate,
+            steps=steps * spec.epochs,
+            accountant="rdp",
+        )
     return float(noise)
 
 
@@ -83,14 +88,18 @@ def train_privately(
 ) -> None:
     """Train in place; every epoch's metrics state the ε spent so far.
 
-    Each step draws every point with probability batch_size / points, clips each point's gradient to norm `dp_clip`, adds Gaussian
-    noise, and divides by the expected batch. CLS and mask token, which are no layer's weights, keep their first values. Which points
-    are drawn and the noise follow from a secret that is drawn for this training and kept in its checkpoint alone: from the seed, which
+    Each step draws every point with probability batch_size / points, clips each point's gradient to norm `dp_clip`,
+    adds Gaussian
+    noise, and divides by the expected batch. CLS and mask token, which are no layer's weights, keep their first values.
+    Which points
+    are drawn and the noise follow from a secret that is drawn for this training and kept in its checkpoint alone: from
+        the seed, which
     the record publishes, anyone could take the noise away again.
 
     Args:
         secret: of draws and noise.
-    Source: Abadi et al., Deep Learning with Differential Privacy, CCS 2016; opacus's accountant of Rényi differential privacy.
+    Source: Abadi et al., Deep Learning with Differential Privacy, CCS 2016; opacus's accountant of Rényi differential
+        privacy.
     """
     opacus = _library()
     check_private(encoder.module)
@@ -101,9 +110,13 @@ def train_privately(
         per_point = opacus.GradSampleModule(work, loss_reduction="sum")
     generator = torch.Generator(device=device)
     private = opacus.optimizers.DPOptimizer(
-        optimizer, noise_multiplier=noise, max_grad_norm=spec.dp_clip, expected_batch_size=max(round(rate * len(pixels)), 1),
-        loss_reduction="mean", generator=generator,
-    )  # fmt: skip
+        optimizer,
+        noise_multiplier=noise,
+        max_grad_norm=spec.dp_clip,
+        expected_batch_size=max(round(rate * len(pixels)), 1),
+        loss_reduction="mean",
+        generator=generator,
+    )
     accountant = opacus.accountants.RDPAccountant()
     views = Views(spec.policy, n=1, seed=seed, sampling="independent")
     slot = torch.arange(len(pixels))
@@ -143,7 +156,8 @@ def train_privately(
             accountant.step(noise_multiplier=noise, sample_rate=rate)
         if losses and not torch.stack(losses).isfinite().all():
             raise TrainingError(
-                f"the loss is not finite in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate or a larger --dp-epsilon."
+                f"the loss is not finite in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate or"
+                " a larger --dp-epsilon."
             )
         if (epoch + 1) % every == 0 or epoch + 1 == spec.epochs:  # the accountant takes a third of a second
             with warnings.catch_warnings():
@@ -152,10 +166,14 @@ def train_privately(
         seconds = time.monotonic() - began
         log(
             {
-                "epoch": epoch + 1, "loss": float(torch.stack(losses).mean()) if losses else None,
-                "learning_rate": optimizer.param_groups[0]["lr"], "seconds": seconds, "images_per_second": shown / seconds, "epsilon": spent,
+                "epoch": epoch + 1,
+                "loss": float(torch.stack(losses).mean()) if losses else None,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "seconds": seconds,
+                "images_per_second": shown / seconds,
+                "epsilon": spent,
             }
-        )  # fmt: skip
+        )
         save(epoch + 1)
     per_point.remove_hooks()
 

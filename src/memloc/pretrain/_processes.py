@@ -51,7 +51,8 @@ def train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int,
                         said = (folder / f".work/{name}.err").read_text().strip().splitlines()
                         reason = said[-1] if said else f"exit code {process.returncode}"
                         raise TrainingError(
-                            f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume from its checkpoint."
+                            f"training {name} stopped: {reason}. Expected it to finish. Repeat the command to resume"
+                            " from its checkpoint."
                         )
     finally:
         for process in running.values():

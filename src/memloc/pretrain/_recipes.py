@@ -48,6 +48,7 @@ def recipe(name: str, objective: str) -> dict[str, Any]:
     if objective not in RECIPES[name]:
         known = RECIPES[name]
         raise SpecError(
-            f"there is no objective {objective!r}. {nearest(objective, known)} Expected one of {', '.join(known)}. Pass --objective simclr."
+            f"there is no objective {objective!r}. {nearest(objective, known)} Expected one of {', '.join(known)}. Pass"
+            " --objective simclr."
         )
     return dict(RECIPES[name][objective])

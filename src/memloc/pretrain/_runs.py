@@ -47,9 +47,9 @@ _AT_ONCE = 256  # images that are float64 at once
 _GRAY = "The images are gray and the encoder takes three channels: the gray channel is repeated."
 _SAMPLED, _SAMPLE = 1 << 27, 16_384  # bytes of pixels from which mean and deviation are of a sample, and images in it
 _PRIVACY = (
-    "each encoder alone, for one point of its training set added or taken away. Not covered: both encoders of a pair released together (f and g share most "
-    "points), the mean and deviation of the training images beside the weights, and choices made after looking at other trainings. The noise is "
-    "of torch's generator, which is not cryptographic"
+    "each encoder alone, for one point of its training set added or taken away. Not covered: both encoders of a pair"
+    " released together (f and g share most points), the mean and deviation of the training images beside the weights,"
+    " and choices made after looking at other trainings. The noise is of torch's generator, which is not cryptographic"
 )
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
 
@@ -118,7 +118,8 @@ def train_pair(
     Args:
         images: a dataset, uint8 images, or Images (see `as_images`). A tenth each become candidates and independents;
             images that no split takes are external.
-        objective, encoder, epochs, seed: see TrainSpec, as any other setting by its name; `recipe="published"` takes the papers' settings
+        objective, encoder, epochs, seed: see TrainSpec, as any other setting by its name; `recipe="published"` takes
+            the papers' settings
             where none is given. The encoder is "resnet9" by default ("vit-tiny" for mae), the epochs 200.
         out: folder to keep the run in and resume from; None trains in a temporary folder.
         progress: called with what is going on, epochs done and epochs in all.
@@ -144,7 +145,8 @@ def train_pair(
     )
     if run.is_ensemble:
         raise SpecError(
-            "ensemble was set for a pair. Expected train_ensemble for an ensemble. Call memloc.train_ensemble(images, k=8)."
+            "ensemble was set for a pair. Expected train_ensemble for an ensemble. Call memloc.train_ensemble(images,"
+            " k=8)."
         )
     f, g = run.side("f"), run.side("g")
     return EncoderPair(f[0] if len(f) == 1 else f, g[0] if len(g) == 1 else g, run.points["split"].tolist(), run)
@@ -219,15 +221,17 @@ def train(
     plan = plan or make_plan(known, spec, 0 if external is None else len(external))
     if plan.points["point"].tolist() != known.ids.tolist():
         raise DataError(
-            "the plan is of other images, or names them in another order. Expected a row per image, in their order. Make it with memloc.pretrain.make_plan."
+            "the plan is of other images, or names them in another order. Expected a row per image, in their order."
+            " Make it with memloc.pretrain.make_plan."
         )
     module = encoder if isinstance(encoder, nn.Module) else None
     check_training(spec.encoder if module is None else module, known, spec, plan)
     kept = [] if module is None else _kept_weights(module)
     if kept:
         warnings.warn(
-            f"{len(kept)} parameters of {type(module).__name__} are not drawn anew and keep the values they have, such as {kept[0]!r}: what they were trained on stays in f "
-            "and g. Give the module that holds them a method reset_parameters, or pass 'FILE.py:FACTORY', which makes a new one.",
+            f"{len(kept)} parameters of {type(module).__name__} are not drawn anew and keep the values they have, such"
+            f" as {kept[0]!r}: what they were trained on stays in f and g. Give the module that holds them a method"
+            " reset_parameters, or pass 'FILE.py:FACTORY', which makes a new one.",
             MemlocWarning,
             stacklevel=3,
         )
@@ -240,8 +244,9 @@ def train(
     }
     if isinstance(known.pixels, LazyPixels) and not _reopens(sources):
         raise DataError(
-            "the images are read from files as they are used, and are a part of what a folder holds. Expected a whole folder, which can be opened again. "
-            "Pass memloc.open_images(FOLDER, size=...) as it is, or a folder with that part alone."
+            "the images are read from files as they are used, and are a part of what a folder holds. Expected a whole"
+            " folder, which can be opened again. Pass memloc.open_images(FOLDER, size=...) as it is, or a folder with"
+            " that part alone."
         )
     identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint(), **special}
     if world() > 1 and out is None:
@@ -325,7 +330,8 @@ def _repeats_gray(spec: TrainSpec, module: nn.Module | None, known: Images) -> b
 
 
 def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, Any]:
-    """What training will take: splits, images per epoch, forward passes, and expected seconds and memory from one timed epoch of a batch.
+    """What training will take: splits, images per epoch, forward passes, and expected seconds and memory from one timed
+    epoch of a batch.
 
     Args:
         images: training images, then `external` ones that no encoder sees.
@@ -350,11 +356,17 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), hooks:
         torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
         objective = train_encoder(
-            encoder, images.pixels[rows[few]], points[few], replace(spec, epochs=2), seed=0,
-            device=device, checkpoint=Path(folder) / "trial.pt", log=lines.append,
+            encoder,
+            images.pixels[rows[few]],
+            points[few],
+            replace(spec, epochs=2),
+            seed=0,
+            device=device,
+            checkpoint=Path(folder) / "trial.pt",
+            log=lines.append,
             labels=None if spec.objective != "supervised" else torch.tensor(plan.points["label"].to_numpy())[rows[few]],
             classes=int(plan.points["label"].max()) + 1 if spec.objective == "supervised" else 0,
-        )  # fmt: skip
+        )
         torch.set_num_threads(threads)
     steps = spec.epochs * sum(each.values())
     shown = objective.views + (2 if isinstance(objective, DINO) else 0)  # the teacher sees the two large views
@@ -363,10 +375,13 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     )  # and gradients, and two of the optimizer's
     batch = sum(held.values()) + 4 * shown * min(spec.batch_size, len(rows)) * images.pixels[0].numel()
     return {
-        "encoders": plan.encoders, "splits": plan.points["split"].value_counts().to_dict(), "images_per_epoch": each, "forward_passes": shown * steps,
+        "encoders": plan.encoders,
+        "splits": plan.points["split"].value_counts().to_dict(),
+        "images_per_epoch": each,
+        "forward_passes": shown * steps,
         "seconds": roughly(steps / lines[-1]["images_per_second"] / workers),
         "memory_mb": round((workers * (batch + 4 * weights) + 2 * images.pixels.numel()) / 2**20),
-    }  # fmt: skip
+    }
 
 
 def load_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
@@ -411,7 +426,8 @@ def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
     else:
         if record["data"] is None:
             raise DataNotFoundError(
-                "the images of a run that was trained in a temporary folder are not kept. Expected a run in a folder. Pass out=FOLDER when training."
+                "the images of a run that was trained in a temporary folder are not kept. Expected a run in a folder."
+                " Pass out=FOLDER when training."
             )
         max_bad = max(max_bad, len(record["skipped"]))
         images = open_images(record["data"], size=record["size"], max_bad=max_bad)
@@ -423,7 +439,8 @@ def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
         known = images if external is None else concatenate(images, external)
     if known.fingerprint() != record["fingerprint"]:
         raise DataError(
-            f"the images are not those that {str(run.folder)!r} was trained on: their contents changed. Expected the same files. Restore them, or train again."
+            f"the images are not those that {str(run.folder)!r} was trained on: their contents changed. Expected the"
+            " same files. Restore them, or train again."
         )
     return images, external
 
@@ -459,9 +476,17 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
 
     with torch.random.fork_rng():
         head = train_encoder(
-            prepared, _rows_of(pixels, rows), points, spec, seed=seed, device=pick_device(spec.device),
-            checkpoint=folder / f"checkpoints/{name}.pt", log=log, labels=labels, classes=classes,
-        )  # fmt: skip
+            prepared,
+            _rows_of(pixels, rows),
+            points,
+            spec,
+            seed=seed,
+            device=pick_device(spec.device),
+            checkpoint=folder / f"checkpoints/{name}.pt",
+            log=log,
+            labels=labels,
+            classes=classes,
+        )
     wait()
     check_finite(module, name=name)
     if rank():

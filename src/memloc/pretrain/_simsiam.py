@@ -30,7 +30,8 @@ class SimSiam(Objective):
         self.predictor = mlp(outputs, outputs // 4, outputs)
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
-        """Projections and predictions of both views; batch statistics are of one view at a time, as in the paper's code."""
+        """Projections and predictions of both views; batch statistics are of one view at a time, as in the paper's
+        code."""
         features = features_of(module(inputs))
         z = [self.projector(view) for view in features.chunk(2)]
         return Projected(features, (z, [self.predictor(view) for view in z]))

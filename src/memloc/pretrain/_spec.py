@@ -31,8 +31,8 @@ class TrainSpec:
         unpaired: give g other initial weights, order and views, as published.
         ensemble, fraction: train this many encoders on random parts of the points instead of a pair.
         plant, repeats: show this many candidates `repeats` times per epoch (and as many independents to g).
-        dp_epsilon, dp_delta, dp_clip: train with differential privacy (mae alone): the budget, its δ (by default half of one over the number of
-            points), and the norm that each point's gradient is clipped to.
+        dp_epsilon, dp_delta, dp_clip: train with differential privacy (mae alone): the budget, its δ (by default half
+            of one over the number of points), and the norm that each point's gradient is clipped to.
         checkpoint_every: epochs between checkpoints; 0 means twenty in all.
         workers: encoders trained at the same time; 0 means one per processor core, one on a GPU.
     """
@@ -71,7 +71,8 @@ class TrainSpec:
         for name, known in (("objective", OBJECTIVE_NAMES), ("optimizer", ("adamw", "sgd", "lars"))):
             if getattr(self, name) not in known:
                 raise SpecError(
-                    f"there is no {name} {getattr(self, name)!r}. {nearest(getattr(self, name), known)} Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
+                    f"there is no {name} {getattr(self, name)!r}. {nearest(getattr(self, name), known)} Expected one of"
+                    f" {', '.join(known)}. Pass --{name} {known[0]}."
                 )
         for name in ("weight_decay", "alignment_penalty", "local_crops"):
             if not getattr(self, name) >= 0:
@@ -85,11 +86,13 @@ class TrainSpec:
         ):
             if getattr(self, name) != usual and not holds:
                 raise SpecError(
-                    f"{name} is {getattr(self, name)} and would do nothing. Expected it for {where}. Leave --{name.replace('_', '-')} out."
+                    f"{name} is {getattr(self, name)} and would do nothing. Expected it for {where}. Leave"
+                    f" --{name.replace('_', '-')} out."
                 )
         if self.local_crops and self.objective != "dino":
             raise SpecError(
-                f"local_crops is {self.local_crops} for {self.objective}. Expected it for dino alone. Leave --local-crops out."
+                f"local_crops is {self.local_crops} for {self.objective}. Expected it for dino alone. Leave"
+                " --local-crops out."
             )
         self._check_privacy()
         for name in ("epochs", "batch_size", "runs", "repeats"):
@@ -100,17 +103,19 @@ class TrainSpec:
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise SpecError(
-                    f"{name} is {getattr(self, name)}. Expected a number above 0. Pass another --{name.replace('_', '-')}."
+                    f"{name} is {getattr(self, name)}. Expected a number above 0. Pass another"
+                    f" --{name.replace('_', '-')}."
                 )
         policy_named(self.policy)
         if self.plant < 0 or (self.plant > 0) != (self.repeats > 1):
             raise SpecError(
-                f"plant is {self.plant} and repeats {self.repeats}. Expected points to plant and how often to show them, at least "
-                "twice, or neither. Pass for instance --plant 10 --repeats 8."
+                f"plant is {self.plant} and repeats {self.repeats}. Expected points to plant and how often to show"
+                " them, at least twice, or neither. Pass for instance --plant 10 --repeats 8."
             )
         if self.batch_size < 4:
             raise SpecError(
-                f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass --batch-size 64."
+                f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass"
+                " --batch-size 64."
             )
         if self.precision not in ("auto", "bfloat16", "float32"):
             raise SpecError(
@@ -120,7 +125,8 @@ class TrainSpec:
             self.runs > 1 or self.unpaired or {self.candidates, self.independents, self.shared} != {None}
         ):
             raise SpecError(
-                "an ensemble has no pairs, so runs, unpaired and sizes of splits do not apply. Expected one or the other. Leave --ensemble out."
+                "an ensemble has no pairs, so runs, unpaired and sizes of splits do not apply. Expected one or the"
+                " other. Leave --ensemble out."
             )
         if not 0 <= self.warmup < 1:
             raise SpecError(f"warmup is {self.warmup}. Expected a share from 0 to below 1. Pass --warmup 0.1.")
@@ -133,8 +139,8 @@ class TrainSpec:
             return
         if self.objective != "mae":
             why = (
-                "its loss compares the points of a batch with each other, so clipping each point's gradient does not bound what a point changes, and the ε "
-                "would be false"
+                "its loss compares the points of a batch with each other, so clipping each point's gradient does not"
+                " bound what a point changes, and the ε would be false"
                 if self.objective != "supervised"
                 else "its encoders have batch-norms, which mix the points of a batch"
             )
@@ -143,17 +149,18 @@ class TrainSpec:
             )
         if not self.dp_epsilon > 0 or not self.dp_clip > 0 or not (self.dp_delta is None or 0 < self.dp_delta < 1):
             raise SpecError(
-                f"dp_epsilon is {self.dp_epsilon}, dp_delta {self.dp_delta}, dp_clip {self.dp_clip}. Expected ε and the norm above 0, δ between 0 and 1. "
-                "Pass for instance --dp-epsilon 8 --dp-delta 1e-5 --dp-clip 1."
+                f"dp_epsilon is {self.dp_epsilon}, dp_delta {self.dp_delta}, dp_clip {self.dp_clip}. Expected ε and the"
+                " norm above 0, δ between 0 and 1. Pass for instance --dp-epsilon 8 --dp-delta 1e-5 --dp-clip 1."
             )
         if self.precision == "bfloat16":
             raise SpecError(
-                "dp_epsilon is set with precision bfloat16. Expected float32, in which gradients are clipped one by one. Leave --precision out."
+                "dp_epsilon is set with precision bfloat16. Expected float32, in which gradients are clipped one by"
+                " one. Leave --precision out."
             )
         if self.plant or self.alignment_penalty:
             raise SpecError(
-                "dp_epsilon is set with plant or alignment_penalty. Expected neither: ε counts each point once and a loss that is a sum over points. Leave "
-                "--plant and --alignment-penalty out."
+                "dp_epsilon is set with plant or alignment_penalty. Expected neither: ε counts each point once and a"
+                " loss that is a sum over points. Leave --plant and --alignment-penalty out."
             )
 
 
@@ -162,12 +169,14 @@ def make_spec(kind: type, settings: dict[str, Any]) -> Any:
 
     >>> make_spec(TrainSpec, {"temprature": 3})
     Traceback (most recent call last):
-    memloc.errors.SpecError: there is no setting 'temprature'. Nearest: 'temperature'. Expected a field of TrainSpec. Correct the key.
+    memloc.errors.SpecError: there is no setting 'temprature'. Nearest: 'temperature'. Expected a field of TrainSpec.
+    Correct the key.
     """
     known = [field.name for field in fields(kind)]
     for key in settings:
         if key not in known:
             raise SpecError(
-                f"there is no setting {key!r}. {nearest(key, known)} Expected a field of {kind.__name__}. Correct the key."
+                f"there is no setting {key!r}. {nearest(key, known)} Expected a field of {kind.__name__}. Correct the"
+                " key."
             )
     return kind(**settings)

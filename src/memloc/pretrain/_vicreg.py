@@ -16,8 +16,8 @@ def vicreg(
 ) -> Tensor:
     """λ·mean squared distance + μ·[v(Z) + v(Z')] + ν·[c(Z) + c(Z')].
 
-    v is the mean over features of max(0, 1 - std), c the sum of squared off-diagonal covariances over the number of features.
-    As in the paper's code v and c of the two views are averaged and summed: v/2 + v'/2, c + c'.
+    v is the mean over features of max(0, 1 - std), c the sum of squared off-diagonal covariances over the number of
+    features. As in the paper's code v and c of the two views are averaged and summed: v/2 + v'/2, c + c'.
 
     Args:
         first, second: expanded views, shape (point, feature).

@@ -17,7 +17,8 @@ class Probe:
 
     Attributes:
         accuracy: share of test points (positions, for a dense probe) that are classified rightly.
-        low, high: its 95 % interval over test points; it does not cover the choice of training points or of the encoder.
+        low, high: its 95 % interval over test points; it does not cover the choice of training points or of the
+            encoder.
         chance: share of the most frequent class among the test points.
         right: whether each test point (position) was right.
         settings: what the probe was fitted with, such as the regularization that was chosen.
@@ -43,7 +44,8 @@ class Probe:
 
 
 def scored(predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any] | None = None, **settings: Any) -> Probe:
-    """A Probe from predictions; with groups (the image of each position) the interval counts groups, since positions of one image are alike.
+    """A Probe from predictions; with groups (the image of each position) the interval counts groups, since positions of
+    one image are alike.
 
     >>> found = scored(np.array([1, 0, 1, 1]), np.array([1, 0, 0, 1]))
     >>> found.accuracy, round(found.low, 2), round(found.high, 2), found.chance
@@ -70,8 +72,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def paired_difference(after: Probe, before: Probe) -> dict[str, float]:
     """Change of accuracy on the same test points, with its 95 % interval over them; NaN ends with one point.
 
-    The interval is Wald's with half a point added to each kind of change (Agresti and Min, Statistics in Medicine 2005), so that it has a
-    width where nothing changed.
+    The interval is Wald's with half a point added to each kind of change (Agresti and Min, Statistics in Medicine
+    2005), so that it has a width where nothing changed.
 
     >>> one, two = (scored(np.array(guess), np.array([1, 1, 0, 0])) for guess in ([1, 1, 0, 0], [1, 0, 0, 0]))
     >>> paired_difference(two, one)["change"]

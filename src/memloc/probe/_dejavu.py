@@ -63,24 +63,35 @@ def corners(pixels: Tensor, side: float = CORNER) -> Tensor:
 
 
 def dejavu(
-    f: Encoder, g: Encoder, images: Images, public: Images, *, side: float = CORNER, neighbours: int = 20, device: str = "auto", progress: Report = silent
-) -> pd.DataFrame:  # fmt: skip
+    f: Encoder,
+    g: Encoder,
+    images: Images,
+    public: Images,
+    *,
+    side: float = CORNER,
+    neighbours: int = 20,
+    device: str = "auto",
+    progress: Report = silent,
+) -> pd.DataFrame:
     """How much better f than g infers an image's label from its corners, by nearest neighbours among public images.
 
-    The original crops the background that its data set marks; where objects are not marked, as here, the four corners stand in for it.
+    The original crops the background that its data set marks; where objects are not marked, as here, the four corners
+    stand in for it.
 
     Args:
         f, g: an encoder that saw the candidates among the images, and one that did not. images: with labels.
         public: images with labels that neither was trained on. side: of a corner, as a share of the image's.
     Returns:
-        One row per image: point, share_f, share_g (of neighbours with the right label, over the corners), dejavu = share_f − share_g.
+        One row per image: point, share_f, share_g (of neighbours with the right label, over the corners), dejavu =
+            share_f − share_g.
     Raises:
         DataError: labels missing, or a public image among those scored. SpecError.
     Source: Meehan et al., Do SSL Models Have Déjà Vu?, NeurIPS 2023.
 
     >>> from memloc import load_encoder, open_images
     >>> images, encoder = open_images("sample:train"), load_encoder("resnet9")
-    >>> float(dejavu(encoder, encoder, images.take(torch.arange(8)), images.take(torch.arange(8, 60)))["dejavu"].abs().max())
+    >>> few, public = images.take(torch.arange(8)), images.take(torch.arange(8, 60))
+    >>> float(dejavu(encoder, encoder, few, public)["dejavu"].abs().max())
     0.0
     """
     known_labels, labels = matched_labels(public, images, ("public", "scored"))
@@ -107,7 +118,8 @@ def check_public(images: Images, public: Images) -> None:
     copies = np.isin(public.hashes(), images.hashes())
     if copies.any():
         raise DataError(
-            f"{int(copies.sum())} public images are among those that were scored or trained on. Expected others. Pass images that no encoder of the run saw."
+            f"{int(copies.sum())} public images are among those that were scored or trained on. Expected others. Pass"
+            " images that no encoder of the run saw."
         )
 
 
@@ -117,9 +129,11 @@ def dejavu_agreement(scores: pd.DataFrame, points: pd.DataFrame) -> dict[str, fl
     Args:
         scores: what `dejavu` returned. points: the points of an audit (point, split, sslmem).
     Returns:
-        auroc with auroc_low, auroc_high (NaN without external points), kendall and its p-value, and the numbers of points.
+        auroc with auroc_low, auroc_high (NaN without external points), kendall and its p-value, and the numbers of
+        points.
 
-    >>> points = pd.DataFrame({"point": range(4), "split": ["candidate"] * 2 + ["external"] * 2, "sslmem": [0.3, 0.1, 0.0, 0.0]})
+    >>> splits = ["candidate"] * 2 + ["external"] * 2
+    >>> points = pd.DataFrame({"point": range(4), "split": splits, "sslmem": [0.3, 0.1, 0.0, 0.0]})
     >>> dejavu_agreement(pd.DataFrame({"point": range(4), "dejavu": [0.5, 0.2, 0.0, 0.1]}), points)["auroc"]
     1.0
     """

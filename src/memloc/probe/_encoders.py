@@ -27,16 +27,26 @@ KINDS = ("linear", "knn", "dense")
 
 
 def probe_encoder(
-    encoder: Encoder, train: Images, test: Images, *, kind: str = "linear", layer: str = OUTPUT, neighbours: int = NEIGHBOURS,
-    masks: tuple[NDArray[Any], NDArray[Any]] | None = None, seed: int = 0, device: str = "auto", progress: Report = silent,
-) -> Probe:  # fmt: skip
+    encoder: Encoder,
+    train: Images,
+    test: Images,
+    *,
+    kind: str = "linear",
+    layer: str = OUTPUT,
+    neighbours: int = NEIGHBOURS,
+    masks: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Report = silent,
+) -> Probe:
     """How well a frozen encoder's layer tells the classes of images apart.
 
     Args:
         train, test: images with labels; classes are matched by name where both have names.
         kind: "linear" (logistic regression), "knn" (cosine neighbours) or "dense" (a label per patch).
         layer: one of the encoder's layers; maps and tokens are averaged, but for a dense probe.
-        masks: for a dense probe, class numbers per pixel of the training and test images, shape (point, height, width); -1 is no class.
+        masks: for a dense probe, class numbers per pixel of the training and test images, shape (point, height, width);
+            -1 is no class.
     Returns:
         Probe with .accuracy, .low, .high.
     Raises:
@@ -45,7 +55,8 @@ def probe_encoder(
     >>> import torch
     >>> from memloc import load_encoder, open_images
     >>> images = open_images("sample:train")
-    >>> found = probe_encoder(load_encoder("resnet9"), images.take(torch.arange(200)), images.take(torch.arange(200, 300)), kind="knn")
+    >>> train, test = images.take(torch.arange(200)), images.take(torch.arange(200, 300))
+    >>> found = probe_encoder(load_encoder("resnet9"), train, test, kind="knn")
     >>> found.chance < found.accuracy
     True
     """
@@ -67,23 +78,32 @@ def probe_encoder(
 
 
 def check_probe(
-    encoder: Encoder, train: Images, test: Images, *, kind: str = "linear", masks: Any = None, neighbours: int = NEIGHBOURS, device: str = "auto"
-) -> None:  # fmt: skip
+    encoder: Encoder,
+    train: Images,
+    test: Images,
+    *,
+    kind: str = "linear",
+    masks: Any = None,
+    neighbours: int = NEIGHBOURS,
+    device: str = "auto",
+) -> None:
     """Raise for what cannot be probed, before any work."""
     if kind not in KINDS:
         raise SpecError(
-            f"there is no probe {kind!r}. {nearest(kind, KINDS)} Expected one of {', '.join(KINDS)}. Pass --kind linear."
+            f"there is no probe {kind!r}. {nearest(kind, KINDS)} Expected one of {', '.join(KINDS)}. Pass --kind"
+            " linear."
         )
     if (masks is not None) != (kind == "dense"):
         raise SpecError(
-            f"kind is {kind!r} {'with' if masks is not None else 'without'} masks. Expected masks for a dense probe and for no other. "
-            "Pass --kind dense --train-masks FILE --test-masks FILE."
+            f"kind is {kind!r} {'with' if masks is not None else 'without'} masks. Expected masks for a dense probe and"
+            " for no other. Pass --kind dense --train-masks FILE --test-masks FILE."
         )
     pick_device(device)
     channels = train.pixels.shape[1], test.pixels.shape[1]
     if channels[0] != channels[1]:
         raise DataError(
-            f"the training images have {channels[0]} channels and the test images {channels[1]}. Expected the same kind of images. Pass two parts of one set."
+            f"the training images have {channels[0]} channels and the test images {channels[1]}. Expected the same kind"
+            " of images. Pass two parts of one set."
         )
     for part in (train, test):
         check_images(encoder, part.pixels)
@@ -97,18 +117,21 @@ def check_probe(
         check_masks(mask)
         if len(mask) != len(part):
             raise DataError(
-                f"there are {len(mask)} masks for {len(part)} images. Expected one each, in the order of the images. Check the file of masks."
+                f"there are {len(mask)} masks for {len(part)} images. Expected one each, in the order of the images."
+                " Check the file of masks."
             )
 
 
 def matched_labels(
     train: Images, test: Images, names: tuple[str, str] = ("training", "test")
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Class numbers of training and test images, the test's brought to the training's numbers where both name their classes."""
+    """Class numbers of training and test images, the test's brought to the training's numbers where both name their
+    classes."""
     for name, part in zip(names, (train, test), strict=True):
         if part.labels is None or bool((part.labels < 0).any()):
             raise DataError(
-                f"the {name} images have no labels, or not all of them. Expected one each. Pass a folder with a folder per class, or a .parquet, IDX or .npz file with labels."
+                f"the {name} images have no labels, or not all of them. Expected one each. Pass a folder with a folder"
+                " per class, or a .parquet, IDX or .npz file with labels."
             )
     assert train.labels is not None, "labels were checked"
     assert test.labels is not None, "labels were checked"
@@ -118,7 +141,8 @@ def matched_labels(
         unknown = [name for name in test.class_names if name not in numbers]
         if unknown:
             raise DataError(
-                f"the {names[1]} images have a class {unknown[0]!r} that the {names[0]} images lack. {nearest(unknown[0], numbers)} Expected the same classes. Rename its folder, or leave it out."
+                f"the {names[1]} images have a class {unknown[0]!r} that the {names[0]} images lack."
+                f" {nearest(unknown[0], numbers)} Expected the same classes. Rename its folder, or leave it out."
             )
         labels = np.array([numbers[name] for name in test.class_names])[labels]
     return known, labels

@@ -18,15 +18,21 @@ NEIGHBOURS, VALIDATION, ITERATIONS = 20, 0.2, 1_000
 
 
 def linear_probe(
-    train: Features, train_labels: NDArray[Any], test: Features, test_labels: NDArray[Any], *, strengths: tuple[float, ...] = STRENGTHS,
-    validation: float = VALIDATION, seed: int = 0,
-) -> Probe:  # fmt: skip
+    train: Features,
+    train_labels: NDArray[Any],
+    test: Features,
+    test_labels: NDArray[Any],
+    *,
+    strengths: tuple[float, ...] = STRENGTHS,
+    validation: float = VALIDATION,
+    seed: int = 0,
+) -> Probe:
     """Logistic regression on standardized features, its regularization chosen on a part of the training points.
 
     Args:
         train, test: features, shape (point, feature). train_labels, test_labels: class of each.
-        strengths: inverse strengths of the L2 penalty to choose from. validation: share of the training points to choose it on,
-            a seeded draw by class; the probe is then fitted on all of them.
+        strengths: inverse strengths of the L2 penalty to choose from. validation: share of the training points to
+            choose it on, a seeded draw by class; the probe is then fitted on all of them.
     Returns:
         Probe with accuracy, its 95 % interval over test points, and the strength chosen as settings["strength"].
     Raises:
@@ -40,7 +46,8 @@ def linear_probe(
     _check(train, train_labels, test, test_labels)
     if not strengths or min(strengths) <= 0 or not 0 < validation < 1:
         raise SpecError(
-            f"strengths is {strengths} and validation {validation}. Expected numbers above 0, and a share between 0 and 1. Leave them out for the usual ones."
+            f"strengths is {strengths} and validation {validation}. Expected numbers above 0, and a share between 0 and"
+            " 1. Leave them out for the usual ones."
         )
     check_classes(train_labels, test_labels, twice=True)
     predicted, settings = _predicted(train, train_labels, test, strengths, validation, seed)
@@ -56,7 +63,8 @@ def _predicted(
     seed: int,
     groups: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Predictions of a logistic regression, and what it was fitted with; of grouped points whole groups are held out to choose it."""
+    """Predictions of a logistic regression, and what it was fitted with; of grouped points whole groups are held out to
+    choose it."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupShuffleSplit, train_test_split
     from sklearn.pipeline import make_pipeline
@@ -118,14 +126,16 @@ def check_neighbours(neighbours: int, points: int) -> None:
     """Raise SpecError for a number of neighbours that there are not."""
     if not 1 <= neighbours <= points:
         raise SpecError(
-            f"neighbours is {neighbours} for {points} known points. Expected 1 to {points}. Pass --neighbours {min(max(neighbours, 1), points)}."
+            f"neighbours is {neighbours} for {points} known points. Expected 1 to {points}. Pass --neighbours"
+            f" {min(max(neighbours, 1), points)}."
         )
 
 
 def dense_probe(
     train: Features, train_labels: NDArray[Any], test: Features, test_labels: NDArray[Any], *, seed: int = 0
 ) -> Probe:
-    """A linear probe of every position: features (point, position, feature), labels (point, position); -1 marks positions without a label.
+    """A linear probe of every position: features (point, position, feature), labels (point, position); -1 marks
+    positions without a label.
 
     The interval counts images, not positions.
 
@@ -138,8 +148,9 @@ def dense_probe(
     for features, labels, name in ((train, train_labels, "train"), (test, test_labels, "test")):
         if features.ndim != 3 or features.shape[:2] != labels.shape:
             raise ShapeError(
-                f"{name} features have shape {features.shape} and labels {labels.shape}. Expected (point, position, feature) and (point, position). "
-                "Bring the masks to the layer's positions with memloc.probe.patch_labels."
+                f"{name} features have shape {features.shape} and labels {labels.shape}. Expected (point, position,"
+                " feature) and (point, position). Bring the masks to the layer's positions with"
+                " memloc.probe.patch_labels."
             )
         known = labels >= 0
         flat += [features[known], labels[known]]
@@ -153,8 +164,8 @@ def dense_probe(
 
 
 def patch_labels(masks: NDArray[np.integer[Any]], positions: int) -> NDArray[np.int64]:
-    """The most frequent label of every patch of a square grid: masks (point, height, width) to (point, position); -1 where most is -1;
-    the smaller number where two are as frequent.
+    """The most frequent label of every patch of a square grid: masks (point, height, width) to (point, position); -1
+    where most is -1; the smaller number where two are as frequent.
 
     >>> patch_labels(np.array([[[1, 1, 2, 2], [1, 0, 2, 2]]]).repeat(2, axis=1), 4).tolist()
     [[1, 2, 0, 2]]
@@ -165,7 +176,8 @@ def patch_labels(masks: NDArray[np.integer[Any]], positions: int) -> NDArray[np.
         raise ShapeError(f"there are {positions} positions. Expected a square number of them. Name another layer.")
     if masks.shape[1] % side or masks.shape[2] % side:
         raise ShapeError(
-            f"masks of {masks.shape[1]} x {masks.shape[2]} pixels do not divide into {side} x {side} patches. Expected multiples. Pass masks of the size of the images."
+            f"masks of {masks.shape[1]} x {masks.shape[2]} pixels do not divide into {side} x {side} patches. Expected"
+            " multiples. Pass masks of the size of the images."
         )
     count, height, width = masks.shape
     patches = (
@@ -182,15 +194,18 @@ def _check(train: Features, train_labels: NDArray[Any], test: Features, test_lab
     for features, labels, name in ((train, train_labels, "train"), (test, test_labels, "test")):
         if features.ndim != 2 or labels.shape != features.shape[:1] or not len(features):
             raise ShapeError(
-                f"{name} features have shape {features.shape} and labels {labels.shape}. Expected (point, feature) and (point,), at least one point. Pass one label per point."
+                f"{name} features have shape {features.shape} and labels {labels.shape}. Expected (point, feature) and"
+                " (point,), at least one point. Pass one label per point."
             )
         if not np.isfinite(features).all():
             raise NonFiniteError(
-                f"{name} features hold NaN or Inf. Expected finite numbers. Check the encoder's weights and preprocessing."
+                f"{name} features hold NaN or Inf. Expected finite numbers. Check the encoder's weights and"
+                " preprocessing."
             )
     if train.shape[1] != test.shape[1]:
         raise ShapeError(
-            f"train features have {train.shape[1]} columns and test features {test.shape[1]}. Expected the same encoder for both. Represent both with one encoder."
+            f"train features have {train.shape[1]} columns and test features {test.shape[1]}. Expected the same encoder"
+            " for both. Represent both with one encoder."
         )
     check_classes(train_labels, test_labels)
 
@@ -199,7 +214,8 @@ def check_masks(masks: NDArray[Any]) -> None:
     """Raise ShapeError for masks that are no class numbers per pixel."""
     if masks.ndim != 3 or not np.issubdtype(masks.dtype, np.integer):
         raise ShapeError(
-            f"masks have shape {masks.shape} ({masks.dtype}). Expected whole numbers (point, height, width). Pass class numbers per pixel."
+            f"masks have shape {masks.shape} ({masks.dtype}). Expected whole numbers (point, height, width). Pass class"
+            " numbers per pixel."
         )
 
 
@@ -215,9 +231,11 @@ def check_classes(train_labels: NDArray[Any], test_labels: NDArray[Any], *, twic
     unseen = np.setdiff1d(test_labels, train_labels)
     if len(unseen):
         raise DataError(
-            f"class {unseen[0]} is among the test points and not among the training points. Expected the classes of the training points. Pass training images of it, too."
+            f"class {unseen[0]} is among the test points and not among the training points. Expected the classes of the"
+            " training points. Pass training images of it, too."
         )
     if twice and counts.min() < 2:
         raise DataError(
-            f"class {classes[counts.argmin()]} has one training point. Expected at least two, one of them to choose the regularization with. Pass more points, or leave that class out."
+            f"class {classes[counts.argmin()]} has one training point. Expected at least two, one of them to choose the"
+            " regularization with. Pass more points, or leave that class out."
         )

@@ -36,7 +36,8 @@ def layer_chart(
     for place, row in enumerate(layers):
         name = escape(str(row["layer"]))
         parts.append(
-            f'<rect class="hit" data-layer="{name}" tabindex="0" role="button" aria-label="show layer {name}" x="{x[place] - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
+            f'<rect class="hit" data-layer="{name}" tabindex="0" role="button" aria-label="show layer {name}"'
+            f' x="{x[place] - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
         )
         parts.append(
             f'<text class="tick" transform="translate({x[place]:.1f},{height - _BOTTOM + 14}) rotate(35)">{name}</text>'
@@ -60,7 +61,8 @@ def layer_chart(
                 )
                 tip += f" [{row[low_name]:.4f}, {row[high_name]:.4f}]"
             parts.append(
-                f'<circle cx="{across:.1f}" cy="{y(value):.1f}" r="4" data-tip="{escape(tip)}" data-layer="{escape(str(row["layer"]))}"/>'
+                f'<circle cx="{across:.1f}" cy="{y(value):.1f}" r="4" data-tip="{escape(tip)}"'
+                f' data-layer="{escape(str(row["layer"]))}"/>'
             )
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
@@ -79,7 +81,8 @@ def unit_chart(units: dict[str, dict[str, Any]], label: str) -> str:
     for place, (layer, found) in enumerate(units.items()):
         middle, name = _LEFT + step * (place + 0.5), escape(layer)
         parts.append(
-            f'<rect class="hit" data-layer="{name}" tabindex="0" role="button" aria-label="show units of {name}" x="{middle - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
+            f'<rect class="hit" data-layer="{name}" tabindex="0" role="button" aria-label="show units of {name}"'
+            f' x="{middle - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
         )
         parts.append(
             f'<text class="tick" transform="translate({middle:.1f},{height - _BOTTOM + 14}) rotate(35)">{name}</text>'
@@ -87,17 +90,23 @@ def unit_chart(units: dict[str, dict[str, Any]], label: str) -> str:
         if not found["quantiles"]:
             continue
         least, p10, p25, median, p75, p90, most = found["quantiles"]
-        tip = f"{layer} · {found['count']} units: median {median:.3f}, 10-90 % {p10:.3f} to {p90:.3f}, range {least:.3f} to {most:.3f}"
+        tip = (
+            f"{layer} · {found['count']} units: median {median:.3f}, 10-90 % {p10:.3f} to {p90:.3f}, range {least:.3f}"
+            f" to {most:.3f}"
+        )
         if found["external"] is not None:
             tip += f"; median over external points {found['external']:.3f}"
         parts.append(
-            f'<g class="units" data-tip="{escape(tip)}" data-layer="{name}"><line class="thin" x1="{middle:.1f}" x2="{middle:.1f}" y1="{y(p10):.1f}" y2="{y(p90):.1f}"/>'
+            f'<g class="units" data-tip="{escape(tip)}" data-layer="{name}"><line class="thin" x1="{middle:.1f}"'
+            f' x2="{middle:.1f}" y1="{y(p10):.1f}" y2="{y(p90):.1f}"/>'
         )
         parts.append(
-            f'<rect class="box" x="{middle - 9:.1f}" width="18" y="{y(p75):.1f}" height="{max(y(p25) - y(p75), 1):.1f}"/>'
+            f'<rect class="box" x="{middle - 9:.1f}" width="18" y="{y(p75):.1f}"'
+            f' height="{max(y(p25) - y(p75), 1):.1f}"/>'
         )
         parts.append(
-            f'<line class="median" x1="{middle - 9:.1f}" x2="{middle + 9:.1f}" y1="{y(median):.1f}" y2="{y(median):.1f}"/><circle class="most" cx="{middle:.1f}" cy="{y(most):.1f}" r="2.5"/>'
+            f'<line class="median" x1="{middle - 9:.1f}" x2="{middle + 9:.1f}" y1="{y(median):.1f}"'
+            f' y2="{y(median):.1f}"/><circle class="most" cx="{middle:.1f}" cy="{y(most):.1f}" r="2.5"/>'
         )
         if found["external"] is not None:
             parts.append(f'<path class="control" d="M{middle + 13:.1f},{y(found["external"]):.1f} l7,-4 v8 z"/>')
@@ -122,22 +131,25 @@ def box_chart(columns: Sequence[dict[str, Any]], label: str) -> str:
     for place, row in enumerate(columns):
         middle, name = _LEFT + step * (place + 0.5), escape(str(row["column"]))
         parts.append(
-            f'<text class="tick" transform="translate({middle:.1f},{height - _BOTTOM + 14}) rotate(35)">{name[:14]}</text>'
+            f'<text class="tick" transform="translate({middle:.1f},{height - _BOTTOM + 14})'
+            f' rotate(35)">{name[:14]}</text>'
         )
         if None in row["quantiles"]:
             continue
         p5, p25, median, p75, p95 = row["quantiles"]
         tip = f"{row['column']} · median {median:.3f}, 5-95 % {p5:.3f} to {p95:.3f}"
         parts.append(
-            f'<g class="units"><title>{escape(tip)}</title><line class="thin" x1="{middle:.1f}" x2="{middle:.1f}" y1="{y(p5):.1f}" y2="{y(p95):.1f}"/>'
-            f'<rect class="box" x="{middle - 7:.1f}" width="14" y="{y(p75):.1f}" height="{max(y(p25) - y(p75), 1):.1f}"/>'
-            f'<line class="median" x1="{middle - 7:.1f}" x2="{middle + 7:.1f}" y1="{y(median):.1f}" y2="{y(median):.1f}"/></g>'
+            f'<g class="units"><title>{escape(tip)}</title><line class="thin" x1="{middle:.1f}" x2="{middle:.1f}"'
+            f' y1="{y(p5):.1f}" y2="{y(p95):.1f}"/><rect class="box" x="{middle - 7:.1f}" width="14" y="{y(p75):.1f}"'
+            f' height="{max(y(p25) - y(p75), 1):.1f}"/><line class="median" x1="{middle - 7:.1f}" x2="{middle + 7:.1f}"'
+            f' y1="{y(median):.1f}" y2="{y(median):.1f}"/></g>'
         )
     return "".join([*parts, "</svg>"])
 
 
 def scatter(layer: str, points: Sequence[Sequence[float | None]]) -> str:
-    """ClassMem against UnitMem of one layer's units; below the diagonal a unit is more about one point than one class."""
+    """ClassMem against UnitMem of one layer's units; below the diagonal a unit is more about one point than one
+    class."""
     size, edge = 190, 26
 
     def at(value: float) -> float:
@@ -152,14 +164,17 @@ def scatter(layer: str, points: Sequence[Sequence[float | None]]) -> str:
     label = f"{layer}: {below} of {len(known)} units shown are more about one point than about one class"
     parts = [f'<figure><svg class="scatter" viewBox="0 0 {size} {size}" role="img" aria-label="{escape(label)}">']
     parts.append(
-        f'<rect class="frame" x="{edge}" y="{edge}" width="{size - 2 * edge}" height="{size - 2 * edge}"/><line class="diagonal" x1="{edge}" y1="{size - edge}" x2="{size - edge}" y2="{edge}"/>'
+        f'<rect class="frame" x="{edge}" y="{edge}" width="{size - 2 * edge}" height="{size - 2 * edge}"/><line'
+        f' class="diagonal" x1="{edge}" y1="{size - edge}" x2="{size - edge}" y2="{edge}"/>'
     )
     for unit, of_class, number in known:
         parts.append(
-            f'<circle cx="{at(unit):.1f}" cy="{size - at(of_class):.1f}" r="2" data-tip="{escape(layer)} unit {number} · UnitMem {unit:.3f}, ClassMem {of_class:.3f}"/>'
+            f'<circle cx="{at(unit):.1f}" cy="{size - at(of_class):.1f}" r="2" data-tip="{escape(layer)} unit {number}'
+            f' · UnitMem {unit:.3f}, ClassMem {of_class:.3f}"/>'
         )
     parts.append(
-        f'<text class="tick" x="{size / 2}" y="{size - 8}" text-anchor="middle">UnitMem</text><text class="tick" transform="translate(12,{size / 2}) rotate(-90)" text-anchor="middle">ClassMem</text>'
+        f'<text class="tick" x="{size / 2}" y="{size - 8}" text-anchor="middle">UnitMem</text><text class="tick"'
+        f' transform="translate(12,{size / 2}) rotate(-90)" text-anchor="middle">ClassMem</text>'
     )
     return "".join([*parts, f"</svg><figcaption>{escape(layer)}</figcaption></figure>"])
 
@@ -210,7 +225,8 @@ def series_chart(lines: dict[str, Sequence[Sequence[float | None]]], label: str)
         if len(lines) <= 20 or number % (len(lines) // 20 + 1) == 0:
             at = _TOP + 10 + (height - 60) * share
             parts.append(
-                f'<text class="tick" x="{width - legend + 10}" y="{at:.1f}"><tspan fill="{colour}">■</tspan> {escape(layer[-20:])}</text>'
+                f'<text class="tick" x="{width - legend + 10}" y="{at:.1f}"><tspan fill="{colour}">■</tspan>'
+                f" {escape(layer[-20:])}</text>"
             )
     return "".join([*parts, "</svg>"])
 

@@ -16,9 +16,12 @@ from memloc.results import TABLES, conform, read_record, read_table
 
 _SUSPECTED = 120  # rows of the table
 _SERIES = {
-    "clean_fraction": "right among selected", "test_accuracy": "test accuracy", "accuracy_kept": "accuracy of kept",
-    "accuracy_dropped": "accuracy of dropped", "noisy_memorized": "memorized of wrong",
-}  # fmt: skip
+    "clean_fraction": "right among selected",
+    "test_accuracy": "test accuracy",
+    "accuracy_kept": "accuracy of kept",
+    "accuracy_dropped": "accuracy of dropped",
+    "noisy_memorized": "memorized of wrong",
+}
 
 
 def write_coreset_report(folder: str | Path, path: str | Path | None = None) -> Path:
@@ -40,13 +43,30 @@ def summarize_coreset(folder: str | Path) -> dict[str, Any]:
     names: list[str] = record.get("class_names") or []
     name = Path(str(record.get("data") or "the data")).name
     return {
-        "title": f"Which points of {name} to train on" if record["by"] == "gradient" else f"Which images stand for all of {name}", "answer": record["answer"], "warnings": record["warnings"],
-        "record": record, "counts": {"points": record["points"], "selected": len(picks), **({} if labels is None else {"suspected labels": int(labels["suspected"].sum())})},
-        "series": _series(epochs), "epochs": [] if epochs is None else _lines(epochs), "epoch_columns": [] if epochs is None else [c for c in epochs if c != "learning_rate"],
-        "suspected": [] if labels is None else _suspected(labels, names, pictures), "classes": [] if labels is None else _classes(labels, names),
-        "first": [] if labels is not None else _first(picks, pictures), "agreement": [_plain(line) for line in record["agreement"]],
-        "tooltips": {column.name: column.tooltip for name in ("labels", "epochs", "coreset") for column in TABLES[name]},
-    }  # fmt: skip
+        "title": (
+            f"Which points of {name} to train on"
+            if record["by"] == "gradient"
+            else f"Which images stand for all of {name}"
+        ),
+        "answer": record["answer"],
+        "warnings": record["warnings"],
+        "record": record,
+        "counts": {
+            "points": record["points"],
+            "selected": len(picks),
+            **({} if labels is None else {"suspected labels": int(labels["suspected"].sum())}),
+        },
+        "series": _series(epochs),
+        "epochs": [] if epochs is None else _lines(epochs),
+        "epoch_columns": [] if epochs is None else [c for c in epochs if c != "learning_rate"],
+        "suspected": [] if labels is None else _suspected(labels, names, pictures),
+        "classes": [] if labels is None else _classes(labels, names),
+        "first": [] if labels is not None else _first(picks, pictures),
+        "agreement": [_plain(line) for line in record["agreement"]],
+        "tooltips": {
+            column.name: column.tooltip for name in ("labels", "epochs", "coreset") for column in TABLES[name]
+        },
+    }
 
 
 def render_coreset(summary: dict[str, Any]) -> str:
@@ -55,10 +75,19 @@ def render_coreset(summary: dict[str, Any]) -> str:
 
     left_out = ("answer", "warnings", "agreement", "class_names")
     return page(
-        "coreset.html", "tables.js", **{key: value for key, value in summary.items() if key not in ("record", "series")},
-        by=summary["record"]["by"], chart=Markup(series_chart(summary["series"], "shares by epoch, listed in the table below")) if summary["series"] else "",
-        record_json=json.dumps({key: value for key, value in summary["record"].items() if key not in left_out}, indent=1),
-    )  # fmt: skip
+        "coreset.html",
+        "tables.js",
+        **{key: value for key, value in summary.items() if key not in ("record", "series")},
+        by=summary["record"]["by"],
+        chart=(
+            Markup(series_chart(summary["series"], "shares by epoch, listed in the table below"))
+            if summary["series"]
+            else ""
+        ),
+        record_json=json.dumps(
+            {key: value for key, value in summary["record"].items() if key not in left_out}, indent=1
+        ),
+    )
 
 
 def _read(folder: Path, name: str) -> pd.DataFrame | None:
@@ -92,12 +121,17 @@ def _suspected(labels: pd.DataFrame, names: list[str], pictures: dict[int, str])
     chosen = labels[labels["suspected"] == 1].sort_values("p_label", kind="stable").head(_SUSPECTED)
     return [
         {
-            "point": int(row["point"]), "name": row["name"], "label": _class(row["label"], names), "predicted": _class(row["predicted"], names),
-            "p_label": _number(row["p_label"]), "n_kept": int(row["n_kept"]), "picture": pictures.get(int(row["point"])),
+            "point": int(row["point"]),
+            "name": row["name"],
+            "label": _class(row["label"], names),
+            "predicted": _class(row["predicted"], names),
+            "p_label": _number(row["p_label"]),
+            "n_kept": int(row["n_kept"]),
+            "picture": pictures.get(int(row["point"])),
             "truth": _class(row["true_label"], names) if "true_label" in labels else None,
         }
         for row in chosen.to_dict("records")
-    ]  # fmt: skip
+    ]
 
 
 def _classes(labels: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
@@ -109,18 +143,28 @@ def _classes(labels: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
         wrong = (known["label"] != known["true_label"]).mean() if "true_label" in rows and len(known) else None
         found.append(
             {
-                "name": _class(number, names), "points": len(rows), "kept": float(rows["kept"].mean()), "suspected": float(rows["suspected"].mean()),
-                "taken_for": _class(others.index[0], names) if len(others) else "", "wrong": None if wrong is None else float(wrong),
+                "name": _class(number, names),
+                "points": len(rows),
+                "kept": float(rows["kept"].mean()),
+                "suspected": float(rows["suspected"].mean()),
+                "taken_for": _class(others.index[0], names) if len(others) else "",
+                "wrong": None if wrong is None else float(wrong),
             }
-        )  # fmt: skip
+        )
     return found
 
 
 def _first(picks: pd.DataFrame, pictures: dict[int, str]) -> list[dict[str, Any]]:
     return [
-        {"point": int(row["point"]), "rank": int(row["rank"]), "weight": _number(row["weight"]), "gain": _number(row["gain"]), "picture": pictures.get(int(row["point"]))}
+        {
+            "point": int(row["point"]),
+            "rank": int(row["rank"]),
+            "weight": _number(row["weight"]),
+            "gain": _number(row["gain"]),
+            "picture": pictures.get(int(row["point"])),
+        }
         for row in picks.sort_values(["rank", "class"]).head(60).to_dict("records")
-    ]  # fmt: skip
+    ]
 
 
 def _class(number: Any, names: list[str]) -> str:

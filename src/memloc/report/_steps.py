@@ -20,7 +20,8 @@ STEADY_VIEWS = 0.8
 
 
 def may_rank(audit: Audit) -> bool:
-    """Whether points may be ranked by their score: there is a reference that never saw them, and neither other views nor other runs would reorder them."""
+    """Whether points may be ranked by their score: there is a reference that never saw them, and neither other views
+    nor other runs would reorder them."""
     last = audit.layers.sort_values("order").iloc[-1]
     views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
     if audit.record.get("mode") == "alone" or audit.record.get("reference") == "earlier checkpoint":
@@ -33,7 +34,8 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     """Recommended next steps: title, why, command, evidence (what the step did in the runs of docs/findings.md).
 
     Args:
-        folder: where the audit lies, for the commands; AUDIT by default. Words in capitals stand for what the reader has.
+        folder: where the audit lies, for the commands; AUDIT by default. Words in capitals stand for what the reader
+            has.
     """
     known, layers = evidence(), audit.layers.sort_values("order")
     last, record = layers.iloc[-1], audit.record
@@ -63,7 +65,8 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         add(
             "Train more runs before ranking points",
             "One run a side cannot tell what belongs to a point from what belongs to that run.",
-            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out RUN8-audit",
+            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out"
+            " RUN8-audit",
             "runs",
         )
     if may_rank(audit):
@@ -77,14 +80,17 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         if record.get("run"):
             add(
                 "See what the encoder is worth without them",
-                "Removing points costs accuracy where they are needed; compare with as many random ones (--order random).",
-                f"memloc remove {shlex.quote(str(record['run']))} --audit {place} --count {max(min(_POINTS, candidates // 4), 1)} --order most --train LABELLED --test HELD-OUT --out without",
+                "Removing points costs accuracy where they are needed; compare with as many random ones (--order"
+                " random).",
+                f"memloc remove {shlex.quote(str(record['run']))} --audit {place} --count"
+                f" {max(min(_POINTS, candidates // 4), 1)} --order most --train LABELLED --test HELD-OUT --out without",
                 "remove",
             )
     elif runs < RANKABLE:
         add(
             "Do not remove or review points by their score",
-            f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are layers, and encoders.",
+            f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are layers,"
+            " and encoders.",
             f"memloc compare {place} ANOTHER-AUDIT",
             "points",
         )
@@ -94,19 +100,22 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         if chosen:
             add(
                 f"For another task, try to fine-tune {' and '.join(chosen)}",
-                "Of the layers in which memorization is clear these add most (highest Δ). The papers found that they depend most on the old data; compare with --head-only.",
+                "Of the layers in which memorization is clear these add most (highest Δ). The papers found that they"
+                " depend most on the old data; compare with --head-only.",
                 f"memloc finetune {encoder} {flags} --train LABELLED --test HELD-OUT --out tuned",
                 "finetune",
             )
         add(
             "To lower it, train with a penalty or stronger augmentation, and audit again",
             f"Trained points can be told from others in {len(clear)} of {len(layers)} layers.",
-            f"memloc train DATA --policy strong --alignment-penalty 1{_length(record)} --out RUN2 && memloc audit RUN2 --out RUN2-audit",
+            f"memloc train DATA --policy strong --alignment-penalty 1{_length(record)} --out RUN2 && memloc audit RUN2"
+            " --out RUN2-audit",
             "limit",
         )
         add(
             "For a guarantee, train with differential privacy",
-            "A bound on what any single point can change, at a cost in accuracy; for MAE alone, whose loss is a sum over points.",
+            "A bound on what any single point can change, at a cost in accuracy; for MAE alone, whose loss is a sum"
+            " over points.",
             "memloc train DATA --objective mae --dp-epsilon 8 --out PRIVATE",
             "privacy",
         )
@@ -115,15 +124,19 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         at = layers.loc[pd.to_numeric(share, errors="coerce") > 0.5, "layer"].tolist()
         add(
             "See what the units of highest UnitMem are worth",
-            f"In {', '.join(at[:4])}{' and others' if len(at) > 4 else ''} units answer to trained images more often than to unseen ones.",
-            f"memloc prune {encoder} --audit {place} --fraction 0.1 --order top --train LABELLED --test HELD-OUT --out pruned",
+            f"In {', '.join(at[:4])}{' and others' if len(at) > 4 else ''} units answer to trained images more often"
+            " than to unseen ones.",
+            f"memloc prune {encoder} --audit {place} --fraction 0.1 --order top --train LABELLED --test HELD-OUT --out"
+            " pruned",
             "prune",
         )
     if not steps or (not len(clear) and not any(step["command"].startswith("memloc prune") for step in steps)):
         add(
             "There is nothing to act on yet",
-            f"No layer's figure is surely above 0 once all {len(layers)} are looked at. That is no proof of absence: more runs see smaller effects.",
-            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out RUN8-audit",
+            f"No layer's figure is surely above 0 once all {len(layers)} are looked at. That is no proof of absence:"
+            " more runs see smaller effects.",
+            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out"
+            " RUN8-audit",
             "nothing",
         )
     return steps

@@ -77,13 +77,19 @@ def _answer(audit: Audit, layers: pd.DataFrame) -> list[str]:
 def _standing_out(audit: Audit, last: pd.Series) -> str:
     mode = audit.record.get("mode")
     if math.isnan(as_number(last["auroc"])):
-        return "There are no points that the encoder never saw to compare its training points with, so nothing can be said about how far they stand out."
+        return (
+            "There are no points that the encoder never saw to compare its training points with, so nothing can be said"
+            " about how far they stand out."
+        )
     what = {
         "pair": "a candidate scores above a point that neither encoder saw",
         "alone": "a training point is aligned better than an external point",
         "ensemble": "an encoder aligns a point better when it was trained on it",
     }[str(mode)]
-    text = f"At the encoder's output {what} in {_percent(last['auroc'])} of comparisons (95 % interval {_percent(last['auroc_low'])} to {_percent(last['auroc_high'])}; chance is 50 %)"
+    text = (
+        f"At the encoder's output {what} in {_percent(last['auroc'])} of comparisons (95 % interval"
+        f" {_percent(last['auroc_low'])} to {_percent(last['auroc_high'])}; chance is 50 %)"
+    )
     if last["auroc_low"] <= 0.5:
         return f"{text}, which is no better than chance on these points."
     excess = as_number(last["excess_low"])
@@ -105,7 +111,10 @@ def _where(layers: pd.DataFrame) -> str:
             else ("layermem_own", "own_low", "own_high", "LayerMem above external points")
         )
     if figure not in layers or layers[figure].isna().all():
-        return "Without independent or external points the layers cannot be compared with anything; UnitMem below shows how units respond to single points."
+        return (
+            "Without independent or external points the layers cannot be compared with anything; UnitMem below shows"
+            " how units respond to single points."
+        )
     clear = layers[layers[low] > 0]
     if clear.empty:
         return f"In no layer is the {name} distinguishable from 0."
@@ -121,26 +130,49 @@ def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
     mode = audit.record.get("mode")
     if audit.record.get("reference") == "earlier checkpoint":
         return (
-            "The reference is an earlier checkpoint of the same training, so scores tell what was learned since, not what was memorized in all; rank no "
-            "points by them. Train a reference without the candidates to see that (memloc train)."
+            "The reference is an earlier checkpoint of the same training, so scores tell what was learned since, not"
+            " what was memorized in all; rank no points by them. Train a reference without the candidates to see that"
+            " (memloc train)."
         )
     if mode == "alone":
-        return "Points cannot be ranked without a reference: train one without the points in question (memloc train) and pass it as --g."
+        return (
+            "Points cannot be ranked without a reference: train one without the points in question (memloc train) and"
+            " pass it as --g."
+        )
     if as_number(last["auroc_low"]) <= 0.5 and not as_number(last["calibrated_low"]) > 0:
-        return "There is no memorization to rank points by at the output: train longer or on fewer images to see some, or audit more points."
+        return (
+            "There is no memorization to rank points by at the output: train longer or on fewer images to see some, or"
+            " audit more points."
+        )
     views, runs = as_number(last["reliability_views"]), as_number(last["reliability_runs"])
     seen = f"reliability over views {views:.2f}" if not math.isnan(views) else "reliability over views unknown"
     if math.isnan(views) or views < STEADY_VIEWS:
-        return f"Do not rank single points: other views would order them differently ({seen}); audit again with --views auto, and compare layers only."
+        return (
+            f"Do not rank single points: other views would order them differently ({seen}); audit again with --views"
+            " auto, and compare layers only."
+        )
     if math.isnan(runs):
-        return f"Compare layers, but do not rank single points yet: with one training run a side nobody knows whether another run would memorize the same ones ({seen}, over runs unknown); train several with memloc train --runs 4."
+        return (
+            "Compare layers, but do not rank single points yet: with one training run a side nobody knows whether"
+            f" another run would memorize the same ones ({seen}, over runs unknown); train several with memloc train"
+            " --runs 4."
+        )
     if runs < RANKABLE:
-        return f"Compare layers, but do not rank single points: other training runs would memorize other ones ({seen}, over runs {runs:.2f}); which points these are is a property of the run."
+        return (
+            f"Compare layers, but do not rank single points: other training runs would memorize other ones ({seen},"
+            f" over runs {runs:.2f}); which points these are is a property of the run."
+        )
     if "q_value" not in audit.points or audit.points["q_value"].isna().all():
-        return f"Points may be ranked ({seen}, over runs {runs:.2f}): look through the most memorized below, and take them along with memloc export."
+        return (
+            f"Points may be ranked ({seen}, over runs {runs:.2f}): look through the most memorized below, and take them"
+            " along with memloc export."
+        )
     called = int((audit.points.get("q_value", pd.Series(dtype=float)) < 0.05).sum())
     reach = f"{called} candidates pass q < .05" if called else "none passes q < .05 yet"
-    return f"Points may be ranked ({seen}, over runs {runs:.2f}; {reach}): look through the most memorized below, and take them along with memloc export."
+    return (
+        f"Points may be ranked ({seen}, over runs {runs:.2f}; {reach}): look through the most memorized below, and take"
+        " them along with memloc export."
+    )
 
 
 def _band(audit: Audit) -> dict[str, dict[str, float | None]]:
@@ -156,7 +188,8 @@ def _band(audit: Audit) -> dict[str, dict[str, float | None]]:
 
 
 def _points(audit: Audit) -> list[dict[str, Any]]:
-    """Candidates from the most memorized down, the middle left out where there are too many, and what the table shows of each."""
+    """Candidates from the most memorized down, the middle left out where there are too many, and what the table shows
+    of each."""
     table = audit.points[audit.points["split"] == "candidate"].sort_values(["sslmem", "point"], ascending=[False, True])
     table = table.assign(rank=np.arange(1, len(table) + 1))
     if len(table) > 2 * _POINTS:
@@ -172,10 +205,15 @@ def _points(audit: Audit) -> list[dict[str, Any]]:
         label = row.get("label", -1)
         rows.append(
             {
-                "point": str(row["point"]), "rank": int(row["rank"]), "name": row["name"], "n_units": int(row["n_units"]),
-                "label": names[int(label)] if 0 <= label < len(names) else "", "planted": int(row.get("repeats", 1) or 1) > 1, **kept,
+                "point": str(row["point"]),
+                "rank": int(row["rank"]),
+                "name": row["name"],
+                "n_units": int(row["n_units"]),
+                "label": names[int(label)] if 0 <= label < len(names) else "",
+                "planted": int(row.get("repeats", 1) or 1) > 1,
+                **kept,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -194,7 +232,8 @@ def _layer_points(audit: Audit) -> dict[str, list[dict[str, Any]]]:
 
 
 def _units(audit: Audit) -> dict[str, dict[str, Any]]:
-    """Per layer: quantiles of UnitMem and of its control, an even sample for the scatter, and the units of highest UnitMem."""
+    """Per layer: quantiles of UnitMem and of its control, an even sample for the scatter, and the units of highest
+    UnitMem."""
     names = audit.points.set_index("point")["name"]
     labels = list(audit.record.get("class_names", []))
     found = {}
@@ -207,22 +246,29 @@ def _units(audit: Audit) -> dict[str, dict[str, Any]]:
             number = row.get("class", -1)
             rows.append(
                 {
-                    "unit": int(row["unit"]), "unitmem": _round(row["unitmem"]), "point": str(row["point"]), "name": names.get(row["point"], ""),
-                    "external": _round(row.get("unitmem_external")), "classmem": _round(row.get("classmem")),
+                    "unit": int(row["unit"]),
+                    "unitmem": _round(row["unitmem"]),
+                    "point": str(row["point"]),
+                    "name": names.get(row["point"], ""),
+                    "external": _round(row.get("unitmem_external")),
+                    "classmem": _round(row.get("classmem")),
                     "class": labels[int(number)] if 0 <= number < len(labels) else "",
                 }
-            )  # fmt: skip
+            )
         found[str(layer)] = {
             "count": len(table),
-            "quantiles": [_round(part) for part in value.quantile([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])]
-            if len(value)
-            else [],
+            "quantiles": (
+                [_round(part) for part in value.quantile([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])] if len(value) else []
+            ),
             "external": _round(table["unitmem_external"].median()) if "unitmem_external" in table else None,
-            "scatter": [
-                [_round(row["unitmem"]), _round(row["classmem"]), int(row["unit"])] for row in sample.to_dict("records")
-            ]
-            if "classmem" in table
-            else [],
+            "scatter": (
+                [
+                    [_round(row["unitmem"]), _round(row["classmem"]), int(row["unit"])]
+                    for row in sample.to_dict("records")
+                ]
+                if "classmem" in table
+                else []
+            ),
             "top": rows,
         }
     return found
@@ -256,6 +302,6 @@ def _round(value: object) -> float | None:
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:
     return {
-        str(key): (_round(value) if isinstance(value, (float, np.floating)) else None if value is pd.NA else value)
+        str(key): _round(value) if isinstance(value, (float, np.floating)) else None if value is pd.NA else value
         for key, value in row.items()
     }

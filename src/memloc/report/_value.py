@@ -47,14 +47,21 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
     picked = np.sort(np.argsort(wide, kind="stable")[:_COLUMNS])
     return {
         "title": f"What helps and hurts in {Path(str(record.get('data') or 'the table')).name}",
-        "answer": record["answer"], "warnings": record["warnings"], "record": record, "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
+        "answer": record["answer"],
+        "warnings": record["warnings"],
+        "record": record,
+        "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
         "heat": _heat(record, grid, shown, picked, "value"),
         "all_rows": _all_rows(record, grid, of_rows, picked),
         "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
-        "worst_cells": record["worst_cells"], "worst_rows": record["worst_rows"], "least_added": record["least_added"], "uneven_rows": _uneven_rows(record, of_rows), "by_column": [record["by_column"][number] for number in picked],
+        "worst_cells": record["worst_cells"],
+        "worst_rows": record["worst_rows"],
+        "least_added": record["least_added"],
+        "uneven_rows": _uneven_rows(record, of_rows),
+        "by_column": [record["by_column"][number] for number in picked],
         "maps": _maps(record, grid - of_rows[:, None], of_rows) if record.get("unevenness") else [],
         "tooltips": {column.name: column.tooltip for column in TABLES["cells"]},
-    }  # fmt: skip
+    }
 
 
 def _heat(
@@ -62,24 +69,32 @@ def _heat(
 ) -> dict[str, Any]:
     middle = _median(grid) if what == "value" else 0.0
     return {
-        "what": what, "rows": rows.tolist(), "columns": [record["columns"][number] for number in columns], "labels": [record["labels"][row] for row in rows],
-        "values": [[_number(value) for value in grid[row, columns]] for row in rows], "middle": _number(middle),
-    }  # fmt: skip
+        "what": what,
+        "rows": rows.tolist(),
+        "columns": [record["columns"][number] for number in columns],
+        "labels": [record["labels"][row] for row in rows],
+        "values": [[_number(value) for value in grid[row, columns]] for row in rows],
+        "middle": _number(middle),
+    }
 
 
 def _all_rows(
     record: dict[str, Any], grid: NDArray[np.float64], of_rows: NDArray[np.float64], columns: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Every row in the order of its value, in at most as many groups as the heat map has lines; a group's cells are averaged."""
+    """Every row in the order of its value, in at most as many groups as the heat map has lines; a group's cells are
+    averaged."""
     order = np.argsort(np.where(np.isnan(of_rows), np.inf, of_rows), kind="stable")
     parts = np.array_split(order, min(_ROWS, len(order)))
     means = np.stack([_mean(grid[part][:, columns]) for part in parts])
     ends = np.cumsum([len(part) for part in parts])
     return {
-        "what": "mean value", "rows": [f"{end - len(part) + 1} to {end}" for part, end in zip(parts, ends.tolist(), strict=True)],
-        "columns": [record["columns"][number] for number in columns], "labels": ["" for _ in parts],
-        "values": [[_number(value) for value in line] for line in means], "middle": _number(_median(grid)),
-    }  # fmt: skip
+        "what": "mean value",
+        "rows": [f"{end - len(part) + 1} to {end}" for part, end in zip(parts, ends.tolist(), strict=True)],
+        "columns": [record["columns"][number] for number in columns],
+        "labels": ["" for _ in parts],
+        "values": [[_number(value) for value in line] for line in means],
+        "middle": _number(_median(grid)),
+    }
 
 
 def render_values(summary: dict[str, Any]) -> str:
@@ -101,15 +116,24 @@ def render_values(summary: dict[str, Any]) -> str:
         "repair",
     )
     return page(
-        "value.html", "tables.js", **{key: value for key, value in summary.items() if key != "record"},
-        heat_map=Markup(heat_map(summary["heat"])), all_rows_map=Markup(heat_map(summary["all_rows"])), contrast_map=Markup(heat_map(summary["contrast"])),
-        columns_chart=Markup(box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")),
+        "value.html",
+        "tables.js",
+        **{key: value for key, value in summary.items() if key != "record"},
+        heat_map=Markup(heat_map(summary["heat"])),
+        all_rows_map=Markup(heat_map(summary["all_rows"])),
+        contrast_map=Markup(heat_map(summary["contrast"])),
+        columns_chart=Markup(
+            box_chart(summary["by_column"], "values of the cells of each column, listed in the table below")
+        ),
         map_groups=[
-            (group["title"], [(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in group["maps"]])
+            (
+                group["title"],
+                [(one["title"], Markup(pixel_map(one["values"], one["reach"], one["title"]))) for one in group["maps"]],
+            )
             for group in summary["maps"]
         ],
         record_json=json.dumps({key: record.get(key) for key in kept}, indent=1),
-    )  # fmt: skip
+    )
 
 
 def heat_map(heat: dict[str, Any]) -> str:
@@ -119,17 +143,23 @@ def heat_map(heat: dict[str, Any]) -> str:
     middle = heat["middle"] or 0.0
     reach = max((abs(value - middle) for value in known), default=1.0) or 1.0
     width, height = left + side * len(heat["columns"]) + right, top + side * len(heat["rows"]) + 6
-    label = f"{heat['what']} of the cells of {len(heat['rows'])} rows and {len(heat['columns'])} columns; the worst cells are in the table below"
+    label = (
+        f"{heat['what']} of the cells of {len(heat['rows'])} rows and {len(heat['columns'])} columns; the worst cells"
+        " are in the table below"
+    )
     parts = [
-        f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{label}">'
+        f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
+        f' aria-label="{label}">'
     ]
     for place, name in enumerate(heat["columns"]):
         parts.append(
-            f'<text class="tick" transform="translate({left + side * place + 11},{top - 6}) rotate(-60)">{escape(_short(name, 16))}</text>'
+            f'<text class="tick" transform="translate({left + side * place + 11},{top - 6})'
+            f' rotate(-60)">{escape(_short(name, 16))}</text>'
         )
     for line, (row, text, values) in enumerate(zip(heat["rows"], heat["labels"], heat["values"], strict=True)):
         parts.append(
-            f'<text class="tick" x="{left - 6}" y="{top + side * line + 12}" text-anchor="end">{row}{" · " if text else ""}{escape(_short(text, 10))}</text>'
+            f'<text class="tick" x="{left - 6}" y="{top + side * line + 12}"'
+            f' text-anchor="end">{row}{" · " if text else ""}{escape(_short(text, 10))}</text>'
         )
         for place, value in enumerate(values):
             tip = escape(f"row {row}, {heat['columns'][place]}: " + ("no learner" if value is None else f"{value:.3f}"))
@@ -148,7 +178,10 @@ def pixel_map(values: list[list[float | None]], reach: float, label: str) -> str
     file = io.BytesIO()
     Image.fromarray(np.array(pixels, dtype=np.uint8)).save(file, "PNG")
     content, height = base64.b64encode(file.getvalue()).decode(), round(_MAP_PIXELS * len(values) / len(values[0]))
-    return f'<img class="map" src="data:image/png;base64,{content}" width="{_MAP_PIXELS}" height="{height}" alt="{escape(label)}">'
+    return (
+        f'<img class="map" src="data:image/png;base64,{content}" width="{_MAP_PIXELS}" height="{height}"'
+        f' alt="{escape(label)}">'
+    )
 
 
 def _uneven_rows(record: dict[str, Any], of_rows: NDArray[np.float64]) -> list[dict[str, Any]]:
@@ -171,7 +204,8 @@ def _uneven_rows(record: dict[str, Any], of_rows: NDArray[np.float64]) -> list[d
 def _maps(
     record: dict[str, Any], contrast: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> list[dict[str, list[dict[str, Any]] | str]]:
-    """Mean cell contrast over all rows, over those that depend most on which pixels are seen, and over those of lowest value; of all and of each class."""
+    """Mean cell contrast over all rows, over those that depend most on which pixels are seen, and over those of lowest
+    value; of all and of each class."""
     labels = np.array(record["labels"])
     members = [("rows", np.arange(len(labels)))] + [
         (f"rows of {name}", np.flatnonzero(labels == name)) for name in sorted(set(record["labels"]))

@@ -65,5 +65,11 @@ def render(summary: dict[str, Any]) -> str:
     shown["units"] = {layer: found["top"] for layer, found in summary["units"].items()}
     data = json.dumps(shown, separators=(",", ":")).replace("<", "\\u003c")
     return page(
-        "report.html", "report.js", **summary, charts=charts, scatters=scatters, data=Markup(data), record_json=json.dumps(summary["record"], indent=1)
-    )  # fmt: skip
+        "report.html",
+        "report.js",
+        **summary,
+        charts=charts,
+        scatters=scatters,
+        data=Markup(data),
+        record_json=json.dumps(summary["record"], indent=1),
+    )

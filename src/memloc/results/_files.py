@@ -29,14 +29,16 @@ def make_folder(folder: Path) -> Path:
         probe.unlink()
     except OSError as problem:
         raise OutputError(
-            f"{str(folder)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass another --out."
+            f"{str(folder)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass another"
+            " --out."
         ) from problem
     return folder
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes its place when the block ends well, and is removed when it does not.
+    """Yield a temporary path beside `path`; it takes its place when the block ends well, and is removed when it does
+    not.
 
     Raises:
         OutputError: the disk is full or the folder not writable.
@@ -54,7 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
         raise OutputError(
-            f"{str(path)!r} cannot be written ({reason}). Expected free disk and write access. Free some, or pass another --out."
+            f"{str(path)!r} cannot be written ({reason}). Expected free disk and write access. Free some, or pass"
+            " another --out."
         ) from problem
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,7 +83,8 @@ def read_table(path: Path) -> pd.DataFrame:
         return parquet.read_table(path).to_pandas()
     except (OSError, ValueError, pa.ArrowException) as problem:
         raise ResultsError(
-            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run the command again that wrote it."
+            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run"
+            " the command again that wrote it."
         ) from problem
 
 
@@ -100,7 +104,8 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as problem:
         raise ResultsError(
-            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a file that memloc wrote. Run the command again that wrote it."
+            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a file that memloc wrote. Run"
+            " the command again that wrote it."
         ) from problem
 
 

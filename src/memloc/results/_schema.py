@@ -39,7 +39,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("name", "text", "file or row of the image"),
         _c("split", "text", "shared, candidate, independent or external"),
         _c("label", "int", "class number, -1 where unknown", optional=True),
-        _c("sslmem", "float", "SSLMem' at the encoder's output: (align_g - align_f) / (align_g + align_f), 0 = none, 1 = strongest", low=-1, high=1),
+        _c(
+            "sslmem",
+            "float",
+            "SSLMem' at the encoder's output: (align_g - align_f) / (align_g + align_f), 0 = none, 1 = strongest",
+            low=-1,
+            high=1,
+        ),
         _c("sslmem_pairwise", "float", "the same as a mean over pairs of views; less noisy", low=-1, high=1),
         _c("sslmem_raw", "float", "align_g - align_f"),
         _c("sslmem_range", "float", "sslmem_raw over (max - min) of the points scored, the published scaling"),
@@ -67,9 +73,26 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("predecessor", "text", "layer that Δ subtracts", optional=True),
         _c("n_points", "int", "candidates scored", low=0),
         _c("n_units", "int", "units read", low=1),
-        _c("reliability_views", "float", "would other views rank the candidates alike: 1 = exactly, 0 = not at all", low=-1, high=1),
-        _c("reliability_runs", "float", "would other training runs rank them alike; unknown with one pair", optional=True, low=-1, high=1),
-        _c("layermem", "float", "published LayerMem: mean SSLMem' of candidates (with --scale range, of raw scores over their range)"),
+        _c(
+            "reliability_views",
+            "float",
+            "would other views rank the candidates alike: 1 = exactly, 0 = not at all",
+            low=-1,
+            high=1,
+        ),
+        _c(
+            "reliability_runs",
+            "float",
+            "would other training runs rank them alike; unknown with one pair",
+            optional=True,
+            low=-1,
+            high=1,
+        ),
+        _c(
+            "layermem",
+            "float",
+            "published LayerMem: mean SSLMem' of candidates (with --scale range, of raw scores over their range)",
+        ),
         _c("se", "float", "its standard error over points, and over runs where there are three or more a side", low=0),
         _c("low", "float", "lower end of its 95 % interval"),
         _c("high", "float", "upper end of its 95 % interval"),
@@ -77,13 +100,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
             column
             for split in ("shared", "candidate", "independent", "external")
             for column in (
-                _c(f"layermem_{split}", "float", f"mean SSLMem' of {split} points (with --scale range, of raw scores over their range)", optional=True),
+                _c(
+                    f"layermem_{split}",
+                    "float",
+                    f"mean SSLMem' of {split} points (with --scale range, of raw scores over their range)",
+                    optional=True,
+                ),
                 _c(f"{split}_se", "float", "its standard error", optional=True, low=0),
                 _c(f"{split}_low", "float", "lower end of its 95 % interval", optional=True),
                 _c(f"{split}_high", "float", "upper end of its 95 % interval", optional=True),
             )
         ),
-        _c("layermem_calibrated", "float", "membership effect: what training on a point changes, net of differences between encoders", low=-1, high=1),
+        _c(
+            "layermem_calibrated",
+            "float",
+            "membership effect: what training on a point changes, net of differences between encoders",
+            low=-1,
+            high=1,
+        ),
         _c("calibrated_se", "float", "its standard error, clustered by point", low=0),
         _c("calibrated_low", "float", "lower end of its 95 % interval"),
         _c("calibrated_high", "float", "upper end of its 95 % interval"),
@@ -99,10 +133,22 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("delta_calibrated_se", "float", "its standard error", low=0),
         _c("delta_calibrated_low", "float", "lower end of its 95 % interval"),
         _c("delta_calibrated_high", "float", "upper end of its 95 % interval"),
-        _c("auroc", "float", "chance that a trained point scores above one never seen; 0.5 = no difference", low=0, high=1),
+        _c(
+            "auroc",
+            "float",
+            "chance that a trained point scores above one never seen; 0.5 = no difference",
+            low=0,
+            high=1,
+        ),
         _c("auroc_low", "float", "lower end of its 95 % interval"),
         _c("auroc_high", "float", "upper end of its 95 % interval"),
-        _c("excess_low", "float", "at least this share of candidates stands out from external points (95 %)", low=0, high=1),
+        _c(
+            "excess_low",
+            "float",
+            "at least this share of candidates stands out from external points (95 %)",
+            low=0,
+            high=1,
+        ),
         _c("alignment_gap", "float", "f alone: mean alignment of external less trained points", optional=True),
         _c("gap_se", "float", "its standard error", optional=True, low=0),
         _c("gap_low", "float", "lower end of its 95 % interval", optional=True),
@@ -113,9 +159,30 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("unitmem_low", "float", "lower end of its 95 % interval over units"),
         _c("unitmem_high", "float", "upper end of its 95 % interval over units"),
         _c("unitmem_p90", "float", "UnitMem that one unit in ten exceeds", low=0, high=1),
-        _c("unitmem_equal_mean", "float", "mean UnitMem over as many trained points as there are external ones", optional=True, low=0, high=1),
-        _c("unitmem_external_mean", "float", "mean UnitMem over as many external points: the control", optional=True, low=0, high=1),
-        _c("member_share", "float", "share of units whose strongest point is trained, with equally many external; 0.5 = chance", optional=True, low=0, high=1),
+        _c(
+            "unitmem_equal_mean",
+            "float",
+            "mean UnitMem over as many trained points as there are external ones",
+            optional=True,
+            low=0,
+            high=1,
+        ),
+        _c(
+            "unitmem_external_mean",
+            "float",
+            "mean UnitMem over as many external points: the control",
+            optional=True,
+            low=0,
+            high=1,
+        ),
+        _c(
+            "member_share",
+            "float",
+            "share of units whose strongest point is trained, with equally many external; 0.5 = chance",
+            optional=True,
+            low=0,
+            high=1,
+        ),
         _c("member_share_low", "float", "lower end of its 95 % interval", optional=True),
         _c("member_share_high", "float", "upper end of its 95 % interval", optional=True),
         _c("classmem_mean", "float", "mean ClassMem of the layer's units", optional=True, low=0, high=1),
@@ -123,7 +190,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "units": (
         _c("layer", "text", "layer of the encoder"),
         _c("unit", "int", "channel or neuron", low=0),
-        _c("unitmem", "float", "(mu_max - mu_rest) / (mu_max + mu_rest): 1 = one point alone drives the unit", low=0, high=1),
+        _c(
+            "unitmem",
+            "float",
+            "(mu_max - mu_rest) / (mu_max + mu_rest): 1 = one point alone drives the unit",
+            low=0,
+            high=1,
+        ),
         _c("mu_max", "float", "mean activation of the memorized point"),
         _c("mu_rest", "float", "mean activation of all other points"),
         _c("point", "int", "the point that the unit memorizes"),
@@ -139,7 +212,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "cells": (
         _c("row", "int", "row of the table, from 0", low=0),
         _c("column", "text", "column of the table"),
-        _c("value", "float", "mean utility of the learners that used the column and did not see the row; high = the cell helps; missing where none did"),
+        _c(
+            "value",
+            "float",
+            "mean utility of the learners that used the column and did not see the row; high = the cell helps; missing"
+            " where none did",
+        ),
         _c("stderr", "float", "its standard error over draws of learners", low=0),
         _c("n_draws", "int", "learners behind it", low=0),
     ),
@@ -171,7 +249,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("accuracy_dropped", "float", "of the others", optional=True, low=0, high=1),
         _c("clean_fraction", "float", "share of selected points whose label is true", optional=True, low=0, high=1),
         _c("clean_fraction_weighted", "float", "the same by weight", optional=True, low=0, high=1),
-        _c("noisy_memorized", "float", "share of wrongly labelled points predicted as their wrong label", optional=True, low=0, high=1),
+        _c(
+            "noisy_memorized",
+            "float",
+            "share of wrongly labelled points predicted as their wrong label",
+            optional=True,
+            low=0,
+            high=1,
+        ),
         _c("true_accuracy", "float", "on true labels of all points", optional=True, low=0, high=1),
         _c("test_accuracy", "float", "on test data", optional=True, low=0, high=1),
     ),
@@ -181,7 +266,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("stderr", "float", "its standard error over draws of learners", low=0),
         _c("n_draws", "int", "learners behind it", low=0),
     ),
-}  # fmt: skip
+}
 
 
 _KINDS: dict[str, Callable[[pd.Series], bool]] = {
@@ -209,12 +294,14 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     if missing or unknown:
         problem = f"no column {missing[0]!r}" if missing else f"an unknown column {unknown[0]!r}"
         raise ResultsError(
-            f"{name} has {problem}. Expected {', '.join(column.name for column in columns)}. Write it again with: memloc audit"
+            f"{name} has {problem}. Expected {', '.join(column.name for column in columns)}. Write it again with:"
+            " memloc audit"
         )
     for column in columns:
         if column.name in table and not _KINDS[column.kind](table[column.name].dropna()):
             raise ResultsError(
-                f"{name}.{column.name} holds {table[column.name].dtype} values. Expected {column.kind}. Write it again with: memloc audit"
+                f"{name}.{column.name} holds {table[column.name].dtype} values. Expected {column.kind}. Write it again"
+                " with: memloc audit"
             )
         if column.name in table and column.kind in ("int", "float"):
             values = table[column.name]
@@ -223,8 +310,8 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
                 column.high is not None and (values > column.high + slack).any()
             ):
                 raise ResultsError(
-                    f"{name}.{column.name} has values from {values.min()} to {values.max()}. Expected {column.low} to {column.high}. "
-                    "Write it again with: memloc audit"
+                    f"{name}.{column.name} has values from {values.min()} to {values.max()}. Expected {column.low} to"
+                    f" {column.high}. Write it again with: memloc audit"
                 )
     return table[[column.name for column in columns if column.name in table]]
 
@@ -244,7 +331,7 @@ def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, A
     record = read_json(folder / name)
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ResultsError(
-            f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version {SCHEMA_VERSION}. "
-            "Run the command again with this memloc, into another folder."
+            f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version"
+            f" {SCHEMA_VERSION}. Run the command again with this memloc, into another folder."
         )
     return record

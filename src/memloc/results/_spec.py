@@ -48,7 +48,8 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{str(folder)!r} is a file. Expected a folder to write to. Pass another --out.")
     if _used(folder) and not (folder / _SPEC).is_file():
         raise ResultsError(
-            f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another --out."
+            f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another"
+            " --out."
         )
 
 

@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 def class_z_scores(X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
     """Absolute z-score of every cell within its column and class; large is suspicious.
 
-    Where cells are outliers by their distribution, this finds them better than a value does; a value says which cells hurt a
-    model, whatever they look like.
+    Where cells are outliers by their distribution, this finds them better than a value does; a value says which cells
+    hurt a model, whatever they look like.
 
     Args:
-        X: numbers, shape (row, column); missing ones (NaN) have no score and count for nothing. y: labels; None takes all rows together, as for regression.
+        X: numbers, shape (row, column); missing ones (NaN) have no score and count for nothing. y: labels; None takes
+            all rows together, as for regression.
     Returns:
         Shape (row, column); 0 in columns that are constant within the class.
 

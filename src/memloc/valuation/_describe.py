@@ -18,7 +18,8 @@ _FALSE = 0.05  # share of false discoveries among the rows that are called wrong
 
 
 def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> Valuation:
-    """A valuation whose record also holds the answer in sentences, the worst cells and rows with their contents, and the columns.
+    """A valuation whose record also holds the answer in sentences, the worst cells and rows with their contents, and
+    the columns.
 
     Args:
         X: the table. z: class-conditional z-scores, shape (row, column), NaN where a column has none.
@@ -33,11 +34,17 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
     def cells(places: list[tuple[int, int]]) -> list[dict[str, Any]]:
         return [
             {
-                "row": row, "column": record["columns"][column], "content": _content(X.iat[row, column]), "label": record["labels"][row],
-                "value": values[row, column], "stderr": errors[row, column], "contrast": contrast[row, column], "z": z[row, column],
+                "row": row,
+                "column": record["columns"][column],
+                "content": _content(X.iat[row, column]),
+                "label": record["labels"][row],
+                "value": values[row, column],
+                "stderr": errors[row, column],
+                "contrast": contrast[row, column],
+                "z": z[row, column],
             }
             for row, column in places
-        ]  # fmt: skip
+        ]
 
     if record.get("image_shape") is not None:
         uneven = unevenness(contrast, errors)
@@ -73,9 +80,11 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
 
 
 def unevenness(contrast: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much a row's value depends on which cells a learner is given: root mean square of contrast over standard error, shape (row,).
+    """How much a row's value depends on which cells a learner is given: root mean square of contrast over standard
+    error, shape (row,).
 
-    About 1 where only the draw of learners differs; far more where few cells decide, as a trigger's do. NaN for a row without values.
+    About 1 where only the draw of learners differs; far more where few cells decide, as a trigger's do. NaN for a row
+    without values.
 
     Args:
         contrast: cell value less row value, shape (row, column). errors: standard errors of the cells.
@@ -94,7 +103,8 @@ def _mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _lowest(score: NDArray[np.float64], draws: NDArray[np.float64], groups: NDArray[Any]) -> list[tuple[int, int]]:
-    """Row and column of the lowest cells, one for each group of columns; of equal ones those with more learners first."""
+    """Row and column of the lowest cells, one for each group of columns; of equal ones those with more learners
+    first."""
     _, first = np.unique(groups, return_index=True)
     part, weight = score[:, first], draws[:, first]
     order = np.lexsort((-weight.ravel(), np.where(np.isnan(part), np.inf, part).ravel()))[:_WORST]
@@ -103,7 +113,8 @@ def _lowest(score: NDArray[np.float64], draws: NDArray[np.float64], groups: NDAr
 
 
 def surely_wrong(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows that learners predict wrong more often than not: binomial test against one half, Benjamini-Hochberg q < .05."""
+    """Rows that learners predict wrong more often than not: binomial test against one half, Benjamini-Hochberg q <
+    .05."""
     from scipy.stats import binom, false_discovery_control
 
     count = rows["n_draws"].to_numpy()
@@ -129,7 +140,10 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
         return ["No learner left a row out, so neither rows nor cells have a value: pass more --learners."]
     oob = record["oob_score"]
     if record["regression"]:
-        first = f"Learners that did not see a row explain {oob:.0%} of the target's variance; the rows they miss by most are listed below."
+        first = (
+            f"Learners that did not see a row explain {oob:.0%} of the target's variance; the rows they miss by most"
+            " are listed below."
+        )
     else:
         exact = set(np.unique(rows["value"].dropna() * rows["n_draws"] % 1).round(6)) <= {0.0, 1.0}
         first = f"Learners that did not see a row predict {oob:.1%} of the rows right by vote."
@@ -138,12 +152,13 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
         elif exact:  # a distance term makes other values
             alone = ~pd.Series(record["labels"]).duplicated(keep=False).to_numpy()  # wrong whatever the label is
             first += (
-                f" {int((surely_wrong(rows) & ~alone).sum())} of {len(rows)} rows are predicted wrong more often than right (at most 5 % of "
-                "those by chance): check their labels first."
+                f" {int((surely_wrong(rows) & ~alone).sum())} of {len(rows)} rows are predicted wrong more often than"
+                " right (at most 5 % of those by chance): check their labels first."
             )
     second = (
-        f"Columns help most from {columns[-1][0]} ({columns[-1][1]:.3f}) and least from {columns[0][0]} ({columns[0][1]:.3f}); the standard error "
-        f"of a row's value is {float(np.nanmean(rows['stderr'])):.3f} on average."
+        f"Columns help most from {columns[-1][0]} ({columns[-1][1]:.3f}) and least from {columns[0][0]}"
+        f" ({columns[0][1]:.3f}); the standard error of a row's value is {float(np.nanmean(rows['stderr'])):.3f} on"
+        " average."
     )
     gain = record.get("repair")
     if gain is None and record.get("unevenness") is not None:
@@ -151,21 +166,21 @@ def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
         first_rows = np.argsort(np.where(np.isnan(scores), -np.inf, scores), kind="stable")[::-1][:3]
         listed = ", ".join(f"{row} ({scores[row]:.1f})" for row in first_rows.tolist())
         third = (
-            f"Rows {listed} depend most on which pixels a learner is given (unevenness; {np.nanmedian(scores):.1f} in the median row): where few pixels decide, look for a "
-            "trigger or another shortcut."
+            f"Rows {listed} depend most on which pixels a learner is given (unevenness; {np.nanmedian(scores):.1f} in"
+            " the median row): where few pixels decide, look for a trigger or another shortcut."
         )
         return [first, second, third]
     if gain is None:
         third = (
-            "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the reverse. See what repairing them gains "
-            "with --repair median."
+            "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the"
+            " reverse. See what repairing them gains with --repair median."
         )
         return [first, second, third]
     before, after, random = (np.array(gain[name]) for name in ("before", "after", "random"))
     text = _difference(after - before), _difference(random - before)
     third = (
-        f"Repairing the lowest {gain['share']:.0%} of cells ({gain['how']}) changed a forest's score on rows kept out by {text[0]}, from "
-        f"{before.mean():.3f}; repairing as many random cells by {text[1]}."
+        f"Repairing the lowest {gain['share']:.0%} of cells ({gain['how']}) changed a forest's score on rows kept out"
+        f" by {text[0]}, from {before.mean():.3f}; repairing as many random cells by {text[1]}."
     )
     return [first, second, third]
 

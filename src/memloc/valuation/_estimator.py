@@ -34,16 +34,19 @@ _LARGEST = 2**31 - 1
 class TwoDOOB(BaseEstimator):
     """Value of every cell (row x column), row and column of a labelled table for weak learners trained on it.
 
-    A learner is fitted on rows drawn with replacement and a random part of the columns; its utility on the rows it did not see
-    counts for those rows' cells in those columns. The value of a cell is the mean utility over the learners that used its column
+    A learner is fitted on rows drawn with replacement and a random part of the columns; its utility on the rows it did
+    not see
+    counts for those rows' cells in those columns. The value of a cell is the mean utility over the learners that used
+    its column
     and did not see its row: high, the cell helps; low, it hurts.
 
     Args:
         n_estimators: weak learners. max_features: columns of each: a share, a number, or "sqrt".
         estimator: weak learner; None for a decision tree that tries the square root of its columns at each split.
-        utility: "accuracy" (1 if right), "squared_error" (minus it; regression), or a function of true and predicted targets that
-            returns one number per row.
-        distance_weight: adds so many times the closeness of the row to its class on the drawn columns, from -1 (farthest) to 0.
+        utility: "accuracy" (1 if right), "squared_error" (minus it; regression), or a function of true and predicted
+            targets that returns one number per row.
+        distance_weight: adds so many times the closeness of the row to its class on the drawn columns, from -1
+            (farthest) to 0.
         groups: a group per column; columns of a group are drawn together (pixel blocks, for instance).
         n_jobs: threads. random_state: of the draws and learners; the values do not depend on n_jobs.
         warm_start: keep the learners of the last fit and add more, up to n_estimators.
@@ -114,8 +117,8 @@ class TwoDOOB(BaseEstimator):
         """Fit the learners and value every cell.
 
         Args:
-            X: table of shape (row, column); a DataFrame may hold categories and missing values: categories become columns that are
-                drawn together, missing numbers the column's median with a column that says so.
+            X: table of shape (row, column); a DataFrame may hold categories and missing values: categories become
+                columns that are drawn together, missing numbers the column's median with a column that says so.
             y: labels of any kind, or numbers for regression.
         Raises:
             SpecError, DataError: settings or a table that cannot be valued, before any learner is fitted.
@@ -142,19 +145,26 @@ class TwoDOOB(BaseEstimator):
         drawn = drawn_number(self.max_features, len(of_group))
         task = Task(
             columns=np.ascontiguousarray(table.T, dtype=np.float32 if self.estimator is None else np.float64),
-            target=target, places=places, classes=None if places is None else self.classes_[places], of_group=of_group, drawn=drawn, estimator=self.estimator, utility=self.utility,
-            distance=float(self.distance_weight), scaled=_z_scores(table) if self.distance_weight else None,
+            target=target,
+            places=places,
+            classes=None if places is None else self.classes_[places],
+            of_group=of_group,
+            drawn=drawn,
+            estimator=self.estimator,
+            utility=self.utility,
+            distance=float(self.distance_weight),
+            scaled=_z_scores(table) if self.distance_weight else None,
             weighted=self.estimator is not None and has_fit_parameter(self.estimator, "sample_weight"),
-        )  # fmt: skip
+        )
         if again and not _same(self._task, task):
             raise SpecError(
-                "warm_start is set and the table or a setting is another than in the last fit. Expected the same, to add learners. "
-                "Pass warm_start=False to begin anew."
+                "warm_start is set and the table or a setting is another than in the last fit. Expected the same, to"
+                " add learners. Pass warm_start=False to begin anew."
             )
         if again and len(self.estimators_) > self.n_estimators:
             raise SpecError(
-                f"n_estimators is {self.n_estimators} and the last fit has {len(self.estimators_)} learners. Expected as many or more with "
-                "warm_start. Pass a larger n_estimators, or warm_start=False."
+                f"n_estimators is {self.n_estimators} and the last fit has {len(self.estimators_)} learners. Expected"
+                " as many or more with warm_start. Pass a larger n_estimators, or warm_start=False."
             )
         self._task, self._column_group = task, column_group
         if not again:
@@ -188,10 +198,13 @@ class TwoDOOB(BaseEstimator):
         names = getattr(self, "feature_names_in_", np.array([f"x{number}" for number in range(columns)], dtype=object))
         return pd.DataFrame(
             {
-                "row": np.repeat(np.arange(rows), columns), "column": np.tile(names, rows), "value": self.cell_values_.ravel(),
-                "stderr": self.cell_stderr_.ravel(), "n_draws": self.cell_counts_.ravel(),
+                "row": np.repeat(np.arange(rows), columns),
+                "column": np.tile(names, rows),
+                "value": self.cell_values_.ravel(),
+                "stderr": self.cell_stderr_.ravel(),
+                "n_draws": self.cell_counts_.ravel(),
             }
-        )  # fmt: skip
+        )
 
     @property
     def cell_counts_(self) -> NDArray[np.int32]:
@@ -287,25 +300,29 @@ class TwoDOOB(BaseEstimator):
                 target = np.asarray(y, dtype=np.float64)
             except (TypeError, ValueError) as problem:
                 raise DataError(
-                    f"the target holds text, such as {y[0]!r}. Expected numbers. Pass utility='accuracy' (--task classification)."
+                    f"the target holds text, such as {y[0]!r}. Expected numbers. Pass utility='accuracy' (--task"
+                    " classification)."
                 ) from problem
             if not np.isfinite(target).all():
                 raise DataError("the target holds NaN or infinity. Expected numbers. Drop those rows.")
             if (target == target[0]).all():
                 raise DataError(
-                    f"the target is {target[0]:g} in every row. Expected numbers that differ, since a cell's value is how it helps to predict them. Pass another target."
+                    f"the target is {target[0]:g} in every row. Expected numbers that differ, since a cell's value is"
+                    " how it helps to predict them. Pass another target."
                 )
             _say_what_surprises(table, None, self._encoder, getattr(self, "feature_names_in_", None))
             return table, target, None
         if pd.isna(y).any():
             raise DataError(
-                f"the target is missing (NaN) in {int(pd.isna(y).sum())} rows. Expected a label in every row. Drop those rows."
+                f"the target is missing (NaN) in {int(pd.isna(y).sum())} rows. Expected a label in every row. Drop"
+                " those rows."
             )
         try:
             check_classification_targets(y)
         except ValueError as problem:
             raise DataError(
-                f"the target holds numbers that are no labels ({problem}). Expected classes. Pass utility='squared_error' (--task regression), or whole numbers."
+                f"the target holds numbers that are no labels ({problem}). Expected classes. Pass"
+                " utility='squared_error' (--task regression), or whole numbers."
             ) from problem
         if y.dtype == object and len({isinstance(label, str) for label in y.tolist()}) > 1:
             raise DataError(
@@ -314,8 +331,8 @@ class TwoDOOB(BaseEstimator):
         self.classes_ = unique_labels(y)
         if len(self.classes_) < 2:
             raise DataError(
-                f"the target has one class, {self.classes_.tolist()[0]!r}. Expected at least two, since a cell's value is how it helps to tell classes "
-                "apart. Pass another target, or utility='squared_error' for numbers."
+                f"the target has one class, {self.classes_.tolist()[0]!r}. Expected at least two, since a cell's value"
+                " is how it helps to tell classes apart. Pass another target, or utility='squared_error' for numbers."
             )
         _say_what_surprises(table, y, self._encoder, getattr(self, "feature_names_in_", None))
         return table, *_codes(table, y)
@@ -327,18 +344,18 @@ class TwoDOOB(BaseEstimator):
             )
         if not callable(self.utility) and self.utility not in ("accuracy", "squared_error"):
             raise SpecError(
-                f"there is no utility {self.utility!r}. Expected 'accuracy', 'squared_error' or a function of true and predicted targets. "
-                "Pass utility='accuracy'."
+                f"there is no utility {self.utility!r}. Expected 'accuracy', 'squared_error' or a function of true and"
+                " predicted targets. Pass utility='accuracy'."
             )
         if self.utility == "squared_error" and self.estimator is not None and not is_regressor(self.estimator):
             raise SpecError(
-                "the utility is 'squared_error' and the estimator is no regressor. Expected one that predicts numbers. Pass utility='accuracy', "
-                "or a regressor."
+                "the utility is 'squared_error' and the estimator is no regressor. Expected one that predicts numbers."
+                " Pass utility='accuracy', or a regressor."
             )
         if self.estimator is not None and not (is_classifier(self.estimator) or is_regressor(self.estimator)):
             raise SpecError(
-                f"the estimator is a {type(self.estimator).__name__}, neither a classifier nor a regressor. Expected one of both. Pass "
-                "estimator=LogisticRegression(), for instance, or None for a decision tree."
+                f"the estimator is a {type(self.estimator).__name__}, neither a classifier nor a regressor. Expected"
+                " one of both. Pass estimator=LogisticRegression(), for instance, or None for a decision tree."
             )
         for name, least in (("distance_weight", "0"), ("tol", "0.02"), ("n_jobs", "1")):
             given = getattr(self, name)
@@ -346,7 +363,8 @@ class TwoDOOB(BaseEstimator):
                 raise SpecError(f"{name} is {given!r}. Expected a number. Pass {name}={least}.")
         if not np.isfinite(self.distance_weight):
             raise SpecError(
-                f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0 (--distance-weight 0)."
+                f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0"
+                " (--distance-weight 0)."
             )
         if self.tol is not None and not self.tol > 0:
             raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass tol=0.02, or None.")
@@ -354,12 +372,13 @@ class TwoDOOB(BaseEstimator):
             raise SpecError("n_jobs is 0. Expected a number of threads, or -1 for all cores. Pass n_jobs=1.")
         if self.utility == "accuracy" and self._regresses():
             raise SpecError(
-                "the estimator is a regressor and the utility is 'accuracy'. Expected a utility for numbers. Pass utility='squared_error'."
+                "the estimator is a regressor and the utility is 'accuracy'. Expected a utility for numbers. Pass"
+                " utility='squared_error'."
             )
         if self.distance_weight and self._regresses():
             raise SpecError(
-                f"distance_weight is {self.distance_weight} for a regression. Expected 0: distances are to the mean of a row's class. Pass "
-                "distance_weight=0 (--distance-weight 0)."
+                f"distance_weight is {self.distance_weight} for a regression. Expected 0: distances are to the mean of"
+                " a row's class. Pass distance_weight=0 (--distance-weight 0)."
             )
 
     def _grouping(self, columns: int) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
@@ -371,11 +390,13 @@ class TwoDOOB(BaseEstimator):
             names = np.asarray(self.groups)
             if names.dtype == object and len({type(each) for each in names.ravel().tolist()}) > 1:
                 raise SpecError(
-                    "groups mixes text with other values, or holds None. Expected names or numbers of one kind. Correct them."
+                    "groups mixes text with other values, or holds None. Expected names or numbers of one kind. Correct"
+                    " them."
                 )
             if names.shape != (given,):
                 raise SpecError(
-                    f"groups has shape {names.shape} and the table {given} columns. Expected one group per column. Pass {given} of them."
+                    f"groups has shape {names.shape} and the table {given} columns. Expected one group per column. Pass"
+                    f" {given} of them."
                 )
         _, group = np.unique(names, return_inverse=True)
         of_column = group if self._encoder is None else group[self._encoder.source]
@@ -388,16 +409,19 @@ class TwoDOOB(BaseEstimator):
         if isinstance(share, str):
             if share != "sqrt":
                 raise SpecError(
-                    f"max_features is {share!r}. Expected a share, a number or 'sqrt'. Pass max_features=0.5 (--max-features 0.5)."
+                    f"max_features is {share!r}. Expected a share, a number or 'sqrt'. Pass max_features=0.5"
+                    " (--max-features 0.5)."
                 )
         elif isinstance(share, (int, np.integer)) and not isinstance(share, bool):
             if not 1 <= share <= groups:
                 raise SpecError(
-                    f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass max_features={groups} (--max-features {groups}) or fewer."
+                    f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass"
+                    f" max_features={groups} (--max-features {groups}) or fewer."
                 )
         elif not isinstance(share, (float, np.floating)) or not 0 < share <= 1:
             raise SpecError(
-                f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass max_features=0.5 (--max-features 0.5)."
+                f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass"
+                " max_features=0.5 (--max-features 0.5)."
             )
 
     def _summarize(self) -> None:
@@ -469,11 +493,12 @@ def _check_range(table: NDArray[np.float64], names: NDArray[Any] | None, narrow:
 def _say_what_surprises(
     table: NDArray[np.float64], y: NDArray[Any] | None, encoder: TableEncoder | None, names: NDArray[Any] | None
 ) -> None:
-    """Warn of classes with one row, of constant columns, and of numbers that were filled in; `y` is None for regression."""
+    """Warn of classes with one row, of constant columns, and of numbers that were filled in; `y` is None for
+    regression."""
     labels, sizes = np.unique([] if y is None else y, return_counts=True)
     said = [
-        f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0 whatever it holds. "
-        "Remove the row or merge the class."
+        f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0"
+        " whatever it holds. Remove the row or merge the class."
         for label in labels[sizes == 1].tolist()
     ]
     same = (table == table[0]).all(axis=0)
@@ -502,8 +527,8 @@ def _say_what_surprises(
 def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Class codes, and the place of each code's label among the sorted labels.
 
-    Codes follow the classes' own rows, sorted, so neither the names of the labels nor the order of the rows matters for ties: by size,
-    then by the sorted rows. Only classes with the very same rows may swap.
+    Codes follow the classes' own rows, sorted, so neither the names of the labels nor the order of the rows matters for
+    ties: by size, then by the sorted rows. Only classes with the very same rows may swap.
     """
     labels, inverse = np.unique(y, return_inverse=True)
     keys = []

@@ -30,7 +30,8 @@ def pixel_groups(channels: int, height: int, width: int, *, block: int = 1) -> N
     """
     if not 1 <= block <= min(height, width):
         raise SpecError(
-            f"block is {block} for images of {height}x{width} pixels. Expected 1 to {min(height, width)}. Pass --block 2."
+            f"block is {block} for images of {height}x{width} pixels. Expected 1 to {min(height, width)}. Pass"
+            " --block 2."
         )
     across = -(-width // block)
     rows, columns = np.meshgrid(np.arange(height) // block, np.arange(width) // block, indexing="ij")
@@ -38,9 +39,11 @@ def pixel_groups(channels: int, height: int, width: int, *, block: int = 1) -> N
 
 
 def recommended_share(groups: int, sought: int) -> float:
-    """The share of groups per learner that localizes a region of `sought` groups: about 0.7 / sought, at least one group.
+    """The share of groups per learner that localizes a region of `sought` groups: about 0.7 / sought, at least one
+    group.
 
-    A learner should be given a part of the region alone: with half of all columns nearly every learner has some of it, and no
+    A learner should be given a part of the region alone: with half of all columns nearly every learner has some of it,
+        and no
     cell stands out.
 
     >>> recommended_share(256, 16)

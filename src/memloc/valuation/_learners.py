@@ -22,8 +22,8 @@ class Task:
 
     Attributes:
         columns: one row per column, shape (column, row): float32 for trees, float64 for other learners.
-        target: class codes or numbers, shape (row,). classes: the labels of the codes; None for regression. places: where those are among
-            the sorted labels, which is what learners predict.
+        target: class codes or numbers, shape (row,). classes: the labels of the codes; None for regression. places:
+            where those are among the sorted labels, which is what learners predict.
         of_group: the columns of each group. drawn: groups that a learner gets.
         estimator: what to clone; None for a decision tree.
         utility: "accuracy", "squared_error" or a function of true and predicted targets.
@@ -133,16 +133,20 @@ def _utility(task: Task, predicted: NDArray[Any], outside: NDArray[np.bool_]) ->
     if len(rows):
         values = np.asarray(task.utility(true, guess), dtype=np.float64)
         if values.shape != rows.shape or not np.isfinite(values).all():
+            alike = values.shape == rows.shape
+            what = "numbers that are not finite" if alike else f"shape {values.shape} for {len(rows)} rows"
             raise SpecError(
-                f"the utility returned {'numbers that are not finite' if values.shape == rows.shape else f'shape {values.shape} for {len(rows)} rows'}. "
-                "Expected one finite number per row. Compare the targets one by one, such as: lambda true, guess: (true == guess) * 1.0"
+                f"the utility returned {what}."
+                " Expected one finite number per row. Compare the targets one by one, such as: lambda true, guess:"
+                " (true == guess) * 1.0"
             )
         found[rows] = values
     return found
 
 
 def _closeness(scaled: NDArray[np.float64], target: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """D of REFERENCE B1: negative distance to the mean of the row's class in the bag, scaled to [-1, 0] by the bag's range."""
+    """D of REFERENCE B1: negative distance to the mean of the row's class in the bag, scaled to [-1, 0] by the bag's
+    range."""
     classes = int(target.max()) + 1
     weight = np.zeros((classes, len(target)))
     weight[target, np.arange(len(target))] = counts

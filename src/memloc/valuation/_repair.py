@@ -20,7 +20,8 @@ REPAIRS: tuple[How, ...] = ("median", "model")
 
 
 class Gain(NamedTuple):
-    """Score on rows kept out, of a forest trained on the table as it is, repaired, and with as many random cells repaired.
+    """Score on rows kept out, of a forest trained on the table as it is, repaired, and with as many random cells
+    repaired.
 
     Each has one figure per fold.
     """
@@ -52,15 +53,17 @@ def lowest_cells(values: NDArray[np.float64], share: float) -> NDArray[np.bool_]
 
 
 def check_repair(X: pd.DataFrame, how: str, y: NDArray[Any] | None = None, *, regression: bool = False) -> None:
-    """Raise SpecError for a way of repairing that does not exist, or not for this table; with a target, for too few rows to measure it."""
+    """Raise SpecError for a way of repairing that does not exist, or not for this table; with a target, for too few
+    rows to measure it."""
     if y is not None and regression and len(y) < 2 * FOLDS:
         raise SpecError(
-            f"there are {len(y)} rows, so what a repair gains cannot be measured on rows kept out. Expected at least {2 * FOLDS}. Leave --repair out."
+            f"there are {len(y)} rows, so what a repair gains cannot be measured on rows kept out. Expected at least"
+            f" {2 * FOLDS}. Leave --repair out."
         )
     if y is not None and not regression and int(np.unique(y, return_counts=True)[1].min()) < FOLDS:
         raise SpecError(
-            f"a class has fewer than {FOLDS} rows, so what a repair gains cannot be measured on rows kept out. Expected at least {FOLDS} of each. "
-            "Leave --repair out, or merge small classes."
+            f"a class has fewer than {FOLDS} rows, so what a repair gains cannot be measured on rows kept out. Expected"
+            f" at least {FOLDS} of each. Leave --repair out, or merge small classes."
         )
     if how not in REPAIRS:
         raise SpecError(f"there is no repair {how!r}. Expected one of {', '.join(REPAIRS)}. Pass --repair median.")
@@ -73,8 +76,8 @@ def repair(X: pd.DataFrame, cells: NDArray[np.bool_], how: How = "median") -> pd
 
     Args:
         X: numbers or categories. cells: which to replace, shape (row, column).
-        how: "median" (the most frequent value of a category) of the column's other cells, or "model": predicted from the row's
-            other columns by a forest (scikit-learn's IterativeImputer; columns of numbers only).
+        how: "median" (the most frequent value of a category) of the column's other cells, or "model": predicted from
+            the row's other columns by a forest (scikit-learn's IterativeImputer; columns of numbers only).
     A column of which every cell would be replaced is left as it is, with a warning.
 
     Raises:
@@ -102,7 +105,8 @@ def repair(X: pd.DataFrame, cells: NDArray[np.bool_], how: How = "median") -> pd
         others = X[name][~cells[:, number]].dropna()
         if cells[:, number].any() and not len(others):
             warnings.warn(
-                f"no cell of column {name!r} is left to repair the others from, so the column is left as it is. Repair a smaller share.",
+                f"no cell of column {name!r} is left to repair the others from, so the column is left as it is. Repair"
+                " a smaller share.",
                 MemlocWarning,
                 stacklevel=2,
             )
@@ -127,9 +131,10 @@ def repair_gain(
 ) -> Gain:
     """What repairing the lowest cells gains on rows that neither the values nor the forest have seen.
 
-    In each fold the cells of the other folds are valued, the lowest repaired, and a random forest trained on the result; it is
-    scored (accuracy, or R^2) on the fold as it is. Which categories there are, and the medians that stand for missing numbers while cells are
-    valued, are those of the whole table.
+    In each fold the cells of the other folds are valued, the lowest repaired, and a random forest trained on the
+    result; it is
+    scored (accuracy, or R^2) on the fold as it is. Which categories there are, and the medians that stand for missing
+    numbers while cells are valued, are those of the whole table.
     """
     from sklearn.base import clone
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor

@@ -23,9 +23,11 @@ class CellSums:
     """Sums over learners; cells are (row, group of columns), in Fortran order, so that a group's rows lie together.
 
     Attributes:
-        utility, count, square: per cell, of the utility out of bag, of learners (whole numbers, which float32 holds up to 2^24), and of the
+        utility, count, square: per cell, of the utility out of bag, of learners (whole numbers, which float32 holds up
+            to 2^24), and of the
             squared utility; `square` is None while every utility was 0 or 1, which is its own square.
-        row: columns utility, count, square per row, each learner once. votes: per row, of classes, or the sum of predictions.
+        row: columns utility, count, square per row, each learner once. votes: per row, of classes, or the sum of
+            predictions.
     """
 
     utility: Numbers
@@ -43,8 +45,8 @@ class CellSums:
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Add some learners, in order: the sums do not depend on how they are cut into blocks.
 
-        0 and 1 are added exactly by a matrix product; other utilities one learner at a time, so that every cell adds them up in the
-        same order.
+        0 and 1 are added exactly by a matrix product; other utilities one learner at a time, so that every cell adds
+        them up in the same order.
         """
         groups = self.utility.shape[1]
         used = np.zeros((len(outcomes), groups), dtype=np.float32)
@@ -86,8 +88,14 @@ class CellSums:
         square = np.empty(0) if self.square is None else self.square
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(
-                file, learners=learners, utility=self.utility, count=self.count, square=square, row=self.row, votes=self.votes
-            )  # fmt: skip
+                file,
+                learners=learners,
+                utility=self.utility,
+                count=self.count,
+                square=square,
+                row=self.row,
+                votes=self.votes,
+            )
 
     @staticmethod
     def load(path: Path) -> tuple[CellSums, int]:
@@ -104,8 +112,8 @@ class CellSums:
                 return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
             raise ResultsError(
-                f"{str(path)!r}, what an interrupted run left, is damaged ({str(problem).splitlines()[0]}). Expected the sums of its learners. "
-                "Pass --overwrite to begin anew."
+                f"{str(path)!r}, what an interrupted run left, is damaged ({str(problem).splitlines()[0]}). Expected"
+                " the sums of its learners. Pass --overwrite to begin anew."
             ) from problem
 
     def cell_values(self) -> Numbers:
@@ -151,7 +159,8 @@ class CellSums:
     def _error(self, total: Numbers, count: NDArray[np.floating], square: Numbers) -> Numbers:
         """Standard error of a mean with four more observations, so that few learners are no certainty.
 
-        For utilities of 0 and 1 the four are two of each (Agresti and Coull, 1998). Else they have the mean that was found and the
+        For utilities of 0 and 1 the four are two of each (Agresti and Coull, 1998). Else they have the mean that was
+        found and the
         spread of the row's own utilities over learners (below four learners at least that of the median row).
         """
         if self.square is None:

@@ -22,11 +22,13 @@ def check_names(X: Any) -> None:
 
 
 def refuse_text(X: Any) -> None:
-    """Raise DataError for a DataFrame without columns, and for an array or list that holds text, naming the first column."""
+    """Raise DataError for a DataFrame without columns, and for an array or list that holds text, naming the first
+    column."""
     if isinstance(X, pd.DataFrame):
         if not X.shape[1]:
             raise DataError(
-                f"the table has 0 feature(s) (shape={X.shape}) while a minimum of 1 is required. Expected columns to value. Pass another table."
+                f"the table has 0 feature(s) (shape={X.shape}) while a minimum of 1 is required. Expected columns to"
+                " value. Pass another table."
             )
         return
     values = np.asarray(X) if not hasattr(X, "tocsr") else np.empty(0)
@@ -36,7 +38,8 @@ def refuse_text(X: Any) -> None:
     if text.any():
         row, column = np.argwhere(text)[0]
         raise DataError(
-            f"column {column} holds text, first {str(values[row, column])!r} in row {row}. Expected numbers. Pass a pandas DataFrame, whose columns of text are taken as categories."
+            f"column {column} holds text, first {str(values[row, column])!r} in row {row}. Expected numbers. Pass a"
+            " pandas DataFrame, whose columns of text are taken as categories."
         )
 
 
@@ -66,7 +69,8 @@ def refuse_missing(X: Any) -> None:
         "Drop or correct those rows"
         if frame
         else (
-            "Pass a pandas DataFrame to have missing numbers replaced by the column's median and marked, or drop those rows"
+            "Pass a pandas DataFrame to have missing numbers replaced by the column's median and marked, or drop those"
+            " rows"
         )
     )
     raise DataError(
@@ -150,14 +154,16 @@ class TableEncoder:
         """
         if not isinstance(X, pd.DataFrame) or list(X.columns) != self._names:
             raise DataError(
-                f"the table is not a DataFrame with the columns {', '.join(map(str, self._names[:8]))}. Expected those of the fit. Pass one."
+                f"the table is not a DataFrame with the columns {', '.join(map(str, self._names[:8]))}. Expected those"
+                " of the fit. Pass one."
             )
         numbers = set(self.numbers)
         for name in self._complete:
             if (pd.to_numeric(X[name], errors="coerce") if name in numbers else X[name]).isna().any():
                 what = ("number", "finite numbers") if name in numbers else ("category", "one in every row")
                 raise DataError(
-                    f"column {name!r} misses a {what[0]}, and none was missing in the fit. Expected {what[1]}. Drop or fill those rows."
+                    f"column {name!r} misses a {what[0]}, and none was missing in the fit. Expected {what[1]}. Drop or"
+                    " fill those rows."
                 )
         return np.asarray(self._transformer.transform(self._plain(X)), dtype=np.float64)
 
@@ -166,9 +172,11 @@ class TableEncoder:
         numbers = set(self.numbers)
         return pd.DataFrame(
             {
-                f"column {place}": pd.to_numeric(X[name]).astype(np.float64)
-                if name in numbers
-                else X[name].astype(object).map(str, na_action="ignore").where(X[name].notna(), _MISSING)
+                f"column {place}": (
+                    pd.to_numeric(X[name]).astype(np.float64)
+                    if name in numbers
+                    else X[name].astype(object).map(str, na_action="ignore").where(X[name].notna(), _MISSING)
+                )
                 for place, name in enumerate(X.columns)
             }
         )  # names of our own: scikit-learn takes whole numbers for places
@@ -179,8 +187,8 @@ def _check_categories(column: pd.Series) -> None:
     count = column.nunique()
     if count > max(_FEW_CATEGORIES, len(column) // 10):
         raise DataError(
-            f"column {column.name!r} holds {count} different texts in {len(column)} rows. Expected categories, at most {max(_FEW_CATEGORIES, len(column) // 10)}. "
-            "Drop names, ids and dates, or merge rare categories."
+            f"column {column.name!r} holds {count} different texts in {len(column)} rows. Expected categories, at most"
+            f" {max(_FEW_CATEGORIES, len(column) // 10)}. Drop names, ids and dates, or merge rare categories."
         )
 
 
@@ -195,7 +203,8 @@ def _becomes_number(column: pd.Series) -> bool:
         raise DataError(f"column {name!r} has no values. Expected at least one. Drop the column.")
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise DataError(
-            f"column {name!r} holds {column.dtype}. Expected numbers or categories. Turn dates into numbers first, such as days."
+            f"column {name!r} holds {column.dtype}. Expected numbers or categories. Turn dates into numbers first, such"
+            " as days."
         )
     if _is_number(column):
         if not np.isfinite(known.to_numpy(dtype=np.float64)).all():
@@ -212,7 +221,8 @@ def _becomes_number(column: pd.Series) -> bool:
     odd = next((value for value in known if not pd.api.types.is_scalar(value)), None)
     if odd is not None:
         raise DataError(
-            f"column {name!r} holds a {type(odd).__name__} in a cell. Expected numbers or categories. Turn it into columns, or drop it."
+            f"column {name!r} holds a {type(odd).__name__} in a cell. Expected numbers or categories. Turn it into"
+            " columns, or drop it."
         )
     parsed = pd.to_numeric(known, errors="coerce").notna()
     if parsed.all():
@@ -225,7 +235,8 @@ def _becomes_number(column: pd.Series) -> bool:
         first = int(np.flatnonzero(~parsed.to_numpy())[0])
         row = int(np.flatnonzero(column.notna().to_numpy())[first])
         raise DataError(
-            f"column {name!r} holds text among numbers, such as {known.iloc[first]!r} in row {row}. Expected numbers alone, or categories. Correct it, "
-            f"or say that it is a category (a dtype 'category', which parquet keeps)."
+            f"column {name!r} holds text among numbers, such as {known.iloc[first]!r} in row {row}. Expected numbers"
+            " alone, or categories. Correct it, or say that it is a category (a dtype 'category', which parquet"
+            " keeps)."
         )
     return False

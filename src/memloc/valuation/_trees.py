@@ -1,4 +1,5 @@
-"""Grow scikit-learn's decision trees without repeating, for each of a thousand trees, the checks that the whole table has passed."""
+"""Grow scikit-learn's decision trees without repeating, for each of a thousand trees, the checks that the whole table
+has passed."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ _ANY_DEPTH = np.iinfo(np.int32).max
 
 
 def grow(seen: NDArray[np.float32], target: NDArray[Any], counts: NDArray[np.int64], *, classes: int, seed: int) -> Any:
-    """A fitted DecisionTreeClassifier (or Regressor, for 0 classes) that tries the square root of its columns at each split.
+    """A fitted DecisionTreeClassifier (or Regressor, for 0 classes) that tries the square root of its columns at each
+    split.
 
-    The tree is the one that `fit` makes, node for node; where this version of scikit-learn does not take the calls that `fit`
-    itself makes, `fit` is called.
+    The tree is the one that `fit` makes, node for node; where this version of scikit-learn does not take the calls that
+    `fit` itself makes, `fit` is called.
 
     Args:
         seen: shape (row, feature). target: codes 0 to classes - 1, all of them, or numbers, shape (row,).
@@ -34,7 +36,8 @@ def grow(seen: NDArray[np.float32], target: NDArray[Any], counts: NDArray[np.int
 
 @cache
 def builds_directly() -> bool:
-    """Whether this version of scikit-learn grows the same tree from the builder's calls as from `fit`: tried once, on small tables."""
+    """Whether this version of scikit-learn grows the same tree from the builder's calls as from `fit`: tried once, on
+    small tables."""
     generator = np.random.RandomState(0)
     seen, counts = generator.normal(size=(60, 5)).astype(np.float32), generator.poisson(1.0, 60)
     for target, classes in ((np.arange(60) % 3, 3), (seen[:, 0] + generator.normal(size=60), 0)):

@@ -68,7 +68,8 @@ class ValueSpec:
         for name, known in (("learner", LEARNERS), ("task", ("auto", "classification", "regression"))):
             if getattr(self, name) not in known:
                 raise SpecError(
-                    f"there is no {name} {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name} {known[0]}."
+                    f"there is no {name} {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name}"
+                    f" {known[0]}."
                 )
 
 
@@ -135,7 +136,8 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
             names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0].dropna()
             if names.duplicated().any():
                 raise DataError(
-                    f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename or drop one."
+                    f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names."
+                    " Rename or drop one."
                 )
             with warnings.catch_warnings():
                 warnings.simplefilter(
@@ -159,7 +161,8 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
         ) from problem
     if target not in table:
         raise DataError(
-            f"{path.name} has no column {target!r}. {nearest(target, map(str, table.columns))} Expected the column to predict. Pass --target NAME."
+            f"{path.name} has no column {target!r}. {nearest(target, map(str, table.columns))} Expected the column to"
+            " predict. Pass --target NAME."
         )
     missing = int(table[target].isna().sum())
     if missing:
@@ -174,7 +177,8 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def _check_fields(path: Path, between: str) -> None:
-    """Raise DataError for a line with more or fewer fields than the header, which would shift or empty its columns; empty ones at its end aside."""
+    """Raise DataError for a line with more or fewer fields than the header, which would shift or empty its columns;
+    empty ones at its end aside."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, delimiter=between)
         try:
@@ -183,12 +187,14 @@ def _check_fields(path: Path, between: str) -> None:
                 extra = fields[wanted:]
                 if fields and (len(fields) < wanted or any(extra)):
                     raise DataError(
-                        f"line {lines.line_num} of {path.name} has {len(fields)} fields and the header {wanted}. Expected as many in every line. "
-                        f"Correct it, or put text that holds {between!r} between quotation marks."
+                        f"line {lines.line_num} of {path.name} has {len(fields)} fields and the header {wanted}."
+                        f" Expected as many in every line. Correct it, or put text that holds {between!r} between"
+                        " quotation marks."
                     )
         except csv.Error as problem:
             raise DataError(
-                f"line {lines.line_num} of {path.name} cannot be read ({problem}). Expected fields separated by {between!r}. Correct it."
+                f"line {lines.line_num} of {path.name} cannot be read ({problem}). Expected fields separated by"
+                f" {between!r}. Correct it."
             ) from problem
 
 
@@ -209,8 +215,8 @@ def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
     whole = number and bool((values % 1 == 0).all())
     if whole and values.nunique() > _FEW:
         raise SpecError(
-            f"the target has {values.nunique()} different whole numbers in {len(values)} rows. Expected classes, or numbers to predict. Say which: "
-            "--task regression or --task classification"
+            f"the target has {values.nunique()} different whole numbers in {len(values)} rows. Expected classes, or"
+            " numbers to predict. Say which: --task regression or --task classification"
         )
     return bool(number and not whole)
 
@@ -218,10 +224,16 @@ def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
 def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | None = None) -> TwoDOOB:
     """The estimator that a spec describes."""
     return TwoDOOB(
-        spec.learners, max_features=spec.max_features, estimator=_learner(spec.learner, regression),
-        utility="squared_error" if regression else "accuracy", distance_weight=spec.distance_weight, groups=groups,
-        n_jobs=spec.workers, random_state=spec.seed, tol=spec.tol,
-    )  # fmt: skip
+        spec.learners,
+        max_features=spec.max_features,
+        estimator=_learner(spec.learner, regression),
+        utility="squared_error" if regression else "accuracy",
+        distance_weight=spec.distance_weight,
+        groups=groups,
+        n_jobs=spec.workers,
+        random_state=spec.seed,
+        tol=spec.tol,
+    )
 
 
 def check_table(X: pd.DataFrame, y: NDArray[Any], spec: ValueSpec, *, groups: NDArray[Any] | None = None) -> None:
@@ -245,8 +257,8 @@ def value_table(
 
     Args:
         X: table. y: what it is to predict. groups: a group per column, drawn together.
-        extra: what the record holds besides. work: file for the sums of an interrupted run, which the next run goes on from; it stays until
-            the caller, who has kept what was found, removes it.
+        extra: what the record holds besides. work: file for the sums of an interrupted run, which the next run goes on
+            from; it stays until the caller, who has kept what was found, removes it.
         report: called with progress.
 
     >>> X = pd.DataFrame({"a": [0.0, 0.1, 0.9, 1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0] * 5})
@@ -267,11 +279,18 @@ def value_table(
         warnings.filterwarnings("ignore", category=ConvergenceWarning)  # of single weak learners
         fitted = _fit_in_steps(make_valuer(spec, regression=regression, groups=groups), frame, labels, work, report)
     record = {
-        "spec": asdict(spec), "regression": regression, "columns": [str(name) for name in frame.columns], "learners": len(fitted.estimators_),
-        "oob_score": fitted.oob_score_, "column_values": dict(zip(map(str, frame.columns), fitted.column_values_.tolist(), strict=True)),
-        "labels": [str(label) for label in labels], "warnings": _once(said),
-        "groups": None if groups is None else np.asarray(groups).tolist(), "timings": {"total_seconds": time.monotonic() - began}, **(extra or {}),
-    }  # fmt: skip
+        "spec": asdict(spec),
+        "regression": regression,
+        "columns": [str(name) for name in frame.columns],
+        "learners": len(fitted.estimators_),
+        "oob_score": fitted.oob_score_,
+        "column_values": dict(zip(map(str, frame.columns), fitted.column_values_.tolist(), strict=True)),
+        "labels": [str(label) for label in labels],
+        "warnings": _once(said),
+        "groups": None if groups is None else np.asarray(groups).tolist(),
+        "timings": {"total_seconds": time.monotonic() - began},
+        **(extra or {}),
+    }
     rows = pd.DataFrame(
         {
             "row": np.arange(len(frame)),
@@ -286,7 +305,8 @@ def value_table(
 
 
 def _fit_in_steps(valuer: TwoDOOB, X: pd.DataFrame, y: NDArray[Any], work: Path | None, report: Report) -> TwoDOOB:
-    """Fit some learners at a time, say so, and keep the sums of those done when interrupted; the values are those of one fit."""
+    """Fit some learners at a time, say so, and keep the sums of those done when interrupted; the values are those of
+    one fit."""
     wanted, done = valuer.n_estimators, 0
     if work is not None and work.is_file():
         valuer._before = CellSums.load(work)

@@ -14,9 +14,23 @@ from memloc.errors import SpecError, nearest
 from memloc.views._draws import words
 
 COLUMNS = (  # one uniform number each, the widest-reaching first: a Sobol sequence is best in its first dimensions
-    "area", "aspect", "top", "left", "flip", "vertical_flip", "jitter", "brightness", "contrast", "saturation", "hue",
-    "order", "grayscale", "blur", "sigma", "invert",
-)  # fmt: skip
+    "area",
+    "aspect",
+    "top",
+    "left",
+    "flip",
+    "vertical_flip",
+    "jitter",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "order",
+    "grayscale",
+    "blur",
+    "sigma",
+    "invert",
+)
 ORDERS = tuple(itertools.permutations(range(4)))  # brightness, contrast, saturation, hue
 _CROP_ATTEMPTS = 10  # torchvision.transforms.RandomResizedCrop.get_params
 _RETRY = 2  # stream of the crop's further attempts
@@ -140,11 +154,16 @@ def parameters(
         rank = noise.argsort(dim=1).argsort(dim=1)
         masked = (rank >= keep).view(-1, rows, columns)
     return Parameters(
-        top, left, crop_height, crop_width,
+        top,
+        left,
+        crop_height,
+        crop_width,
         flip=column["flip"] < policy.flip,
         vertical_flip=column["vertical_flip"] < policy.vertical_flip,
         jitter=column["jitter"] < policy.jitter_probability,
-        brightness=brightness, contrast=contrast, saturation=saturation,
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
         hue=(2 * column["hue"] - 1) * policy.jitter[3],
         order=(column["order"] * len(ORDERS)).long(),
         grayscale=column["grayscale"] < policy.grayscale,
@@ -152,7 +171,7 @@ def parameters(
         sigma=low + column["sigma"] * (high - low),
         invert=column["invert"] < policy.invert,
         masked=masked,
-    )  # fmt: skip
+    )
 
 
 def columns_needed(policy: Policy, height: int, width: int) -> int:

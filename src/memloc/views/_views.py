@@ -27,7 +27,8 @@ class Views:
         size: height and width of a view in pixels; None keeps the images' own.
         sampling: "sobol" (two scrambled Sobol nets per point, the even and the odd views) or "independent".
         patch: side of the patches that the "mask" policy hides, in pixels; None keeps the policy's own.
-        original: put the image itself, resized to a view, before its n views; alignments are then of it with each of them.
+        original: put the image itself, resized to a view, before its n views; alignments are then of it with each of
+            them.
     Source: REFERENCE A2, A6, A10.
 
     >>> images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
@@ -52,7 +53,8 @@ class Views:
             raise SpecError(f"n is {self.n!r} views. Expected a whole number of at least 1, or 'auto'. Pass n=16.")
         if self.n == 1 and self.sampling == "sobol":
             raise SpecError(
-                "n is 1 view. Sobol views come as two nets, so expected an even number of at least 2. Pass n=16 (--views 16)."
+                "n is 1 view. Sobol views come as two nets, so expected an even number of at least 2. Pass n=16"
+                " (--views 16)."
             )
         if self.n != "auto" and self.sampling == "sobol" and self.n % 2:
             raise SpecError(
@@ -64,7 +66,8 @@ class Views:
 
     @property
     def pairs(self) -> Literal["cross", "all", "original"]:
-        """Which pairs of views estimate an alignment: across the two nets, all of them, or those with the image itself."""
+        """Which pairs of views estimate an alignment: across the two nets, all of them, or those with the image
+        itself."""
         if self.original:
             return "original"
         return "cross" if self.sampling == "sobol" else "all"
@@ -84,8 +87,8 @@ class Views:
             points: int64 ids, shape (point,); a view depends on its point's id, not on its place in the batch.
             first: number of the first view; `draw(..., first=4)` continues after four views.
         Returns:
-            float32 in [0, 1], shape (point, view, channel, height, width), on the images' device; n views, after the image itself where
-            `original` is set.
+            float32 in [0, 1], shape (point, view, channel, height, width), on the images' device; n views, after the
+            image itself where `original` is set.
         Raises:
             ShapeError: images of another shape or type, or ids that do not match.
             DataError: images smaller than the view.
@@ -137,8 +140,8 @@ large as the view: memloc does not enlarge them silently. Pass size=32, or resiz
             return height, width
         if self.size > min(height, width):
             raise DataError(
-                f"images of {height}x{width} pixels are smaller than a view of {self.size}x{self.size}. Expected images "
-                "at least as large as the view: memloc does not enlarge them silently. "
-                f"Pass size={min(height, width)}, or resize the images first."
+                f"images of {height}x{width} pixels are smaller than a view of {self.size}x{self.size}. Expected images"
+                " at least as large as the view: memloc does not enlarge them silently. Pass"
+                f" size={min(height, width)}, or resize the images first."
             )
         return self.size, self.size
