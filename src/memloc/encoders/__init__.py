@@ -1,45 +1,5 @@
 """Encoders and layers: the built-in nets, any nn.Module, taps, and safe checkpoints."""
 
-from memloc.encoders._chain import OUTPUT as OUTPUT
-from memloc.encoders._chain import Layer as Layer
-from memloc.encoders._checkpoints import check_finite as check_finite
-from memloc.encoders._checkpoints import fingerprint as fingerprint
-from memloc.encoders._checkpoints import load_weights as load_weights
-from memloc.encoders._checkpoints import read_weights as read_weights
-from memloc.encoders._checkpoints import save_weights as save_weights
-from memloc.encoders._device import has_bfloat16 as has_bfloat16
-from memloc.encoders._device import pick_device as pick_device
-from memloc.encoders._device import versions as versions
-from memloc.encoders._encoder import BUILT_IN as BUILT_IN
-from memloc.encoders._encoder import RANDOM as RANDOM
-from memloc.encoders._encoder import RANDOM_NOTE as RANDOM_NOTE
-from memloc.encoders._encoder import Encoder as Encoder
-from memloc.encoders._encoder import Preprocess as Preprocess
-from memloc.encoders._encoder import check_images as check_images
-from memloc.encoders._encoder import load_encoder as load_encoder
-from memloc.encoders._encoder import same_architecture as same_architecture
-from memloc.encoders._flow import as_tensor as as_tensor
-from memloc.encoders._fold import folded as folded
-from memloc.encoders._layers import find_layers as find_layers
-from memloc.encoders._layouts import pick_weights as pick_weights
-from memloc.encoders._output import features_of as features_of
-from memloc.encoders._parts import LayerParts as LayerParts
-from memloc.encoders._parts import copied as copied
-from memloc.encoders._parts import layer_parts as layer_parts
-from memloc.encoders._parts import layer_tensors as layer_tensors
-from memloc.encoders._parts import shape_of as shape_of
-from memloc.encoders._parts import silence as silence
-from memloc.encoders._represent import home_of as home_of
-from memloc.encoders._represent import represent as represent
-from memloc.encoders._resnet import ResNet as ResNet
-from memloc.encoders._resnet9 import ResNet9 as ResNet9
-from memloc.encoders._taps import check_finite_reading as check_finite_reading
-from memloc.encoders._taps import tapped as tapped
-from memloc.encoders._taps import unit_means as unit_means
-from memloc.encoders.from_transformers import build_vit as build_vit
-from memloc.encoders.from_transformers import draw_as_mae as draw_as_mae
-from memloc.encoders.from_transformers import is_vit as is_vit
-from memloc.encoders.from_transformers import mae_decoder as mae_decoder
-from memloc.encoders.from_transformers import mae_positions as mae_positions
-from memloc.encoders.from_transformers import patches_of as patches_of
-from memloc.encoders.from_transformers import visible_tokens as visible_tokens
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

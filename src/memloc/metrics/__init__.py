@@ -1,48 +1,5 @@
 """Pure formulas, tensors in and out: alignment, SSLMem, LayerMem, UnitMem, ClassMem, separation and agreement."""
 
-from memloc.metrics._agreement import RunHalves as RunHalves
-from memloc.metrics._agreement import kendall_tau as kendall_tau
-from memloc.metrics._agreement import overlap_at_k as overlap_at_k
-from memloc.metrics._agreement import reliability as reliability
-from memloc.metrics._agreement import run_reliability as run_reliability
-from memloc.metrics._agreement import spearman_brown as spearman_brown
-from memloc.metrics._agreement import t_test as t_test
-from memloc.metrics._alignment import DISTANCES as DISTANCES
-from memloc.metrics._alignment import Distance as Distance
-from memloc.metrics._alignment import Pairs as Pairs
-from memloc.metrics._alignment import half_distances as half_distances
-from memloc.metrics._alignment import pair_distances as pair_distances
-from memloc.metrics._alignment import pairwise_alignment as pairwise_alignment
-from memloc.metrics._alignment import view_distances as view_distances
-from memloc.metrics._bootstrap import Z95 as Z95
-from memloc.metrics._bootstrap import bootstrap_sums as bootstrap_sums
-from memloc.metrics._bootstrap import bootstrap_weights as bootstrap_weights
-from memloc.metrics._bootstrap import percentile_interval as percentile_interval
-from memloc.metrics._bootstrap import standard_error as standard_error
-from memloc.metrics._memorization import Effect as Effect
-from memloc.metrics._memorization import delta_layermem as delta_layermem
-from memloc.metrics._memorization import layermem as layermem
-from memloc.metrics._memorization import mean_draws as mean_draws
-from memloc.metrics._memorization import mean_interval as mean_interval
-from memloc.metrics._memorization import membership_effect as membership_effect
-from memloc.metrics._memorization import relative_alignment as relative_alignment
-from memloc.metrics._memorization import run_weights as run_weights
-from memloc.metrics._memorization import sslmem as sslmem
-from memloc.metrics._memorization import sslmem_pairwise as sslmem_pairwise
-from memloc.metrics._memorization import sslmem_range as sslmem_range
-from memloc.metrics._separation import Auroc as Auroc
-from memloc.metrics._separation import auroc as auroc
-from memloc.metrics._separation import empirical_p_values as empirical_p_values
-from memloc.metrics._separation import excess_fraction as excess_fraction
-from memloc.metrics._separation import q_values as q_values
-from memloc.metrics._units import ClassMem as ClassMem
-from memloc.metrics._units import Share as Share
-from memloc.metrics._units import UnitMem as UnitMem
-from memloc.metrics._units import class_contrast as class_contrast
-from memloc.metrics._units import classmem as classmem
-from memloc.metrics._units import contrast as contrast
-from memloc.metrics._units import mean_of_rest as mean_of_rest
-from memloc.metrics._units import median_of_rest as median_of_rest
-from memloc.metrics._units import member_share as member_share
-from memloc.metrics._units import rectified as rectified
-from memloc.metrics._units import unitmem as unitmem
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

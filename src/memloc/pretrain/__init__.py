@@ -1,31 +1,5 @@
 """Training: objectives, the loop, encoder pairs with their four splits, and subset ensembles."""
 
-from memloc.pretrain._dino import dino_loss as dino_loss
-from memloc.pretrain._distributed import rank as rank
-from memloc.pretrain._lars import LARS as LARS
-from memloc.pretrain._loop import train_encoder as train_encoder
-from memloc.pretrain._mae import mae_loss as mae_loss
-from memloc.pretrain._objective import Objective as Objective
-from memloc.pretrain._objective import alignment_penalty as alignment_penalty
-from memloc.pretrain._objectives import make_objective as make_objective
-from memloc.pretrain._plan import Plan as Plan
-from memloc.pretrain._plan import make_plan as make_plan
-from memloc.pretrain._plan import slots as slots
-from memloc.pretrain._recipes import RECIPES as RECIPES
-from memloc.pretrain._recipes import recipe as recipe
-from memloc.pretrain._runs import EncoderPair as EncoderPair
-from memloc.pretrain._runs import Ensemble as Ensemble
-from memloc.pretrain._runs import Run as Run
-from memloc.pretrain._runs import images_of as images_of
-from memloc.pretrain._runs import load_run as load_run
-from memloc.pretrain._runs import spec_of as spec_of
-from memloc.pretrain._runs import train as train
-from memloc.pretrain._runs import train_cost as train_cost
-from memloc.pretrain._runs import train_ensemble as train_ensemble
-from memloc.pretrain._runs import train_pair as train_pair
-from memloc.pretrain._simclr import nt_xent as nt_xent
-from memloc.pretrain._simclr import projection_head as projection_head
-from memloc.pretrain._simsiam import negative_cosine as negative_cosine
-from memloc.pretrain._spec import TrainSpec as TrainSpec
-from memloc.pretrain._spec import make_spec as make_spec
-from memloc.pretrain._vicreg import vicreg as vicreg
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

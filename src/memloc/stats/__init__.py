@@ -1,5 +1,5 @@
 """Mergeable states of batches of points: of(batch), merge(a, b), nothing else."""
 
-from memloc.stats._states import ClassState as ClassState
-from memloc.stats._states import PointState as PointState
-from memloc.stats._states import UnitState as UnitState
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,10 +1,5 @@
 """Augmented views: policies as data, counter-based and Sobol draws, batched application on the device."""
 
-from memloc.views._draws import owen_scramble as owen_scramble
-from memloc.views._draws import philox as philox
-from memloc.views._draws import uniforms as uniforms
-from memloc.views._policy import POLICIES as POLICIES
-from memloc.views._policy import Policy as Policy
-from memloc.views._policy import policy_named as policy_named
-from memloc.views._views import AUTO_COUNTS as AUTO_COUNTS
-from memloc.views._views import Views as Views
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from ._audit import audit as audit
+from ._audit import fold as fold
+from ._audit import job_spec as job_spec
+from ._audit import plan_cost as plan_cost
+from ._audit import prepare as prepare
+from ._audit import run_job as run_job
+from ._compare import Comparison as Comparison
+from ._compare import compare as compare
+from ._job import Job as Job
+from ._job import Options as Options
+from ._protocols import PROTOCOLS as PROTOCOLS
+from ._protocols import protocol_settings as protocol_settings
+from ._shard import ShardState as ShardState
+from ._shard import audit_shard as audit_shard

@@ -1,0 +1,17 @@
+from ._accuracy import Probe as Probe
+from ._accuracy import paired_difference as paired_difference
+from ._accuracy import scored as scored
+from ._accuracy import wilson as wilson
+from ._dejavu import check_public as check_public
+from ._dejavu import corners as corners
+from ._dejavu import dejavu as dejavu
+from ._dejavu import dejavu_agreement as dejavu_agreement
+from ._dejavu import label_share as label_share
+from ._encoders import KINDS as KINDS
+from ._encoders import check_probe as check_probe
+from ._encoders import matched_labels as matched_labels
+from ._encoders import probe_encoder as probe_encoder
+from ._probes import dense_probe as dense_probe
+from ._probes import knn_probe as knn_probe
+from ._probes import linear_probe as linear_probe
+from ._probes import patch_labels as patch_labels

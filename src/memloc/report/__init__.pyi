@@ -1,0 +1,9 @@
+from ._coreset import render_coreset as render_coreset
+from ._coreset import summarize_coreset as summarize_coreset
+from ._coreset import write_coreset_report as write_coreset_report
+from ._summary import summarize as summarize
+from ._value import render_values as render_values
+from ._value import summarize_values as summarize_values
+from ._value import write_value_report as write_value_report
+from ._write import render as render
+from ._write import write_report as write_report

@@ -1,0 +1,16 @@
+from ._audit import Audit as Audit
+from ._files import make_folder as make_folder
+from ._files import plain as plain
+from ._files import read_json as read_json
+from ._files import read_table as read_table
+from ._files import replacing as replacing
+from ._files import write_json as write_json
+from ._files import write_table as write_table
+from ._schema import SCHEMA_VERSION as SCHEMA_VERSION
+from ._schema import TABLES as TABLES
+from ._schema import Column as Column
+from ._schema import conform as conform
+from ._schema import read_record as read_record
+from ._spec import check_folder as check_folder
+from ._spec import claim_folder as claim_folder
+from ._spec import spec_hash as spec_hash
