@@ -19,7 +19,7 @@ import torch
 from memloc.cli._audit import _from_run
 from memloc.encoders import tapped, versions
 from memloc.metrics import auroc, pair_distances, sslmem, sslmem_pairwise, view_distances
-from memloc.pretrain import load_run
+from memloc.runs import open_run
 from memloc.results import write_json
 from memloc.views import AUTO_COUNTS, Views
 
@@ -41,7 +41,7 @@ FOLLOWS = """
 def distances(run: Path, sampling: str, seed: int):
     """Distances between 64 views of every candidate and independent, by side and layer, and what is known of the points."""
     arguments, policy, _ = _from_run(run, None, 0)
-    points = load_run(run).points
+    points = open_run(run).points
     rows = np.flatnonzero(points["split"].isin(("candidate", "independent")))
     images = arguments["images"].take(torch.from_numpy(rows))
     recipe = Views(policy, n=max(AUTO_COUNTS), seed=seed, sampling=sampling)

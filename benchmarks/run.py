@@ -423,7 +423,7 @@ def loader_rate(pictures, batch: int, *, plain: bool) -> float:
     from torch.utils.data import DataLoader
 
     from memloc.encoders import has_bfloat16, load_encoder
-    from memloc.pretrain import nt_xent, projection_head
+    from memloc.objectives import nt_xent, projection_head
 
     encoder = load_encoder("resnet9", mean=[0.5] * 3, std=[0.25] * 3)
     for part in encoder.module.modules():

@@ -431,7 +431,8 @@ def test_what_g_memorized_scores_low_and_is_removed_first(pair):
 
 
 def test_a_plan_of_other_images_is_refused(pair):
-    from memloc.pretrain import Plan, TrainSpec, images_of, train
+    from memloc.pretrain import Plan, TrainSpec, train
+    from memloc.runs import images_of
 
     _, run, _ = pair
     images, _ = images_of(run)

@@ -15,9 +15,9 @@ from torch import nn
 from memloc.data import as_images
 from memloc.encoders import build_vit, load_encoder, patches_of
 from memloc.errors import DataError, EncoderError, SpecError
-from memloc.pretrain import (
-    LARS,
-    TrainSpec,
+from memloc.objectives import (
+    OBJECTIVES,
+    Batch,
     alignment_penalty,
     dino_loss,
     mae_loss,
@@ -25,13 +25,10 @@ from memloc.pretrain import (
     negative_cosine,
     nt_xent,
     recipe,
-    spec_of,
-    train_pair,
     vicreg,
 )
-from memloc.pretrain._objective import Batch
+from memloc.pretrain import LARS, TrainSpec, spec_of, train_pair
 
-OBJECTIVES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
 VIT = "hf:vit,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,intermediate_size=48,image_size=8,patch_size=4"
 SMALL = {"epochs": 4, "batch_size": 16, "candidates": 8, "workers": 1, "precision": "float32"}
 
@@ -346,7 +343,7 @@ def test_mae_knows_where_each_patch_belongs():
 
 
 def test_mae_draws_its_weights_as_published():
-    from memloc.pretrain._mae import MAE
+    from memloc.objectives._mae import MAE
 
     def made(seed):
         encoder = load_encoder(VIT, weights="random")
@@ -507,10 +504,10 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
     pair = private_run(tmp_path, "noise", epochs=1, learning_rate=1.0, warmup=0.0, weight_decay=0.0, dp_clip=0.5)
     spec = TrainSpec(**{**SMALL, "epochs": 1, "objective": "mae", "dp_epsilon": 8.0, "dp_clip": 0.5})
     noise, rate, steps = _private.noise_of(spec, 40)
-    from memloc.pretrain._objectives import make_objective
-    from memloc.pretrain._runs import _seed
+    from memloc.objectives import make_objective
+    from memloc.pretrain._one import seed_of
 
-    encoder, seed = load_encoder(VIT, weights="random"), _seed(spec, "f")
+    encoder, seed = load_encoder(VIT, weights="random"), seed_of(spec, "f")
     make_objective(spec, encoder.module, torch.zeros(1, 3, 8, 8), classes=0, seed=seed)  # which draws MAE's own weights
     start = encoder.module.state_dict()
     key = "layers.1.mlp.fc1.weight"
@@ -593,7 +590,7 @@ def test_coupled_losses_of_two_processes_have_the_gradient_of_one(tmp_path):
         """
 import atexit
 import torch
-from memloc.pretrain import nt_xent
+from memloc.objectives import nt_xent
 from memloc.pretrain._distributed import average_gradients, gathered, join, rank, share_of, world
 # Runs after what `join` registers.
 atexit.register(lambda: print("left" if not torch.distributed.is_initialized() else "still joined"))

@@ -14,8 +14,10 @@ import torch
 
 from memloc.data import as_images
 from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError, SpecError
-from memloc.pretrain import TrainSpec, load_run, make_plan, nt_xent, slots, train_ensemble, train_pair
+from memloc.objectives import nt_xent
+from memloc.pretrain import TrainSpec, make_plan, slots, train_ensemble, train_pair
 from memloc.pretrain import train as train_run
+from memloc.runs import open_run
 
 VIT = "hf:vit,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,intermediate_size=48,image_size=8,patch_size=4"
 
@@ -92,12 +94,12 @@ def weights(run):
 
 
 def test_paired_runs_start_alike_and_unpaired_do_not():
-    from memloc.pretrain._runs import _seed
+    from memloc.pretrain._one import seed_of
 
     spec = TrainSpec(seed=3)
-    assert _seed(spec, "f") == _seed(spec, "g")
+    assert seed_of(spec, "f") == seed_of(spec, "g")
     unpaired = TrainSpec(seed=3, unpaired=True)
-    assert _seed(unpaired, "f") != _seed(unpaired, "g")
+    assert seed_of(unpaired, "f") != seed_of(unpaired, "g")
 
 
 def test_a_pair_with_equal_data_gives_equal_encoders(tmp_path):
@@ -151,10 +153,10 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, workers):
     process.wait()
     assert not (tmp_path / "broken/run.json").exists()
     with pytest.raises(DataNotFoundError, match="not finished"):
-        load_run(tmp_path / "broken")
+        open_run(tmp_path / "broken")
     time.sleep(0.5)  # workers notice that their parent is gone
     subprocess.run([*command, "--out", str(tmp_path / "broken")], check=True, env=environment)
-    whole, broken = load_run(tmp_path / "whole"), load_run(tmp_path / "broken")
+    whole, broken = open_run(tmp_path / "whole"), open_run(tmp_path / "broken")
     assert torch.equal(weights(whole), weights(broken))
     lines = [json.loads(line) for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
     assert sorted((line["encoder"], line["epoch"]) for line in lines) == [
@@ -173,7 +175,7 @@ def test_ensemble_and_its_membership(tmp_path):
     found = train_ensemble(images(24), k=4, epochs=1, workers=1, out=tmp_path / "run")
     assert found.membership.shape == (4, 24)
     assert found.membership.sum(dim=0).unique().tolist() == [2]
-    again = load_run(tmp_path / "run")
+    again = open_run(tmp_path / "run")
     assert again.is_ensemble
     assert list(again.encoders) == ["e00", "e01", "e02", "e03"]
     assert (found.membership.numpy() == again.membership.iloc[:, 1:].to_numpy().T).all()
@@ -207,10 +209,10 @@ def test_what_a_module_keeps_of_its_weights_is_said(tiny):
 
 
 def test_mean_and_deviation_are_those_of_all_pixels():
-    from memloc.pretrain._runs import _statistics
+    from memloc.pretrain._folder import statistics
 
     pixels = torch.randint(0, 256, (300, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean, std = _statistics(pixels)
+    mean, std = statistics(pixels)
     values = pixels.transpose(0, 1).flatten(1).double() / 255
     assert torch.allclose(mean, values.mean(dim=1), atol=1e-14)
     assert torch.allclose(std, values.std(dim=1), atol=1e-14)

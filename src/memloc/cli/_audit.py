@@ -265,9 +265,9 @@ def _from_run(
         changed: encoders to audit in f's place, such as what memloc prune made of it.
     """
     from memloc.data import concatenate, open_images
-    from memloc.pretrain import images_of, load_run
+    from memloc.runs import images_of, open_run
 
-    run = load_run(folder)
+    run = open_run(folder)
     record, points = run.record, run.points
     images, given = images_of(run, max_bad=max_bad)
     images = images if given is None else concatenate(images, given)

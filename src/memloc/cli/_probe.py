@@ -122,14 +122,14 @@ def dejavu(
 
     from memloc.data import concatenate, open_images
     from memloc.integrations import check_suffix, write_any
-    from memloc.pretrain import images_of, load_run
     from memloc.probe import check_public, dejavu_agreement
     from memloc.probe import dejavu as score
     from memloc.results import Audit
+    from memloc.runs import images_of, open_run
 
     if out is not None:
         check_suffix(out)
-    loaded = load_run(run)
+    loaded = open_run(run)
     sides = [loaded.side(name) for name in ("f", "g")]
     if not all(sides):
         raise DataError(

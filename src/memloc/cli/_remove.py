@@ -49,12 +49,12 @@ def remove(
 
     from memloc.encoders import fingerprint, versions
     from memloc.interventions import RECORD, choose_points, encoder_named, remove_points
-    from memloc.pretrain import images_of, load_run
     from memloc.probe import paired_difference
     from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
+    from memloc.runs import images_of, open_run
 
     keep_apart(out, run, audit, train, test)
-    loaded = load_run(run)
+    loaded = open_run(run)
     name = encoder_named(loaded, encoder)
     audited = audit_of(loaded.encoders[name], audit)
     gone = choose_points(loaded, audited.points, count, order=order, encoder=name, seed=seed)

@@ -25,7 +25,7 @@ from memloc.encoders import (
 )
 from memloc.errors import DataError, EncoderError, SpecError, TrainingError, nearest
 from memloc.metrics import unitmem
-from memloc.pretrain import nt_xent
+from memloc.objectives import nt_xent
 from memloc.progress import Report, silent
 from memloc.views import Views
 

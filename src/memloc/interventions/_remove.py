@@ -9,8 +9,9 @@ import pandas as pd
 from torch import nn
 
 from memloc.errors import DataError, SpecError, nearest
-from memloc.pretrain import Plan, Run, TrainSpec, images_of, train
+from memloc.pretrain import Plan, TrainSpec, train
 from memloc.progress import Report, silent
+from memloc.runs import Run, images_of
 
 POINT_ORDERS = ("most", "least", "random")
 

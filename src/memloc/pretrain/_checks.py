@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from memloc.data import Images
-from memloc.encoders import RANDOM, is_vit, load_encoder, mae_positions
-from memloc.errors import DataError, EncoderError, SpecError
+from memloc.encoders import RANDOM, load_encoder
+from memloc.errors import DataError, SpecError
+from memloc.objectives import objective_named
 from memloc.pretrain._distributed import world
 from memloc.pretrain._plan import Plan
 from memloc.pretrain._private import check_private, noise_of
@@ -27,28 +28,27 @@ def check_training(encoder: str | nn.Module, images: Images, spec: TrainSpec, pl
             f" --batch-size {2 * world()} or more."
         )
     found = load_encoder(encoder, weights=None if isinstance(encoder, nn.Module) else RANDOM, shape=shape)
-    if spec.objective == "mae":
-        if not is_vit(found.module):
-            raise EncoderError(
-                f"{found.name} is no plain ViT of transformers, whose patches the objective mae could hide. Expected"
-                " one with a class token and a position per patch. Pass --encoder vit-tiny."
+    objective = objective_named(spec.objective)
+    objective.check(found)
+    if spec.dp_epsilon is not None:
+        check_private(found.module)
+        noise_of(spec, int(plan.membership.iloc[:, 1:].sum().min()))
+        if world() > 1:
+            raise SpecError(
+                "dp_epsilon is set for several processes. Expected one: a batch is drawn as a whole. Train without"
+                " torchrun."
             )
-        mae_positions(1, found.module.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        if spec.dp_epsilon is not None:
-            check_private(found.module)
-            noise_of(spec, int(plan.membership.iloc[:, 1:].sum().min()))
-            if world() > 1:
-                raise SpecError(
-                    "dp_epsilon is set for several processes. Expected one: a batch is drawn as a whole. Train without"
-                    " torchrun."
-                )
-    if spec.objective != "supervised":
-        return
+    if objective.needs_labels:
+        _check_labels(images, spec, plan)
+
+
+def _check_labels(images: Images, spec: TrainSpec, plan: Plan) -> None:
+    """Raise DataError unless every training point has a label, of two classes or more of two points or more."""
     trained = plan.membership.iloc[:, 1:].any(axis=1).to_numpy()
     if "label" not in plan.points or (plan.points["label"][trained] < 0).any():
         raise DataError(
-            "the objective supervised needs a label for every training point, and there are none for some. Expected"
-            " labelled images, such as folders of classes. Pass others, or --objective simclr."
+            f"the objective {spec.objective} needs a label for every training point, and there are none for some."
+            " Expected labelled images, such as folders of classes. Pass others, or --objective simclr."
         )
     sizes = plan.points["label"][trained].value_counts()
     if len(sizes) < 2 or sizes.min() < 2:

@@ -6,7 +6,6 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,16 @@ from torch import Tensor, nn
 from memloc.data import LazyPixels
 from memloc.encoders import Encoder, features_of, has_bfloat16
 from memloc.errors import TrainingError
+from memloc.objectives import Batch, Objective, Projected, alignment_penalty, make_objective
 from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
 from memloc.pretrain._lars import LARS
-from memloc.pretrain._mae import MAE
-from memloc.pretrain._objective import Batch, Objective, Projected, alignment_penalty
-from memloc.pretrain._objectives import make_objective
 from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec
 from memloc.results import replacing
-from memloc.views import Views, policy_named, uniforms
+from memloc.views import uniforms
 
 _EPOCH_STRIDE = 1 << 20
 _ORDER_STREAM = 1 << 32  # keeps the order of points apart from their views, which use the plain seed
-_LOCAL_STREAM = 2 << 32
-_SMALLEST, _CROP = 0.05, 0.4  # shares of the image that DINO's small and large crops show
 
 
 def train_encoder(
@@ -65,9 +60,9 @@ def train_encoder(
     attention = _set_attention(module, device, "eager")
     example = encoder.prepare(torch.zeros(2, *pixels.shape[1:], device=device))
     objective = make_objective(spec, module, example, classes=classes, seed=seed).to(device).train()
-    if isinstance(objective, MAE) and spec.dp_epsilon is not None:
+    if spec.dp_epsilon is not None:
         freeze_tokens(module, objective)
-    draw = _drawer(spec, objective.views, seed)
+    draw = objective.drawer(spec.policy, seed)
     parameters = [each for each in (*module.parameters(), *objective.parameters()) if each.requires_grad]
     optimizer = _optimizer(parameters, spec)
     low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
@@ -75,7 +70,7 @@ def train_encoder(
     pixels = pixels if isinstance(pixels, LazyPixels) else pixels.to(device)
     labels = None if labels is None else labels.to(device)
     every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
-    if isinstance(objective, MAE) and spec.dp_epsilon is not None:
+    if spec.dp_epsilon is not None:
         secret = _secret(checkpoint)
         train_privately(
             encoder,
@@ -164,28 +159,6 @@ def _set_attention(module: Any, device: torch.device, kind: str | None) -> str |
     before = str(module.config._attn_implementation)
     module.set_attn_implementation(kind)
     return before
-
-
-def _drawer(spec: TrainSpec, views: int, seed: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Views of some slots in an epoch: (slot, view, channel, height, width); with local crops two large ones, then the
-    small ones."""
-    if not spec.local_crops:
-        recipe = Views(spec.policy, n=views, seed=seed, sampling="independent")
-        return lambda pixels, slots, epoch: recipe.draw(pixels, slots, first=views * epoch)
-    policy = policy_named(spec.policy)
-    large = Views(replace(policy, crop_scale=(_CROP, 1.0)), n=2, seed=seed, sampling="independent")
-    small = Views(
-        replace(policy, crop_scale=(_SMALLEST, _CROP)),
-        n=spec.local_crops,
-        seed=seed + _LOCAL_STREAM,
-        sampling="independent",
-    )
-
-    def draw(pixels: Tensor, slots: Tensor, epoch: int) -> Tensor:
-        crops = [large.draw(pixels, slots, first=2 * epoch), small.draw(pixels, slots, first=spec.local_crops * epoch)]
-        return torch.cat(crops, dim=1)
-
-    return draw
 
 
 def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:

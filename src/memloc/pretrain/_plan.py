@@ -12,6 +12,7 @@ from torch import Tensor
 
 from memloc.data import Images, split_points, subset_membership
 from memloc.errors import SpecError
+from memloc.objectives import objective_named
 from memloc.pretrain._spec import TrainSpec
 
 
@@ -94,6 +95,14 @@ def slots(plan: Plan, encoder: str) -> tuple[Tensor, Tensor]:
     extra = np.repeat(rows, repeats[rows] - 1)
     chosen = np.concatenate([_planted_first(rows, repeats, split), extra])
     return torch.from_numpy(chosen), torch.from_numpy(ids[chosen])
+
+
+def labels_of(plan: Plan, spec: TrainSpec, rows: Tensor) -> tuple[Tensor | None, int]:
+    """The class of each slot and how many classes there are; None and 0 for an objective without labels."""
+    if not objective_named(spec.objective).needs_labels:
+        return None, 0
+    labels = torch.tensor(plan.points["label"].to_numpy())
+    return labels[rows], int(labels.max()) + 1
 
 
 def _by_id(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:

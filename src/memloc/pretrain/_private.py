@@ -1,4 +1,4 @@
-"""Differentially private training of MAE with opacus: DP-SGD's clipped and noised gradients, Poisson-drawn batches, and
+"""Differentially private training with opacus: DP-SGD's clipped and noised gradients, Poisson-drawn batches, and
 the ε spent."""
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from memloc.encoders import Encoder
 from memloc.errors import EncoderError, MissingExtraError, SpecError, TrainingError
-from memloc.pretrain._mae import MAE, mae_loss
-from memloc.pretrain._objective import Batch
+from memloc.objectives import Batch, Objective
 from memloc.pretrain._spec import TrainSpec
 from memloc.views import Views, uniforms
 
@@ -73,7 +72,7 @@ def _noise(opacus: Any, spec: TrainSpec, points: int, rate: float, steps: int) -
 
 def train_privately(
     encoder: Encoder,
-    objective: MAE,
+    objective: Objective,
     pixels: Tensor,
     spec: TrainSpec,
     *,
@@ -137,7 +136,7 @@ def train_privately(
             if len(rows):
                 batch = Batch(rows, None, rows, epoch, seed)
                 inputs = encoder.prepare(views.draw(pixels[rows].to(device), rows, first=epoch)[:, 0])
-                loss = per_point(inputs, objective.noise(encoder.module, inputs, batch))
+                loss = per_point(inputs, objective.point_draws(encoder.module, inputs, batch))
                 with (
                     warnings.catch_warnings()
                 ):  # of opacus's hooks at the first layer, and of the memory layout of gradients
@@ -179,21 +178,19 @@ def train_privately(
 
 
 class _Loss(nn.Module):
-    """MAE's loss per point as one module, for per-point gradients."""
+    """An objective's loss per point as one module, for per-point gradients."""
 
-    def __init__(self, encoder: nn.Module, objective: MAE) -> None:
+    def __init__(self, encoder: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.encoder, self.decoder = encoder, objective.decoder
-        self._objective = [objective]  # in a list, so that its parts are not counted twice
+        self.encoder, self.objective = encoder, objective
 
-    def forward(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        predicted, target, hidden = self._objective[0].reconstruct(self.encoder, inputs, noise)
-        return mae_loss(predicted, target, hidden)
+    def forward(self, inputs: Tensor, drawn: Tensor) -> Tensor:
+        return self.objective.point_losses(self.encoder, inputs, drawn)
 
 
-def freeze_tokens(module: nn.Module, objective: MAE) -> None:
+def freeze_tokens(module: nn.Module, objective: Objective) -> None:
     """Keep the parameters that belong to no layer as they are: their gradients per point are not computed."""
-    for part in (module, objective.decoder):
+    for part in (module, objective):
         for name, parameter in part.named_parameters():
             if name.endswith(("cls_token", "mask_token", "position_embeddings", "decoder_pos_embed")):
                 parameter.requires_grad_(False)

@@ -3,110 +3,98 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
-from memloc.errors import SpecError, nearest
+from memloc.errors import SpecError
+from memloc.objectives import OBJECTIVES, objective_named
+from memloc.objectives import recipe as recipe_named
+from memloc.settings import check_limits, documented, flag_of, make_spec, setting
 from memloc.views import policy_named
 
-OBJECTIVE_NAMES = ("simclr", "simsiam", "vicreg", "dino", "mae", "supervised")
+Optimizer = Literal["adamw", "sgd", "lars"]
+Precision = Literal["auto", "bfloat16", "float32"]
 
 
+@documented
 @dataclass(frozen=True)
 class TrainSpec:
-    """How encoders are trained.
+    """How encoders are trained."""
 
-    Attributes:
-        objective: "simclr", "simsiam", "vicreg", "dino", "mae" or "supervised".
-        encoder: a name that `load_encoder` takes, but a file of weights; its weights are drawn anew.
-        epochs, batch_size: of every encoder; the batches of an epoch are of equal size.
-        optimizer: "adamw", "sgd" or "lars" (both with momentum .9). learning_rate, weight_decay: of it.
-        temperature: of the contrastive loss. local_crops: further small crops per point for DINO's student.
-        alignment_penalty: weight of the distance between two views' features in the loss (SSLMem Eq. 3).
-        warmup: share of the steps over which the learning rate rises; then it falls by a cosine.
-        policy: augmentations in training.
-        precision: "auto" (bfloat16 where the device has units for it), "bfloat16" or "float32".
-        seed: of splits, initial weights, order and views.
-        candidates, independents, shared: points per split; a tenth, a tenth and the rest by default.
-        runs: independent pairs of f and g on the same splits.
-        unpaired: give g other initial weights, order and views, as published.
-        ensemble, fraction: train this many encoders on random parts of the points instead of a pair.
-        plant, repeats: show this many candidates `repeats` times per epoch (and as many independents to g).
-        dp_epsilon, dp_delta, dp_clip: train with differential privacy (mae alone): the budget, its δ (by default half
-            of one over the number of points), and the norm that each point's gradient is clipped to.
-        checkpoint_every: epochs between checkpoints; 0 means twenty in all.
-        workers: encoders trained at the same time; 0 means one per processor core, one on a GPU.
-    """
-
-    objective: str = "simclr"
-    encoder: str = "resnet9"
-    epochs: int = 200
-    batch_size: int = 256
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    temperature: float = 0.5
-    local_crops: int = 0
-    alignment_penalty: float = 0.0
-    warmup: float = 0.1
-    policy: str = "normal"
-    precision: str = "auto"
-    seed: int = 0
-    candidates: int | None = None
-    independents: int | None = None
-    shared: int | None = None
-    runs: int = 1
-    unpaired: bool = False
-    ensemble: int = 0
-    fraction: float = 0.5
-    plant: int = 0
-    repeats: int = 1
-    dp_epsilon: float | None = None
-    dp_delta: float | None = None
-    dp_clip: float = 1.0
-    checkpoint_every: int = 0
-    workers: int = 0
-    device: str = "auto"
+    objective: str = setting("simclr", "What is minimized.", choices=OBJECTIVES)
+    encoder: str = setting(
+        "resnet9",
+        "resnet9 (by default; vit-tiny for mae), resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME,"
+        " torchvision:NAME, hf:NAME or file.py:factory; its weights are drawn anew.",
+    )
+    epochs: int = setting(200, "Of every encoder.", low=1)
+    batch_size: int = setting(256, "Largest batch; batches of an epoch are of equal size.", low=1)
+    optimizer: Optimizer = setting("adamw", "sgd and lars have momentum .9.", choices=("adamw", "sgd", "lars"))
+    learning_rate: float = setting(1e-3, "At its highest.", above=0)
+    weight_decay: float = setting(1e-4, "Of the optimizer.", low=0)
+    temperature: float = setting(0.5, "Of the contrastive loss.", above=0)
+    local_crops: int = setting(0, "Further small crops per point for dino's student.", low=0)
+    alignment_penalty: float = setting(
+        0.0, "Weight of the distance between two views in the loss, which limits memorization (SSLMem Eq. 3).", low=0
+    )
+    dp_epsilon: float | None = setting(None, "Train mae with differential privacy: the budget, such as 8.", above=0)
+    dp_delta: float | None = setting(
+        None, "Of the budget; half of one over the number of points by default.", above=0, below=1
+    )
+    dp_clip: float = setting(1.0, "Norm that each point's gradient is clipped to in private training.", above=0)
+    warmup: float = setting(0.1, "Share of steps with a rising learning rate, before the cosine.", low=0, below=1)
+    policy: str = setting("normal", "Augmentations: weak, normal, strong, independent, crop (for mae).")
+    precision: Precision = setting(
+        "auto",
+        "auto is bfloat16 where the device has units for it.",
+        choices=("auto", "bfloat16", "float32"),
+    )
+    candidates: int | None = setting(None, "Points that only f sees; a tenth by default.")
+    independents: int | None = setting(None, "Points that only g sees; as many as candidates by default.")
+    shared: int | None = setting(None, "Points that both see; the rest by default.")
+    runs: int = setting(1, "Pairs of f and g on the same splits.", low=1)
+    unpaired: bool = setting(False, "Other initial weights, order and views for g, as published; paired by default.")
+    ensemble: int = setting(0, "Train this many encoders on random parts instead of a pair.")
+    fraction: float = setting(0.5, "Share of the points in each encoder of an ensemble.")
+    plant: int = setting(0, "Candidates to show --repeats times per epoch (and as many independents to g).")
+    repeats: int = setting(1, "How often planted candidates are shown.", low=1)
+    checkpoint_every: int = setting(0, "Epochs between checkpoints; 0: twenty in all.")
+    workers: int = setting(0, "Encoders trained at once; 0: one per core, one on a GPU.")
+    seed: int = setting(0, "Of splits, initial weights, order and views.")
+    device: str = setting("auto", "auto, cpu or cuda.")
 
     def __post_init__(self) -> None:
-        for name, known in (("objective", OBJECTIVE_NAMES), ("optimizer", ("adamw", "sgd", "lars"))):
-            if getattr(self, name) not in known:
-                raise SpecError(
-                    f"there is no {name} {getattr(self, name)!r}. {nearest(getattr(self, name), known)} Expected one of"
-                    f" {', '.join(known)}. Pass --{name} {known[0]}."
-                )
-        for name in ("weight_decay", "alignment_penalty", "local_crops"):
-            if not getattr(self, name) >= 0:
-                raise SpecError(
-                    f"{name} is {getattr(self, name)}. Expected 0 or more. Pass --{name.replace('_', '-')} 0."
-                )
-        for name, usual, holds, where in (
-            ("temperature", 0.5, self.objective == "simclr", "simclr alone"),
-            ("dp_clip", 1.0, self.dp_epsilon is not None, "private training, with --dp-epsilon"),
-            ("fraction", 0.5, self.ensemble > 0, "an ensemble, with --ensemble"),
+        check_limits(self)
+        policy_named(self.policy)
+        self._check_idle()
+        self._check_privacy()
+        self._check_batches()
+
+    @property
+    def scored_with(self) -> str:
+        """The policy of views that the encoders are scored with."""
+        return objective_named(self.objective).scored_with(self.policy)
+
+    def _check_idle(self) -> None:
+        """Raise SpecError for a setting that would do nothing."""
+        for owner in OBJECTIVES:
+            for name in objective_named(owner).own_settings:
+                if getattr(self, name) != _usual(name) and name not in objective_named(self.objective).own_settings:
+                    raise SpecError(
+                        f"{name} is {getattr(self, name)} for {self.objective} and would do nothing. Expected it for"
+                        f" {owner} alone. Leave {flag_of(name)} out."
+                    )
+        for name, holds, where in (
+            ("dp_clip", self.dp_epsilon is not None, "private training, with --dp-epsilon"),
+            ("fraction", self.ensemble > 0, "an ensemble, with --ensemble"),
         ):
-            if getattr(self, name) != usual and not holds:
+            if getattr(self, name) != _usual(name) and not holds:
                 raise SpecError(
                     f"{name} is {getattr(self, name)} and would do nothing. Expected it for {where}. Leave"
-                    f" --{name.replace('_', '-')} out."
+                    f" {flag_of(name)} out."
                 )
-        if self.local_crops and self.objective != "dino":
-            raise SpecError(
-                f"local_crops is {self.local_crops} for {self.objective}. Expected it for dino alone. Leave"
-                " --local-crops out."
-            )
-        self._check_privacy()
-        for name in ("epochs", "batch_size", "runs", "repeats"):
-            if getattr(self, name) < 1:
-                raise SpecError(
-                    f"{name} is {getattr(self, name)}. Expected at least 1. Pass --{name.replace('_', '-')} 1 or more."
-                )
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise SpecError(
-                    f"{name} is {getattr(self, name)}. Expected a number above 0. Pass another"
-                    f" --{name.replace('_', '-')}."
-                )
-        policy_named(self.policy)
+
+    def _check_batches(self) -> None:
+        """Raise SpecError where points cannot be shown as asked."""
         if self.plant < 0 or (self.plant > 0) != (self.repeats > 1):
             raise SpecError(
                 f"plant is {self.plant} and repeats {self.repeats}. Expected points to plant and how often to show"
@@ -117,10 +105,6 @@ class TrainSpec:
                 f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass"
                 " --batch-size 64."
             )
-        if self.precision not in ("auto", "bfloat16", "float32"):
-            raise SpecError(
-                f"there is no precision {self.precision!r}. Expected auto, bfloat16 or float32. Pass --precision auto."
-            )
         if self.ensemble and (
             self.runs > 1 or self.unpaired or {self.candidates, self.independents, self.shared} != {None}
         ):
@@ -128,8 +112,6 @@ class TrainSpec:
                 "an ensemble has no pairs, so runs, unpaired and sizes of splits do not apply. Expected one or the"
                 " other. Leave --ensemble out."
             )
-        if not 0 <= self.warmup < 1:
-            raise SpecError(f"warmup is {self.warmup}. Expected a share from 0 to below 1. Pass --warmup 0.1.")
 
     def _check_privacy(self) -> None:
         """Raise SpecError where a privacy budget would be false or cannot be kept."""
@@ -137,20 +119,10 @@ class TrainSpec:
             if self.dp_delta is not None:
                 raise SpecError("dp_delta is given without dp_epsilon. Expected both. Pass --dp-epsilon 8.")
             return
-        if self.objective != "mae":
-            why = (
-                "its loss compares the points of a batch with each other, so clipping each point's gradient does not"
-                " bound what a point changes, and the ε would be false"
-                if self.objective != "supervised"
-                else "its encoders have batch-norms, which mix the points of a batch"
-            )
+        why = objective_named(self.objective).not_private
+        if why:
             raise SpecError(
                 f"dp_epsilon is set for {self.objective}: {why}. Expected mae, a sum over points. Pass --objective mae."
-            )
-        if not self.dp_epsilon > 0 or not self.dp_clip > 0 or not (self.dp_delta is None or 0 < self.dp_delta < 1):
-            raise SpecError(
-                f"dp_epsilon is {self.dp_epsilon}, dp_delta {self.dp_delta}, dp_clip {self.dp_clip}. Expected ε and the"
-                " norm above 0, δ between 0 and 1. Pass for instance --dp-epsilon 8 --dp-delta 1e-5 --dp-clip 1."
             )
         if self.precision == "bfloat16":
             raise SpecError(
@@ -164,19 +136,21 @@ class TrainSpec:
             )
 
 
-def make_spec(kind: type, settings: dict[str, Any]) -> Any:
-    """A frozen settings dataclass from keyword settings; an unknown key is an error with the nearest match.
+def spec_of(*, recipe: str = "small", **settings: Any) -> TrainSpec:
+    """A TrainSpec from a recipe and the settings that are not None; a module stands in the spec by its class name.
 
-    >>> make_spec(TrainSpec, {"temprature": 3})
-    Traceback (most recent call last):
-    memloc.errors.SpecError: there is no setting 'temprature'. Nearest: 'temperature'. Expected a field of TrainSpec.
-    Correct the key.
+    >>> spec_of(recipe="published", objective="simsiam", epochs=3).epochs
+    3
     """
-    known = [field.name for field in fields(kind)]
-    for key in settings:
-        if key not in known:
-            raise SpecError(
-                f"there is no setting {key!r}. {nearest(key, known)} Expected a field of {kind.__name__}. Correct the"
-                " key."
-            )
-    return kind(**settings)
+    given = {key: value for key, value in settings.items() if value is not None}
+    whole = {**recipe_named(recipe, given.get("objective", _usual("objective"))), **given}
+    if given.get("ensemble"):
+        whole["unpaired"] = given.get("unpaired", False)  # ensembles have no pairs, whatever the recipe says
+    if not isinstance(whole.get("encoder", ""), str):
+        whole["encoder"] = type(whole["encoder"]).__name__
+    spec: TrainSpec = make_spec(TrainSpec, whole)
+    return spec
+
+
+def _usual(name: str) -> Any:
+    return next(each.default for each in fields(TrainSpec) if each.name == name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from memloc.errors import MemlocError
-from memloc.pretrain._runs import train_one
+from memloc.pretrain._one import train_one
 
 
 def main() -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
-from memloc.pretrain._objective import Batch, Objective, Projected, mlp
+from memloc.objectives._objective import Batch, Objective, Projected, mlp, width_of
 
 
 def negative_cosine(predicted: Tensor, projected: Tensor) -> Tensor:
@@ -24,10 +26,17 @@ def negative_cosine(predicted: Tensor, projected: Tensor) -> Tensor:
 class SimSiam(Objective):
     """A predictor guesses the projection of one view from the other's; gradients flow through the guess alone."""
 
+    published = {"epochs": 200, "optimizer": "sgd", "learning_rate": 2.5e-2, "weight_decay": 1e-4}
+
     def __init__(self, features: int, *, hidden: int = 512, outputs: int = 512) -> None:
         super().__init__()
         self.projector = mlp(features, hidden, hidden, outputs, last_norm=True)
         self.predictor = mlp(outputs, outputs // 4, outputs)
+
+    @classmethod
+    def build(cls, module: nn.Module, example: Tensor, *, classes: int, **own: Any) -> Objective:
+        """A head as wide as the encoder's features."""
+        return cls(width_of(module, example))
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Projections and predictions of both views; batch statistics are of one view at a time, as in the paper's

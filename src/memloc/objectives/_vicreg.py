@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
-from memloc.pretrain._objective import Batch, Objective, Projected, mlp
+from memloc.objectives._objective import Batch, Objective, Projected, mlp, width_of
 
 _EPSILON = 1e-4
 
@@ -41,9 +43,16 @@ def _off_diagonal(view: Tensor) -> Tensor:
 class VICReg(Objective):
     """Views of a point agree while every feature varies and no two say the same."""
 
+    published = {"optimizer": "lars", "learning_rate": 0.8, "weight_decay": 1e-6}
+
     def __init__(self, features: int, *, hidden: int = 512) -> None:
         super().__init__()
         self.expander = mlp(features, hidden, hidden, hidden)
+
+    @classmethod
+    def build(cls, module: nn.Module, example: Tensor, *, classes: int, **own: Any) -> Objective:
+        """A head as wide as the encoder's features."""
+        return cls(width_of(module, example))
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Expanded features of both views."""

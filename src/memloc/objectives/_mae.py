@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders import draw_as_mae, mae_decoder, patches_of, visible_tokens
-from memloc.pretrain._objective import Batch, Objective, Projected
+from memloc.encoders import (
+    Encoder,
+    draw_as_mae,
+    is_vit,
+    mae_decoder,
+    mae_positions,
+    patches_of,
+    visible_tokens,
+)
+from memloc.errors import EncoderError
+from memloc.objectives._objective import Batch, Objective, Projected
 from memloc.views import uniforms
 
 _HIDDEN = 0.75  # share of patches
@@ -36,6 +47,10 @@ class MAE(Objective):
     The encoder's weights and positions become MAE's own random ones.
     """
 
+    small = {"encoder": "vit-tiny", "policy": "crop", "weight_decay": 0.05}
+    published = {**small, "optimizer": "adamw", "learning_rate": 1.2e-3}
+    needs_patches = True
+    not_private = ""
     views = 1
     coupled = False
 
@@ -44,11 +59,31 @@ class MAE(Objective):
         self.decoder = mae_decoder(module)
         draw_as_mae(module, self.decoder)
 
+    @classmethod
+    def build(cls, module: nn.Module, example: Tensor, *, classes: int, **own: Any) -> Objective:
+        """A decoder beside the encoder, whose weights are drawn anew."""
+        return cls(module)
+
+    @classmethod
+    def check(cls, encoder: Encoder) -> None:
+        """Its patches can be hidden, and have positions."""
+        if not is_vit(encoder.module):
+            raise EncoderError(
+                f"{encoder.name} is no plain ViT of transformers, whose patches the objective mae could hide. Expected"
+                " one with a class token and a position per patch. Pass --encoder vit-tiny."
+            )
+        mae_positions(1, encoder.module.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @classmethod
+    def scored_with(cls, policy: str) -> str:
+        """The usual views, as published, without masks (REFERENCE A6)."""
+        return "normal"
+
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Predicted and true pixels, and which patches were hidden."""
-        return Projected(None, self.reconstruct(module, inputs, self.noise(module, inputs, batch)))
+        return Projected(None, self.reconstruct(module, inputs, self.point_draws(module, inputs, batch)))
 
-    def noise(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Tensor:
+    def point_draws(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Tensor:
         """A draw per patch that belongs to the point: the patches with the lowest are seen; shape (view, patch)."""
         patches = patches_of(module, inputs[:1]).shape[1]
         number = torch.tensor([batch.epoch])
@@ -62,6 +97,10 @@ class MAE(Objective):
         restore = shuffle.argsort(dim=1)
         predicted = self.decoder(visible_tokens(module, inputs, shuffle[:, :kept]), restore).logits
         return predicted, patches_of(module, inputs), (restore >= kept).float()
+
+    def point_losses(self, module: nn.Module, inputs: Tensor, drawn: Tensor) -> Tensor:
+        """The error of each image's hidden patches."""
+        return mae_loss(*self.reconstruct(module, inputs, drawn))
 
     def loss(self, projected: Projected, batch: Batch) -> Tensor:
         """The mean over points."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
-from memloc.pretrain._objective import Batch, Objective, Projected
+from memloc.objectives._objective import Batch, Objective, Projected, width_of
 
 
 def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float = 0.5) -> Tensor:
@@ -49,10 +51,18 @@ def projection_head(features: int, *, hidden: int = 256, outputs: int = 128) -> 
 class SimCLR(Objective):
     """Two views of a point attract each other, views of other points repel."""
 
+    published = {"optimizer": "lars", "learning_rate": 4.8, "weight_decay": 1e-6}
+    own_settings = ("temperature",)
+
     def __init__(self, features: int, *, temperature: float = 0.5) -> None:
         super().__init__()
         self.head = projection_head(features)
         self.temperature = temperature
+
+    @classmethod
+    def build(cls, module: nn.Module, example: Tensor, *, classes: int, **own: Any) -> Objective:
+        """A head as wide as the encoder's features."""
+        return cls(width_of(module, example), **own)
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Projections of both views."""

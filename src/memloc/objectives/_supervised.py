@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
-from memloc.pretrain._objective import Batch, Objective, Projected
+from memloc.objectives._objective import Batch, Objective, Projected, width_of
 
 
 class Supervised(Objective):
     """A linear layer on the encoder's features predicts the label of each view."""
 
+    published = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}
+    needs_labels = True
+    not_private = "its encoders have batch-norms, which mix the points of a batch"
     views = 1
     coupled = False
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.head = nn.Linear(features, classes)
+
+    @classmethod
+    def build(cls, module: nn.Module, example: Tensor, *, classes: int, **own: Any) -> Objective:
+        """A layer from the encoder's features to the classes."""
+        return cls(width_of(module, example), classes)
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """Logits of every view."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
-from memloc.pretrain._objective import Batch, Objective, Projected
+from memloc.objectives._objective import Batch, Objective, Projected, width_of
+from memloc.views import Views, policy_named
 
+_LOCAL_STREAM = 2 << 32
 _STUDENT, _TEACHER = 0.1, 0.04  # temperatures
 _CENTRE, _MOMENTUM = 0.9, 0.996
 # of the teacher's memory in a training: with the published momentum 400 steps would keep a fifth of its random weights
+_SMALLEST, _CROP = 0.05, 0.4  # shares of the image that small and large crops show
 _TURNS = 10
 
 
@@ -84,6 +90,8 @@ class DINO(Objective):
     """The student matches a teacher that is its moving average; the teacher sees the two global views alone and is what
     is kept."""
 
+    published = {"encoder": "vit-tiny", "optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.04}
+    own_settings = ("local_crops",)
     centre: Tensor
 
     def __init__(self, module: nn.Module, features: int, *, local_crops: int = 0) -> None:
@@ -95,6 +103,33 @@ class DINO(Objective):
         self.teacher = copy.deepcopy(module).requires_grad_(False)
         self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(len(self.head.prototypes)))
+
+    @classmethod
+    def build(cls, module: nn.Module, example: Tensor, *, classes: int, **own: Any) -> Objective:
+        """A teacher and its head, as wide as the encoder's features."""
+        return cls(module, width_of(module, example), **own)
+
+    @property
+    def passes(self) -> int:
+        """The teacher sees the two large views."""
+        return self.views + 2
+
+    def drawer(self, policy: str, seed: int) -> Callable[[Tensor, Tensor, int], Tensor]:
+        """With local crops two large ones, then the small ones."""
+        local = self.views - 2
+        if not local:
+            return super().drawer(policy, seed)
+        whole = policy_named(policy)
+        large = Views(replace(whole, crop_scale=(_CROP, 1.0)), n=2, seed=seed, sampling="independent")
+        small = Views(
+            replace(whole, crop_scale=(_SMALLEST, _CROP)), n=local, seed=seed + _LOCAL_STREAM, sampling="independent"
+        )
+
+        def draw(pixels: Tensor, slots: Tensor, epoch: int) -> Tensor:
+            crops = [large.draw(pixels, slots, first=2 * epoch), small.draw(pixels, slots, first=local * epoch)]
+            return torch.cat(crops, dim=1)
+
+        return draw
 
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
         """What student and teacher say of their views."""

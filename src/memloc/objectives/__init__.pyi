@@ -1,0 +1,15 @@
+from ._dino import dino_loss as dino_loss
+from ._mae import mae_loss as mae_loss
+from ._named import OBJECTIVES as OBJECTIVES
+from ._named import make_objective as make_objective
+from ._named import objective_named as objective_named
+from ._objective import Batch as Batch
+from ._objective import Objective as Objective
+from ._objective import Projected as Projected
+from ._objective import alignment_penalty as alignment_penalty
+from ._recipes import RECIPES as RECIPES
+from ._recipes import recipe as recipe
+from ._simclr import nt_xent as nt_xent
+from ._simclr import projection_head as projection_head
+from ._simsiam import negative_cosine as negative_cosine
+from ._vicreg import vicreg as vicreg

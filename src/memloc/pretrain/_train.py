@@ -1,0 +1,214 @@
+"""Train what a spec says into a run folder, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from memloc.data import Images, LazyPixels, as_images, concatenate
+from memloc.encoders import RANDOM, fingerprint, load_encoder, pick_device, versions
+from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.pretrain._checks import check_training
+from memloc.pretrain._distributed import join, rank, wait, world
+from memloc.pretrain._folder import reopens, write_plan
+from memloc.pretrain._metrics import epochs_done, trim_metrics
+from memloc.pretrain._one import kept_weights, train_one
+from memloc.pretrain._plan import Plan, make_plan, slots
+from memloc.pretrain._private import delta_of
+from memloc.pretrain._spec import TrainSpec
+from memloc.progress import Report, silent
+from memloc.results import claim_folder, read_table, write_json
+from memloc.runs import Run, encoder_of, open_run
+from memloc.workers import run_apart
+
+_GRAY = "The images are gray and the encoder takes three channels: the gray channel is repeated."
+_PRIVACY = (
+    "each encoder alone, for one point of its training set added or taken away. Not covered: both encoders of a pair"
+    " released together (f and g share most points), the mean and deviation of the training images beside the weights,"
+    " and choices made after looking at other trainings. The noise is of torch's generator, which is not cryptographic"
+)
+
+
+def train(
+    images: object,
+    spec: TrainSpec,
+    *,
+    external: Images | None = None,
+    plan: Plan | None = None,
+    encoder: str | nn.Module | None = None,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+) -> Run:
+    """Train what a spec says into a run folder; finished encoders there are kept, unfinished ones resumed.
+
+    Args:
+        images: training images. external: images that no encoder sees.
+        plan: who is trained on what, where it does not follow from the spec.
+        encoder: a module to copy instead of the spec's encoder by name; then training stays in this process.
+    """
+    training = as_images(images)
+    known = training if external is None else concatenate(training, external)
+    special = {} if plan is None else {"plan": plan.digest()}
+    plan = plan or make_plan(known, spec, 0 if external is None else len(external))
+    module = encoder if isinstance(encoder, nn.Module) else None
+    device = pick_device(spec.device)
+    sources = {
+        "data": training.source,
+        "external": None if external is None else external.source,
+        "has_external": external is not None,
+        "size": training.size,
+    }
+    _check(known, spec, plan, module, sources, out)
+    identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint(), **special}
+    join(device)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary if out is None else out)
+        if rank() == 0:
+            claim_folder(folder, identity, overwrite=overwrite)
+        wait()
+        if not (folder / "run.json").is_file():
+            began = time.monotonic()
+            if rank() == 0:
+                write_plan(folder, plan, known, training, sources)
+            wait()
+            workers = _train_missing(folder, spec, plan, module, device, progress)
+            if rank() == 0:
+                record = {
+                    **_record(folder, spec, plan, known, module),
+                    **sources,
+                    "fingerprint": identity["fingerprint"],
+                    "n_external": 0 if external is None else len(external),
+                    "seconds": time.monotonic() - began,
+                    "workers": workers,
+                }
+                write_json(folder / "run.json", record)
+                shutil.rmtree(folder / ".work", ignore_errors=True)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        wait()
+        run = open_run(folder, module=module)
+        return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
+
+
+def _check(
+    known: Images,
+    spec: TrainSpec,
+    plan: Plan,
+    module: nn.Module | None,
+    sources: dict[str, Any],
+    out: str | Path | None,
+) -> None:
+    """Raise what can be wrong before any training, and warn of weights that stay as they are."""
+    if plan.points["point"].tolist() != known.ids.tolist():
+        raise DataError(
+            "the plan is of other images, or names them in another order. Expected a row per image, in their order."
+            " Make it with memloc.pretrain.make_plan."
+        )
+    check_training(spec.encoder if module is None else module, known, spec, plan)
+    kept = [] if module is None else kept_weights(module)
+    if kept:
+        warnings.warn(
+            f"{len(kept)} parameters of {type(module).__name__} are not drawn anew and keep the values they have, such"
+            f" as {kept[0]!r}: what they were trained on stays in f and g. Give the module that holds them a method"
+            " reset_parameters, or pass 'FILE.py:FACTORY', which makes a new one.",
+            MemlocWarning,
+            stacklevel=4,
+        )
+    if isinstance(known.pixels, LazyPixels) and not reopens(sources):
+        raise DataError(
+            "the images are read from files as they are used, and are a part of what a folder holds. Expected a whole"
+            " folder, which can be opened again. Pass memloc.open_images(FOLDER, size=...) as it is, or a folder with"
+            " that part alone."
+        )
+    if world() > 1 and out is None:
+        raise SpecError(
+            "several processes train together and there is no folder. Expected one that all can read. Pass out=FOLDER."
+        )
+
+
+def _train_missing(
+    folder: Path, spec: TrainSpec, plan: Plan, module: nn.Module | None, device: torch.device, progress: Report
+) -> int:
+    """Train the encoders that are not there yet, some at a time; returns how many at a time."""
+    missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
+    usual = 1 if device.type == "cuda" else os.cpu_count() or 1
+    workers = 1 if module is not None or world() > 1 else min(spec.workers or usual, len(plan.encoders))
+    if rank() == 0:
+        trim_metrics(folder, missing)
+    if workers > 1:
+        _train_apart(folder, spec, missing, workers, progress)
+        return workers
+    for name in missing:
+        train_one(folder, name, encoder=module, progress=progress if rank() == 0 else silent)
+    return workers
+
+
+def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int, progress: Report) -> None:
+    """Train encoders in worker processes, a share of the processor's threads each."""
+    everything = len(read_table(folder / "membership.parquet").columns) - 1
+
+    def show() -> None:
+        progress(f"training {everything} encoders", epochs_done(folder), spec.epochs * everything)
+
+    commands = {name: ["-m", "memloc.pretrain._worker", str(folder), name] for name in missing}
+    run_apart(commands, workers=workers, logs=folder / ".work", what="training", show=show)
+
+
+def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn.Module | None) -> dict[str, Any]:
+    """What is known of a finished run, but for its sources and times."""
+    files = {name: folder / f"encoders/{name}.safetensors" for name in plan.encoders}
+    prints = (
+        {}
+        if module is not None
+        else {name: fingerprint(encoder_of(spec.encoder, file).module) for name, file in files.items()}
+    )
+    return {
+        "spec": asdict(spec),
+        "skipped": [list(pair) for pair in known.skipped],
+        "warnings": [_GRAY] if _repeats_gray(spec, module, known) else [],
+        "class_names": list(known.class_names),
+        "encoders": prints,
+        "processes": world(),
+        "versions": versions(),
+        "augmentation": spec.scored_with,
+        "privacy": _privacy(folder, spec, plan),
+    }
+
+
+def _repeats_gray(spec: TrainSpec, module: nn.Module | None, known: Images) -> bool:
+    """Whether gray images are shown to an encoder of three channels."""
+    if known.pixels.shape[1] != 1:
+        return False
+    shape = (1, known.pixels.shape[2], known.pixels.shape[3])
+    weights = RANDOM if module is None else None
+    return load_encoder(spec.encoder if module is None else module, weights=weights, shape=shape).channels == 3
+
+
+def _privacy(folder: Path, spec: TrainSpec, plan: Plan) -> dict[str, Any] | None:
+    """The ε that each encoder's training spent, by its last line of metrics."""
+    if spec.dp_epsilon is None:
+        return None
+    spent: dict[str, float] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        spent[entry["encoder"]] = entry["epsilon"]
+    points = {name: len(slots(plan, name)[0]) for name in plan.encoders}
+    deltas = {name: delta_of(spec, count) for name, count in points.items()}
+    return {
+        "target_epsilon": spec.dp_epsilon,
+        "delta": deltas,
+        "clip": spec.dp_clip,
+        "epsilon": spent,
+        "accountant": "rdp",
+        "holds_for": _PRIVACY,
+    }

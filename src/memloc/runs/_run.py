@@ -1,0 +1,108 @@
+"""A finished training run: its encoders, who was trained on what, and how."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from memloc.encoders import Encoder, Preprocess, load_encoder, load_weights, read_weights
+from memloc.errors import DataNotFoundError
+from memloc.results import read_json, read_table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Attributes:
+        folder: where it lies; None once a temporary one is gone.
+        points: point, name, split, label, repeats.
+        membership: point, then whether each encoder was trained on it.
+        encoders: by name, in the order of the membership columns.
+        record: the spec, sources of the images, versions, timings.
+    """
+
+    folder: Path | None
+    points: pd.DataFrame = field(repr=False)
+    membership: pd.DataFrame = field(repr=False)
+    encoders: dict[str, Encoder] = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether encoders were trained on random subsets instead of the four splits."""
+        return bool(self.record["spec"]["ensemble"])
+
+    @property
+    def sees(self) -> np.ndarray:
+        """Whether each encoder was trained on each point, bool (encoder, point)."""
+        return self.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy()
+
+    @property
+    def repeats(self) -> dict[int, int]:
+        """How often each point was shown per epoch; empty where none was shown more than once."""
+        if not (self.points["repeats"] > 1).any():
+            return {}
+        return dict(zip(self.points["point"].tolist(), self.points["repeats"].tolist(), strict=True))
+
+    def side(self, name: str) -> list[Encoder]:
+        """The encoders of one side of a pair, "f" or "g"."""
+        return [encoder for encoder_name, encoder in self.encoders.items() if encoder_name.startswith(name)]
+
+
+def open_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
+    """Open a finished run.
+
+    Args:
+        module: the architecture, where the run was trained from an nn.Module.
+    Raises:
+        DataNotFoundError: no such folder, or a run that is not finished.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        begun = (folder / "spec.json").is_file()
+        state = "holds a run that is not finished" if begun else "holds no run"
+        step = (
+            "Repeat the memloc train command that began it" if begun else "Make one with: memloc train DATA --out RUN"
+        )
+        raise DataNotFoundError(f"{str(folder)!r} {state}. Expected a folder that memloc train finished. {step}.")
+    record, membership = read_json(folder / "run.json"), read_table(folder / "membership.parquet")
+    encoders = {}
+    for name in membership.columns[1:]:
+        path = folder / f"encoders/{name}.safetensors"
+        known = record["spec"]["encoder"]
+        encoders[str(name)] = encoder_of(known, path) if module is None else _encoder_like(module, path)
+    return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
+
+
+load_run = open_run  # its name in 0.1
+
+
+def encoder_of(encoder: str, path: Path) -> Encoder:
+    """An encoder of a run: by the architecture that the run's own record names."""
+    if ".py:" not in encoder:
+        return load_encoder(path)
+    return replace(load_encoder(encoder, weights=path), name=path.stem)
+
+
+def _encoder_like(module: nn.Module, path: Path) -> Encoder:
+    tensors, metadata = read_weights(path)
+    fresh = copy.deepcopy(module)
+    load_weights(fresh, tensors, name=str(path))
+    mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
+    found = load_encoder(fresh)
+    return Encoder(
+        found.module,
+        found.layers,
+        Preprocess(mean, std),
+        path.stem,
+        found.channels,
+        metadata.get("augmentation"),
+        shape=found.shape,
+    )
