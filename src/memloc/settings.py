@@ -106,7 +106,7 @@ def check_limits(spec: Any) -> None:
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    r"""Raise SpecError where a value is none of a setting's choices.
+    """Raise SpecError where a value is none of a setting's choices.
 
     >>> check_choice("optimizer", "sdg", ("adamw", "sgd"))
     Traceback (most recent call last):
@@ -141,7 +141,7 @@ def _usual(of: Field[Any]) -> str:
 
 
 def make_spec(kind: type, settings: Mapping[str, Any]) -> Any:
-    r"""A settings dataclass from keywords; an unknown key is an error with the nearest match.
+    """A settings dataclass from keywords; an unknown key is an error with the nearest match.
 
     >>> @dataclass(frozen=True)
     ... class Spec:

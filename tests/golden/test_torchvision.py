@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memloc.views import POLICIES, Views, uniforms
-from memloc.views._policy import ORDERS, columns_needed, parameters
+from memloc.views._parameters import ORDERS, columns_needed, parameters
 
 pytestmark = pytest.mark.vision
 

@@ -8,7 +8,7 @@ from PIL import Image
 from memloc.errors import DataError, ShapeError, SpecError
 from memloc.views import POLICIES, Policy, Views
 from memloc.views._apply import _hue, apply_views
-from memloc.views._policy import COLUMNS, Parameters
+from memloc.views._parameters import COLUMNS, Parameters
 
 
 def images(count=6, channels=3, height=32, width=32, seed=0):
@@ -161,7 +161,7 @@ def test_mask_hides_three_quarters_of_the_patches_with_the_mean():
 
 def test_probabilities_and_ranges_of_normal():
     from memloc.views import uniforms
-    from memloc.views._policy import parameters
+    from memloc.views._parameters import parameters
 
     count = 20_000
     drawn = uniforms(0, torch.arange(count), torch.zeros(1, dtype=torch.int64), len(COLUMNS))[:, 0]

@@ -20,6 +20,9 @@ from ._runs import representation_run as representation_run
 from ._runs import robust_run as robust_run
 from ._sampler import CrustSampler as CrustSampler
 from ._sources import class_numbers as class_numbers
+from ._spec import CoresetSpec as CoresetSpec
 from ._spec import RobustSpec as RobustSpec
+from ._spec import SelectionSpec as SelectionSpec
 from ._train import RobustRun as RobustRun
 from ._train import train_robust as train_robust
+from ._work import CoresetWork as CoresetWork

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from memloc.coreset._coverage import lists_bytes
 from memloc.coreset._distances import METRICS, Distances, free_bytes, matrix_bytes
 from memloc.coreset._greedy import Picks, exact_greedy, most_central, naive_greedy, stochastic_greedy
+from memloc.coreset._spec import EPSILON, SelectionSpec
 from memloc.errors import DataError, NonFiniteError, ShapeError, SpecError, nearest
 
 OBJECTIVES = ("facility_location", "centrality")
 GROUPINGS = ("label", "prediction")
 OPTIMIZERS = ("lazy", "stochastic", "naive")
 MEMORIES = ("auto", "dense", "free")
-_EPSILON = 0.01
 _LIBRARIES = 32 << 20  # that blocks and the buffers of linear algebra take (measured: 20 to 30 MB)
 DENSE_BYTES = 2 << 30  # that a group's matrix of distances may take under memory="auto"
 
@@ -61,8 +61,8 @@ class Coreset:
         return replace(self, **dict(zip(("indices", "weights", "gains", "groups", "assignment"), arrays, strict=True)))
 
 
-@dataclass(frozen=True)
-class Crust:
+@dataclass(frozen=True, kw_only=True)
+class Crust(SelectionSpec):
     """How a coreset is selected.
 
     Args:
@@ -89,15 +89,8 @@ class Crust:
     [1, 0]
     """
 
-    fraction: float = 0.5
-    _: KW_ONLY
-    budget: int | None = None
     objective: str = "facility_location"
     group_by: str | None = "label"
-    optimizer: str = "lazy"
-    epsilon: float = _EPSILON
-    metric: str = "euclidean"
-    memory: str = "auto"
     random_state: int = 0
 
     def __post_init__(self) -> None:
@@ -136,7 +129,7 @@ class Crust:
                 f"optimizer is {self.optimizer!r} and the objective is centrality, which is a sort. Expected"
                 " facility_location for it. Leave the optimizer out."
             )
-        if self.optimizer != "stochastic" and self.epsilon != _EPSILON:
+        if self.optimizer != "stochastic" and self.epsilon != EPSILON:
             raise SpecError(
                 f"epsilon is {self.epsilon} and the optimizer is {self.optimizer}. Expected stochastic for it. Leave"
                 " epsilon out."

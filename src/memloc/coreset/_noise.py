@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,3 +82,13 @@ def _chosen(labels: NDArray[np.int64], rate: float, rng: np.random.Generator) ->
     """The rows of each class that become wrong."""
     members = [np.flatnonzero(labels == name) for name in np.unique(labels)]
     return [rng.permutation(rows)[: round(rate * len(rows))] for rows in members]
+
+
+def noisy(labels: Any, made: dict[str, Any], seed: int) -> Any:
+    """The labels to train on: as given, or made wrong for an experiment."""
+    import torch
+
+    if made["noise"] is None:
+        return labels
+    make = symmetric_noise if made["noise_kind"] == "symmetric" else asymmetric_noise
+    return torch.from_numpy(make(labels.numpy(), made["noise"], seed=seed))

@@ -51,6 +51,11 @@ class CoresetRun:
         write_json(folder / "coreset.json", {"schema_version": SCHEMA_VERSION, **self.record})
         return folder
 
+    def suspected(self) -> list[str]:
+        """Names of the points whose label is suspected, the least likely label first."""
+        labels = self.tables.get("labels")
+        return [] if labels is None else labels[labels["suspected"] == 1].sort_values("p_label")["name"].tolist()
+
     @staticmethod
     def load(folder: str | Path) -> CoresetRun:
         """Read what `save` wrote.

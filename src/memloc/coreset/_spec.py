@@ -3,77 +3,74 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any
 
-from memloc.errors import SpecError, nearest
+from memloc.errors import SpecError
+from memloc.settings import check_limits, documented, setting
 from memloc.views import policy_named
+
+if TYPE_CHECKING:
+    from memloc.coreset._crust import Crust
 
 MIXUPS = ("label", "cluster", "none")
 SCHEDULES = ("step", "cosine", "constant")
 
 
+EPSILON = 0.01  # of stochastic greedy
+
+
+@dataclass(frozen=True)
+class SelectionSpec:
+    """How many points are selected, and how their distances are computed; see Crust."""
+
+    fraction: float = setting(0.5, "Share of each group to select.")
+    _: KW_ONLY
+    budget: int | None = setting(None, "Points of each group, instead of a fraction.")
+    optimizer: str = setting("lazy", "Of facility location: lazy, stochastic or naive.")
+    epsilon: float = setting(EPSILON, "Of stochastic.")
+    metric: str = setting("euclidean", "euclidean, cosine or manhattan.")
+    memory: str = setting("auto", "auto, dense or free of distances.")
+
+
+@documented
 @dataclass(frozen=True)
 class RobustSpec:
-    """How a model is trained on coresets; flags map onto it one to one.
+    """How a model is trained on coresets."""
 
-    Attributes:
-        epochs: passes over what is selected. warmup: epochs on all points before the first selection. every: epochs
-            between selections.
-        batch_size, learning_rate, momentum, weight_decay: of SGD. schedule: "step" (a tenth after .65 and again after
-            .825 of the epochs), "cosine" or "constant".
-        mixup: partner "label" (of the same given label), "cluster" (that the same pick stands for) or "none".
-            mixup_alpha: of λ ~ Beta.
-        augmentation: "none" or a view policy, of images; selection sees none.
-        rounds, folds: of a scikit-learn classifier: selections, and parts for predictions of points that a fit has not
-            seen.
-        seed: of order, partners and views. precision: "float32", "bfloat16", or "auto": bfloat16 where the machine is
-            fast at it.
-    """
-
-    epochs: int = 40
-    warmup: int = 5
-    every: int = 1
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "step"
-    mixup: str = "label"
+    epochs: int = setting(40, "Images: of training.", low=1)
+    warmup: int = setting(5, "Images: epochs on all points before the first selection.", low=1)
+    every: int = setting(1, "Images: epochs between selections.", low=1)
+    batch_size: int = setting(128, "Images per step.", low=2)
+    learning_rate: float = setting(0.05, "Images: of SGD.", above=0)
+    momentum: float = setting(0.9, "Images: of SGD.", low=0)
+    weight_decay: float = setting(5e-4, "Images: of SGD.", low=0)
+    schedule: str = setting(
+        "step",
+        "Images: step (a tenth after .65 and again after .825 of the epochs), cosine or constant.",
+        choices=SCHEDULES,
+    )
+    mixup: str = setting(
+        "label",
+        "Images: partners of the same label, cluster (that the same pick stands for), or none.",
+        choices=MIXUPS,
+    )
     mixup_alpha: tuple[float, float] = (1.0, 0.1)
-    augmentation: str = "none"
-    rounds: int = 3
-    folds: int = 5
-    seed: int = 0
-    precision: str = "float32"
-    device: str = "auto"
+    augmentation: str = setting(
+        "none", "Images: none, or weak, normal, strong, independent, crop; selection sees none."
+    )
+    rounds: int = setting(3, "Tables: selections.", low=1)
+    folds: int = setting(5, "Tables: parts for predictions of rows that a fit has not seen.", low=2)
+    seed: int = setting(0, "Of weights, order, partners and noise.", low=0)
+    precision: str = setting(
+        "float32",
+        "Images: auto (bfloat16 where the machine is fast at it), bfloat16 or float32.",
+        choices=("float32", "bfloat16", "auto"),
+    )
+    device: str = setting("auto", "auto, cpu or cuda.")
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("warmup", 1),
-            ("every", 1),
-            ("batch_size", 2),
-            ("rounds", 1),
-            ("folds", 2),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise SpecError(
-                    f"{name} is {getattr(self, name)}. Expected at least {least}. Pass {_flag(name)} {least}."
-                )
-        for name, above in (("learning_rate", True), ("momentum", False), ("weight_decay", False)):
-            value = getattr(self, name)
-            if not (value > 0 if above else value >= 0):
-                raise SpecError(
-                    f"{name} is {value}. Expected {'more than 0' if above else '0 or more'}. Pass {_flag(name)} 0.05."
-                )
-        for name, known in (("mixup", MIXUPS), ("schedule", SCHEDULES), ("precision", ("float32", "bfloat16", "auto"))):
-            if getattr(self, name) not in known:
-                raise SpecError(
-                    f"there is no {name} {getattr(self, name)!r}. {nearest(getattr(self, name), known)} Expected one of"
-                    f" {', '.join(known)}. Pass {_flag(name)} {known[0]}."
-                )
+        check_limits(self)
         if len(self.mixup_alpha) != 2 or min(self.mixup_alpha) <= 0:
             raise SpecError(
                 f"mixup_alpha is {self.mixup_alpha}. Expected two numbers above 0. Pass mixup_alpha=(1.0, 0.1)."
@@ -89,20 +86,52 @@ class RobustSpec:
         return self.learning_rate * (1.0 if self.schedule == "constant" else 0.1 ** ((done >= 0.65) + (done >= 0.825)))
 
 
-def make_robust_spec(settings: dict[str, Any]) -> RobustSpec:
-    """Settings by name.
+@documented
+@dataclass(frozen=True)
+class CoresetSpec:
+    """What a coreset is selected by."""
 
-    Raises:
-        SpecError: an unknown one, with the nearest, or one out of range.
-    """
-    known = [field.name for field in fields(RobustSpec)]
-    for name in settings:
-        if name not in known:
-            raise SpecError(
-                f"there is no setting {name!r}. {nearest(name, known)} Expected one of {', '.join(known)}. Correct it."
-            )
-    return RobustSpec(**settings)
+    by: str = setting(
+        "gradient",
+        "gradient (trains on labels) or representation (of --encoder; no labels).",
+        choices=("gradient", "representation"),
+    )
+    encoder: str = setting(
+        "resnet9",
+        "Images: resnet9, resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME,"
+        " file.py:factory or a .safetensors file.",
+    )
+    weights: str | None = setting(None, "Checkpoint of --encoder; new weights by default, or random.")
+    learner: str = setting(
+        "forest",
+        "Tables: forest, boosting, logistic or mlp.",
+        choices=("forest", "boosting", "logistic", "mlp"),
+    )
+    truth: str | None = setting(None, "Tables: the column with verified labels, to report and not to train on.")
+    noise: float | None = setting(
+        None, "An experiment: make this share of the labels wrong; the given ones are the truth."
+    )
+    noise_kind: str = setting(
+        "symmetric", "symmetric, or asymmetric (CIFAR-10's pairs).", choices=("symmetric", "asymmetric")
+    )
 
+    def __post_init__(self) -> None:
+        check_limits(self)
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    @property
+    def made(self) -> dict[str, Any]:
+        """The noise that is made, if any."""
+        return {"noise": self.noise, "noise_kind": self.noise_kind if self.noise is not None else None}
+
+    def crust(self, objective: str | None, group_by: str | None, **settings: Any) -> Crust:
+        """How to select: centrality within predictions by gradient, facility location of all by representation.
+
+        Args:
+            objective, group_by: as given, None for the usual ones; "none" is one group.
+        """
+        from memloc.coreset._crust import Crust
+
+        gradient = self.by == "gradient"
+        grouping = group_by or ("prediction" if gradient else "none")
+        usual = "centrality" if gradient else "facility_location"
+        return Crust(objective=objective or usual, group_by=None if grouping == "none" else grouping, **settings)

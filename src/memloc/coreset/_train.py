@@ -19,11 +19,12 @@ from memloc.coreset._estimator import fit_robust
 from memloc.coreset._points import measures, points_table
 from memloc.coreset._sampler import CrustSampler
 from memloc.coreset._sources import Source, class_numbers
-from memloc.coreset._spec import RobustSpec, make_robust_spec
+from memloc.coreset._spec import RobustSpec
 from memloc.encoders import has_bfloat16, pick_device
 from memloc.errors import DataError, SpecError, TrainingError
 from memloc.progress import Report, silent
 from memloc.results import claim_folder, replacing
+from memloc.settings import make_spec
 
 Selector = Callable[[Tensor, Tensor, int], Any]
 _SCORED_AT_ONCE = 1000  # points
@@ -86,7 +87,7 @@ def train_robust(
     >>> len(run.history), len(run.coreset) == int(run.points["kept"].sum())
     (6, True)
     """
-    spec = make_robust_spec(settings)
+    spec: RobustSpec = make_spec(RobustSpec, settings)
     if not isinstance(model, nn.Module):
         if not hasattr(model, "fit") or not hasattr(model, "predict_proba"):
             raise SpecError(

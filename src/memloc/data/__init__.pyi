@@ -9,4 +9,15 @@ from ._splits import check_splits as check_splits
 from ._splits import duplicates_across as duplicates_across
 from ._splits import split_points as split_points
 from ._splits import subset_membership as subset_membership
+from ._table_encoder import TableEncoder as TableEncoder
+from ._table_encoder import check_names as check_names
+from ._table_encoder import needs_encoding as needs_encoding
+from ._table_encoder import number_columns as number_columns
+from ._table_encoder import refuse_missing as refuse_missing
+from ._table_encoder import refuse_text as refuse_text
+from ._tables import TEXT_TABLES as TEXT_TABLES
+from ._tables import is_regression as is_regression
+from ._tables import is_table as is_table
+from ._tables import open_table as open_table
+from ._tables import table_fingerprint as table_fingerprint
 from ._thumbnail import thumbnail as thumbnail

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders._chain import BRANCH, IMAGES, INPUT, OUTPUT, Chain, Layer, is_last, units_of
+from memloc.encoders._chain import Chain
 from memloc.encoders._flow import Call, Node, as_tensor, record
+from memloc.encoders._layer import BRANCH, IMAGES, INPUT, OUTPUT, Layer, is_last, units_of
 from memloc.errors import EncoderError, LayerNotFoundError, MemlocWarning, nearest
 
 

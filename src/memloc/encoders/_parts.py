@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders._chain import NORMS, WEIGHTED, Layer
-from memloc.encoders._encoder import Encoder, load_encoder
+from memloc.encoders._encoder import Encoder
+from memloc.encoders._layer import NORMS, WEIGHTED, Layer
+from memloc.encoders._load import load_encoder
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
 
 _WHOLE = ("attention", "fully-connected", "module")  # rows that are read at a module of their own

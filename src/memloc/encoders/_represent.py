@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders._chain import OUTPUT, Layer
 from memloc.encoders._device import pick_device
 from memloc.encoders._encoder import Encoder, check_images
+from memloc.encoders._layer import OUTPUT, Layer
 from memloc.encoders._output import features_of
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders._taps import tapped

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders._layer import Reading
+
 
 class MapConv2d(nn.Conv2d):
     """A 3x3 convolution with padding 1, computed as one dense product where its map is 2x2.
@@ -58,6 +60,7 @@ class ResNet9(nn.Module):
     """
 
     features, smallest = 256, 32
+    memloc_reading = Reading(suffix=".conv", signed=False)  # every row follows a ReLU
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders._chain import INPUT, Layer
 from memloc.encoders._flow import as_tensor
+from memloc.encoders._layer import INPUT, Layer
 from memloc.errors import EncoderError, LayerNotFoundError, NonFiniteError
 
 Reduce = Callable[[Layer, Tensor], None]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from memloc.encoders._built import Built
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocError, MissingExtraError, nearest
 
-VITS = {  # patch, width, blocks, heads: LocMem App. B and Dosovitskiy et al., ICLR 2021
+_SHAPES = {  # patch, width, blocks, heads: LocMem App. B and Dosovitskiy et al., ICLR 2021
     "vit-tiny": (4, 192, 12, 3),
     "vit-base": (16, 768, 12, 12),
 }
@@ -31,7 +31,7 @@ def build_vit(name: str, *, size: int = 32, channels: int = 3) -> nn.Module:
     torch.Size([1, 5, 192])
     """
     library = _library()
-    patch, width, blocks, heads = VITS[name]
+    patch, width, blocks, heads = _SHAPES[name]
     patch = min(patch, 4) if size < 64 else patch
     if size % patch:
         raise EncoderError(

@@ -86,8 +86,8 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
             if id(encoder.module) not in by_module:
                 by_module[id(encoder.module)] = stack.enter_context(_Reader(encoder, job, number, shared))
         readers = [by_module[id(encoder.module)] for encoder in job.encoders]
-        for start in range(shard.start, shard.stop, job.options.batch_size):
-            rows = slice(start, min(start + job.options.batch_size, shard.stop))
+        for start in range(shard.start, shard.stop, job.batch):
+            rows = slice(start, min(start + job.batch, shard.stop))
             batch = _audit_batch(job, readers, rows)
             for group, block in batch.activations.items():
                 blocks.setdefault(group, []).append(block)

@@ -20,7 +20,7 @@ from memloc.encoders import fingerprint, load_encoder
 from memloc.engine import audit
 from memloc.errors import DataError, MissingExtraError, SpecError, nearest
 from memloc.report import write_report
-from memloc.results import claim_folder, read_table, write_table
+from memloc.results import claim_folder, headline, read_table, write_table
 from memloc.views import Views
 
 
@@ -173,11 +173,8 @@ class AuditCallback(_Callback):
 
 def series_record(rows: pd.DataFrame) -> dict[str, Any]:
     """What the report draws of a series: the memorization figure and UnitMem of each layer by epoch."""
-    figure = next(
-        name
-        for name in ("layermem_calibrated", "layermem_own", "alignment_gap", "layermem")
-        if name in rows and rows[name].notna().any()
-    )
+    found = headline(rows)
+    figure = "layermem" if found is None else found.figure
     columns = {"figure": figure, "unitmem": "unitmem_mean", "control": "unitmem_external_mean"}
     lines = {
         key: {

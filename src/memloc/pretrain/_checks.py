@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from memloc.data import Images
-from memloc.encoders import RANDOM, load_encoder
+from memloc.encoders import RANDOM, encoder_name, load_encoder
 from memloc.errors import DataError, SpecError
 from memloc.objectives import objective_named
 from memloc.pretrain._distributed import world
@@ -17,7 +17,7 @@ from memloc.pretrain._spec import TrainSpec
 def check_training(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:
     """Raise what training would raise for this encoder, these images and their labels."""
     shape = (images.pixels.shape[1], images.pixels.shape[2], images.pixels.shape[3])
-    if str(encoder).endswith(".safetensors"):
+    if isinstance(encoder, str) and encoder_name(encoder).is_checkpoint:
         raise SpecError(
             f"the encoder to train is a file of weights, {str(encoder)!r}. Expected an architecture, whose weights are"
             " drawn anew. Pass --encoder resnet9."

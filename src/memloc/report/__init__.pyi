@@ -6,4 +6,5 @@ from ._value import render_values as render_values
 from ._value import summarize_values as summarize_values
 from ._value import write_value_report as write_value_report
 from ._write import render as render
+from ._write import write_any_report as write_any_report
 from ._write import write_report as write_report

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from memloc.results import Audit
+from memloc.results import Audit, headline
 
 _WEIGHTED = ("convolution", "linear", "patch embedding", "attention", "fully-connected")
 _LAYERS, _POINTS = 2, 20
@@ -151,15 +151,11 @@ def evidence() -> dict[str, str]:
 def _clear(layers: pd.DataFrame) -> pd.Series:
     """Layers whose figure is above 0 even when all layers are looked at (Bonferroni)."""
     sure = NormalDist().inv_cdf(1 - 0.025 / max(len(layers), 1))
-    for figure, error in (
-        ("layermem_calibrated", "calibrated_se"),
-        ("layermem_own", "own_se"),
-        ("alignment_gap", "gap_se"),
-    ):
-        if figure in layers and layers[figure].notna().any():
-            value, se = (pd.to_numeric(layers[name], errors="coerce") for name in (figure, error))
-            return value > sure * se
-    return pd.Series(False, index=layers.index)
+    found = headline(layers)
+    if found is None:
+        return pd.Series(False, index=layers.index)
+    value, se = (pd.to_numeric(layers[name], errors="coerce") for name in (found.figure, found.se))
+    return value > sure * se
 
 
 def _to_tune(clear: pd.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from memloc.report._steps import RANKABLE, STEADY_VIEWS, as_number, next_steps
-from memloc.results import TABLES, Audit
+from memloc.results import TABLES, UNIT_COLUMNS, Audit, UnitColumn, headline
 
 SPLITS = ("candidate", "shared", "independent", "external")
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
@@ -51,6 +51,7 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
         },
         "series": audit.record.get("series"),
         "class_names": list(audit.record.get("class_names", [])),
+        "unit_columns": [{"heading": column.heading, "tooltip": column.tooltip} for column in unit_columns(audit)],
         "tooltips": {
             column.name: column.tooltip for table in ("layers", "points", "units") for column in TABLES[table]
         },
@@ -103,18 +104,13 @@ def _standing_out(audit: Audit, last: pd.Series) -> str:
 
 
 def _where(layers: pd.DataFrame) -> str:
-    figure, low, high, name = ("layermem_calibrated", "calibrated_low", "calibrated_high", "membership effect")
-    if layers[figure].isna().all():
-        figure, low, high, name = (
-            ("alignment_gap", "gap_low", "gap_high", "alignment gap")
-            if layers.get("alignment_gap") is not None
-            else ("layermem_own", "own_low", "own_high", "LayerMem above external points")
-        )
-    if figure not in layers or layers[figure].isna().all():
+    found = headline(layers)
+    if found is None:
         return (
             "Without independent or external points the layers cannot be compared with anything; UnitMem below shows"
             " how units respond to single points."
         )
+    figure, low, high, name = found.figure, found.low, found.high, found.name
     clear = layers[layers[low] > 0]
     if clear.empty:
         return f"In no layer is the {name} distinguishable from 0."
@@ -241,20 +237,15 @@ def _units(audit: Audit) -> dict[str, dict[str, Any]]:
         value = table["unitmem"].dropna()
         ordered = table.sort_values(["unitmem", "unit"], ascending=[False, True])
         sample = ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, min(_UNITS, len(ordered))).astype(int))]
-        rows = []
-        for row in ordered.head(_UNIT_ROWS).to_dict("records"):
-            number = row.get("class", -1)
-            rows.append(
-                {
-                    "unit": int(row["unit"]),
-                    "unitmem": _round(row["unitmem"]),
-                    "point": str(row["point"]),
-                    "name": names.get(row["point"], ""),
-                    "external": _round(row.get("unitmem_external")),
-                    "classmem": _round(row.get("classmem")),
-                    "class": labels[int(number)] if 0 <= number < len(labels) else "",
-                }
-            )
+        rows = [
+            {
+                "unit": int(row["unit"]),
+                "point": str(row["point"]),
+                "name": names.get(row["point"], ""),
+                "figures": [_unit_figure(column.name, row.get(column.name), labels) for column in unit_columns(audit)],
+            }
+            for row in ordered.head(_UNIT_ROWS).to_dict("records")
+        ]
         found[str(layer)] = {
             "count": len(table),
             "quantiles": (
@@ -272,6 +263,19 @@ def _units(audit: Audit) -> dict[str, dict[str, Any]]:
             "top": rows,
         }
     return found
+
+
+def unit_columns(audit: Audit) -> list[UnitColumn]:
+    """The columns that the report's table of units shows, of those that the audit has."""
+    return [column for column in UNIT_COLUMNS if column.heading and column.name in audit.units]
+
+
+def _unit_figure(column: str, value: Any, labels: list[str]) -> float | str | None:
+    """A unit's figure, or the name of the class it answers to."""
+    if column != "class":
+        return _round(value)
+    number = as_number(value)
+    return labels[int(number)] if 0 <= number < len(labels) else ""
 
 
 def _point_units(audit: Audit) -> dict[str, list[list[Any]]]:

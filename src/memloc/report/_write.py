@@ -73,3 +73,13 @@ def render(summary: dict[str, Any]) -> str:
         data=Markup(data),
         record_json=json.dumps(summary["record"], indent=1),
     )
+
+
+def write_any_report(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Write the report of whatever finished work a folder holds: an audit, a table's values or a coreset."""
+    from memloc.report._coreset import write_coreset_report
+    from memloc.report._value import write_value_report
+
+    writers = {"value.json": write_value_report, "coreset.json": write_coreset_report}
+    write = next((writer for name, writer in writers.items() if (Path(folder) / name).is_file()), write_report)
+    return write(folder, path)

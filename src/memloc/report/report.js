@@ -59,8 +59,7 @@
     body.replaceChildren();
     for (const row of data.units[layer] || []) {
       const cell = make("td", {}, picture(row.point, row.name), row.name);
-      const line = make("tr", { "data-unit": row.unit }, make("th", { scope: "row" }, String(row.unit)), make("td", {}, figure(row.unitmem)), make("td", {}, figure(row.external)), cell,
-        make("td", {}, figure(row.classmem) + (row.class ? " " + row.class : "")));
+      const line = make("tr", { "data-unit": row.unit }, make("th", { scope: "row" }, String(row.unit)), ...row.figures.map((value) => make("td", {}, typeof value === "string" ? value : figure(value))), cell);
       body.append(line);
     }
     if (scroll) byId("detail").scrollIntoView({ block: "nearest" });

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,9 @@ import pandas as pd
 
 from memloc.errors import DataNotFoundError, ResultsError
 from memloc.results._files import read_json
+from memloc.results._units import UNIT_COLUMNS, Column
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table; `tooltip` is what the report shows beside its name."""
-
-    name: str
-    kind: str  # "int", "float", "text", "bytes"
-    tooltip: str
-    optional: bool = False
-    low: float | None = None
-    high: float | None = None
 
 
 def _c(
@@ -190,20 +178,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "units": (
         _c("layer", "text", "layer of the encoder"),
         _c("unit", "int", "channel or neuron", low=0),
-        _c(
-            "unitmem",
-            "float",
-            "(mu_max - mu_rest) / (mu_max + mu_rest): 1 = one point alone drives the unit",
-            low=0,
-            high=1,
-        ),
-        _c("mu_max", "float", "mean activation of the memorized point"),
-        _c("mu_rest", "float", "mean activation of all other points"),
-        _c("point", "int", "the point that the unit memorizes"),
-        _c("unitmem_external", "float", "UnitMem of the same unit over external points", optional=True, low=0, high=1),
-        _c("classmem", "float", "the same contrast between classes", optional=True, low=0, high=1),
-        _c("class", "int", "the class the unit answers to", optional=True),
-        _c("class_selectivity", "float", "ClassMem on external points", optional=True, low=0, high=1),
+        *UNIT_COLUMNS,
     ),
     "thumbnails": (
         _c("point", "int", "stable id of the image"),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from memloc.encoders import Encoder, Preprocess, load_encoder, load_weights, read_weights
+from memloc.encoders import Encoder, Preprocess, encoder_name, load_encoder, load_weights, read_weights
 from memloc.errors import DataNotFoundError
 from memloc.results import read_json, read_table
 
@@ -86,7 +86,7 @@ load_run = open_run  # its name in 0.1
 
 def encoder_of(encoder: str, path: Path) -> Encoder:
     """An encoder of a run: by the architecture that the run's own record names."""
-    if ".py:" not in encoder:
+    if not encoder_name(encoder).is_code:
         return load_encoder(path)
     return replace(load_encoder(encoder, weights=path), name=path.stem)
 

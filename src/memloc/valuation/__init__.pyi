@@ -1,6 +1,5 @@
 from ._baseline import class_z_scores as class_z_scores
 from ._describe import describe as describe
-from ._describe import table_fingerprint as table_fingerprint
 from ._describe import unevenness as unevenness
 from ._estimator import TwoDOOB as TwoDOOB
 from ._images import pixel_groups as pixel_groups
@@ -14,14 +13,15 @@ from ._repair import check_share as check_share
 from ._repair import lowest_cells as lowest_cells
 from ._repair import repair as repair
 from ._repair import repair_gain as repair_gain
+from ._spec import LEARNERS as LEARNERS
+from ._spec import PixelSpec as PixelSpec
+from ._spec import ValueSpec as ValueSpec
 from ._tables import TableEncoder as TableEncoder
-from ._value import LEARNERS as LEARNERS
-from ._value import TEXT_TABLES as TEXT_TABLES
 from ._value import Valuation as Valuation
-from ._value import ValueSpec as ValueSpec
 from ._value import check_table as check_table
-from ._value import is_regression as is_regression
 from ._value import make_valuer as make_valuer
-from ._value import open_table as open_table
 from ._value import value_table as value_table
 from ._value import z_scores as z_scores
+from ._work import ValueWork as ValueWork
+from ._work import image_work as image_work
+from ._work import table_work as table_work

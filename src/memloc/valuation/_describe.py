@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -120,12 +119,6 @@ def surely_wrong(rows: pd.DataFrame) -> NDArray[np.bool_]:
     count = rows["n_draws"].to_numpy()
     right = np.rint(np.nan_to_num(rows["value"].to_numpy(dtype=np.float64)) * count)
     return np.asarray(false_discovery_control(np.where(count > 0, binom.cdf(right, count, 0.5), 1.0)) < _FALSE)
-
-
-def table_fingerprint(X: pd.DataFrame, y: Any) -> str:
-    """A hash of a table's contents and target."""
-    content = pd.util.hash_pandas_object(X.assign(**{"\0target": np.asarray(y)}), index=False).to_numpy()
-    return hashlib.blake2b(content.tobytes() + repr(list(X.columns)).encode(), digest_size=8).hexdigest()
 
 
 def _content(value: Any) -> str:

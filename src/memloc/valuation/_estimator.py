@@ -18,11 +18,11 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter, validate_data
 
+from memloc.data import TableEncoder, check_names, needs_encoding, refuse_missing, refuse_text
 from memloc.errors import DataError, MemlocWarning, SpecError
 from memloc.valuation._draws import drawn_number, learner_seeds
 from memloc.valuation._learners import Outcome, Task, run_learner
 from memloc.valuation._sums import CellSums
-from memloc.valuation._tables import TableEncoder, check_names, needs_encoding, refuse_missing, refuse_text
 
 _BLOCK = 16  # learners, at least, that are fitted before they are added up
 _BLOCKS = 4  # blocks of each thread: few, since threads that report often wait for each other

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from memloc.data import TableEncoder, needs_encoding
 from memloc.errors import MemlocWarning, SpecError
 from memloc.progress import Report, silent
 from memloc.valuation._estimator import TwoDOOB
-from memloc.valuation._tables import TableEncoder, needs_encoding
 
 How = Literal["median", "model"]
 FOLDS = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.errors import DataError, DataNotFoundError, SpecError, nearest
+from memloc.data import is_regression, number_columns
 from memloc.progress import Report, silent
 from memloc.results import (
     SCHEMA_VERSION,
@@ -27,50 +26,10 @@ from memloc.results import (
 )
 from memloc.valuation._baseline import class_z_scores
 from memloc.valuation._estimator import LEARNERS_OF_A_STEP, TwoDOOB
+from memloc.valuation._spec import ValueSpec
 from memloc.valuation._sums import CellSums
-from memloc.valuation._tables import number_columns
 
-LEARNERS = ("tree", "logistic", "mlp")
-TEXT_TABLES = (".csv", ".tsv", ".txt")
 _STEP, _SAVE_EVERY = 3.0, 60.0  # seconds between reports of progress, and between files of what is done
-_FEW = 20  # more different whole numbers than this may be classes or amounts: the user says which
-_SEEDS = 2**32  # that NumPy's RandomState takes
-
-
-@dataclass(frozen=True)
-class ValueSpec:
-    """How a table is valued; flags map onto it one to one.
-
-    Attributes:
-        learners: weak learners at most. max_features: share (below or equal to 1.0) or number of columns of each.
-        learner: "tree", "logistic" or "mlp". task: "auto", "classification" or "regression".
-        distance_weight, tol, seed, workers: as in TwoDOOB.
-    """
-
-    learners: int = 1000
-    max_features: float | int | str = 0.5
-    learner: str = "tree"
-    task: str = "auto"
-    distance_weight: float = 0.0
-    tol: float | None = None
-    seed: int = 0
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < _SEEDS:
-            raise SpecError(f"seed is {self.seed}. Expected 0 to {_SEEDS - 1}. Pass --seed 0.")
-        if self.learners < 1:
-            raise SpecError(f"learners is {self.learners}. Expected at least 1. Pass --learners 1000.")
-        if self.tol is not None and not self.tol > 0:
-            raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass --tol 0.02.")
-        if self.workers == 0:
-            raise SpecError("workers is 0. Expected a number of threads, or -1 for all cores. Pass --workers 2.")
-        for name, known in (("learner", LEARNERS), ("task", ("auto", "classification", "regression"))):
-            if getattr(self, name) not in known:
-                raise SpecError(
-                    f"there is no {name} {getattr(self, name)!r}. Expected one of {', '.join(known)}. Pass --{name}"
-                    f" {known[0]}."
-                )
 
 
 @dataclass(frozen=True)
@@ -110,115 +69,6 @@ class Valuation:
         record = read_record(folder, "value.json", "values", f"memloc value TABLE --target COLUMN --out {folder}")
         cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
         return Valuation(cells, rows, record)
-
-
-def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
-    """A table of columns and its target from a parquet file, or from text separated by commas, semicolons or tabs.
-
-    Raises:
-        DataNotFoundError: no such file. DataError: no table, no such column, a missing target.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataNotFoundError(
-            f"there is no file {str(path)!r}. Expected a table as .csv or .parquet. Check the path."
-        )
-    if path.suffix.lower() not in (*TEXT_TABLES, ".parquet"):
-        raise DataError(
-            f"{str(path)!r} is no table that memloc reads. Expected .csv, .tsv, .txt or .parquet. Convert it first."
-        )
-    try:
-        if path.suffix.lower() in TEXT_TABLES:
-            with path.open(encoding="utf-8-sig") as file:
-                header = file.readline()
-            between = max((",", ";", "\t"), key=header.count)  # the comma where none occurs
-            _check_fields(path, between)
-            names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0].dropna()
-            if names.duplicated().any():
-                raise DataError(
-                    f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names."
-                    " Rename or drop one."
-                )
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", pd.errors.ParserWarning
-                )  # of separators at the ends of lines, which were looked at
-                table = pd.read_csv(
-                    path, sep=between, index_col=False
-                )  # which would rename the second of two equal names
-                if between != "," and any(_has_decimal_commas(table[name]) for name in table):
-                    table = pd.read_csv(path, sep=between, index_col=False, decimal=",")
-        else:
-            table = pd.read_parquet(path)
-            table.columns = table.columns.map(str)
-    except (ValueError, OSError) as problem:
-        if isinstance(problem, DataError):
-            raise
-        reason = str(problem).splitlines()[0]
-        step = "Save it as UTF-8" if isinstance(problem, UnicodeDecodeError) else "Open it and check"
-        raise DataError(
-            f"{str(path)!r} cannot be read as a table ({reason}). Expected a header and rows. {step}."
-        ) from problem
-    if target not in table:
-        raise DataError(
-            f"{path.name} has no column {target!r}. {nearest(target, map(str, table.columns))} Expected the column to"
-            " predict. Pass --target NAME."
-        )
-    missing = int(table[target].isna().sum())
-    if missing:
-        raise DataError(
-            f"the target {target!r} is missing in {missing} rows. Expected a label in every row. Drop those rows."
-        )
-    if table.shape[1] < 2:
-        raise DataError(
-            f"{path.name} has no column beside {target!r}. Expected at least one to value. Pass another table."
-        )
-    return table.drop(columns=target), table[target]
-
-
-def _check_fields(path: Path, between: str) -> None:
-    """Raise DataError for a line with more or fewer fields than the header, which would shift or empty its columns;
-    empty ones at its end aside."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=between)
-        try:
-            wanted = len(next(lines, []))
-            for fields in lines:
-                extra = fields[wanted:]
-                if fields and (len(fields) < wanted or any(extra)):
-                    raise DataError(
-                        f"line {lines.line_num} of {path.name} has {len(fields)} fields and the header {wanted}."
-                        f" Expected as many in every line. Correct it, or put text that holds {between!r} between"
-                        " quotation marks."
-                    )
-        except csv.Error as problem:
-            raise DataError(
-                f"line {lines.line_num} of {path.name} cannot be read ({problem}). Expected fields separated by"
-                f" {between!r}. Correct it."
-            ) from problem
-
-
-def _has_decimal_commas(column: pd.Series) -> bool:
-    """Whether a column of text is one of numbers such as 1,5."""
-    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
-        return False
-    known = column.dropna().astype(str)
-    return bool(known.str.fullmatch(r"[+-]?\d*,?\d+").all() and known.str.contains(",").any())
-
-
-def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
-    """Whether a target is to be predicted as a number: as `task` says, or by its values."""
-    values = pd.Series(y)
-    if task != "auto":
-        return task == "regression"
-    number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    whole = number and bool((values % 1 == 0).all())
-    if whole and values.nunique() > _FEW:
-        raise SpecError(
-            f"the target has {values.nunique()} different whole numbers in {len(values)} rows. Expected classes, or"
-            " numbers to predict. Say which: --task regression or --task classification"
-        )
-    return bool(number and not whole)
 
 
 def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | None = None) -> TwoDOOB:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memloc.views._policy import ORDERS, Parameters, Policy
+from memloc.views._parameters import ORDERS, Parameters
+from memloc.views._policies import Policy
 
 _GRAY = (0.2989, 0.587, 0.114)  # torchvision.transforms.functional.rgb_to_grayscale
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)

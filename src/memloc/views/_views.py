@@ -11,7 +11,8 @@ from torch import Tensor
 from memloc.errors import DataError, ShapeError, SpecError
 from memloc.views._apply import apply_views
 from memloc.views._draws import Sampling, uniforms
-from memloc.views._policy import Policy, columns_needed, parameters, policy_named
+from memloc.views._parameters import columns_needed, parameters
+from memloc.views._policies import Policy, policy_named
 
 AUTO_COUNTS = (4, 8, 16, 32, 64)
 

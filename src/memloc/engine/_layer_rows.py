@@ -1,0 +1,144 @@
+"""The layers table: a row of figures, errors, intervals and reliabilities for each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from memloc.data import SPLITS
+from memloc.encoders import Layer
+from memloc.engine._job import Job
+from memloc.engine._scores import REPEATS, Scores, mean_of, score_draws
+from memloc.engine._separation import own_figure, separation
+from memloc.engine._shard import ShardState
+from memloc.engine._unit_rows import unit_summary
+from memloc.metrics import (
+    Effect,
+    membership_effect,
+    percentile_interval,
+    reliability,
+    run_reliability,
+    standard_error,
+)
+
+_TOP = 50  # points in the top and least columns (LocMem Table 1), at most a quarter of the candidates
+_NAN = float("nan")
+
+
+def layer_rows(
+    job: Job, state: ShardState, scores: Scores, units: pd.DataFrame, blocks: Sequence[Path]
+) -> pd.DataFrame:
+    """One row per layer, in the order of the forward pass."""
+    candidate, external = (torch.from_numpy(job.split == name) for name in ("candidate", "external"))
+    rows: list[dict[str, Any]] = []
+    start = 0
+    effects: dict[str, Effect] = {}
+    means: dict[str, Tensor] = {}
+    for number, layer in enumerate(job.layers):
+        score, align = scores.score[:, number], scores.align[:, number].T
+        spread = None if scores.spread is None else scores.spread[number]
+        effect = effects[layer.name] = _effect(job, align)
+        draws = means[layer.name] = score_draws(job, align, candidate, spread)
+        row = _place(job, layer, effects) | {
+            "n_points": int(candidate.sum()),
+            "reliability_views": reliability(scores.half[candidate, number, 0], scores.half[candidate, number, 1]),
+            "reliability_runs": _reliability_of_runs(job, align, candidate),
+            "layermem": mean_of(score[candidate]),
+            **_spread(draws, ""),
+        }
+        row |= _by_split(job, score, align, spread)
+        row |= {
+            "layermem_calibrated": effect.value,
+            "calibrated_se": effect.se,
+            "calibrated_low": effect.low,
+            "calibrated_high": effect.high,
+        }
+        row |= own_figure(job, score, align, candidate, external, draws, spread)
+        row |= _deltas(rows, row, means, effects)
+        row |= separation(job, score, align, candidate, external)
+        row |= _extremes(scores.half[candidate, number])
+        of_layer = units[units["layer"] == layer.name]
+        row |= unit_summary(job, state, layer, of_layer, blocks, slice(start, start + len(of_layer)))
+        start += len(of_layer)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _place(job: Job, layer: Layer, known: dict[str, Effect]) -> dict[str, Any]:
+    """Where a layer is read and what it follows among those read."""
+    return {
+        "layer": layer.name,
+        "read_at": layer.read_at,
+        "order": layer.order,
+        "kind": layer.kind,
+        "predecessor": layer.predecessor if layer.predecessor in known else None,
+        "n_units": layer.units,
+    }
+
+
+def _spread(draws: Tensor, name: str) -> dict[str, float]:
+    """Standard error and interval of bootstrap draws, as columns that begin with a name."""
+    low, high = percentile_interval(draws)
+    return {f"{name}se": standard_error(draws), f"{name}low": low, f"{name}high": high}
+
+
+def _by_split(job: Job, score: Tensor, align: Tensor, spread: Tensor | None) -> dict[str, float]:
+    """Mean score of each split that there is, with its error and interval."""
+    row: dict[str, float] = {}
+    for split in SPLITS:
+        member = torch.from_numpy(job.split == split)
+        if member.any():
+            row[f"layermem_{split}"] = mean_of(score[member])
+            row |= _spread(score_draws(job, align, member, spread), f"{split}_")
+    return row
+
+
+def _reliability_of_runs(job: Job, align: Tensor, candidate: Tensor) -> float:
+    if job.mode == "alone":
+        return _NAN
+    sides = job.target[:, candidate], job.reference[:, candidate]
+    return run_reliability(align[:, candidate], *sides, paired=job.paired, seed=job.options.seed).value
+
+
+def _effect(job: Job, align: Tensor) -> Effect:
+    """The calibrated figure; NaN for f alone and where no independent points stand beside the candidates."""
+    if job.mode == "alone" or (job.mode == "pair" and not (job.split == "independent").any()):
+        return Effect(_NAN, _NAN, _NAN, _NAN, 0, False, torch.full((REPEATS,), torch.nan, dtype=torch.float64))
+    return membership_effect(align, job.membership, paired=job.paired, repeats=REPEATS, seed=job.options.seed)
+
+
+def _deltas(
+    rows: list[dict[str, Any]], row: dict[str, Any], means: dict[str, Tensor], effects: dict[str, Effect]
+) -> dict[str, float]:
+    """Δ of both figures; the bootstrap resamples the same points in both layers."""
+    found: dict[str, float] = {}
+    layer, before = row["layer"], row["predecessor"]
+    previous = None if before is None else next(other for other in rows if other["layer"] == before)
+    for name, figure in (("delta", "layermem"), ("delta_calibrated", "layermem_calibrated")):
+        if previous is None:
+            found |= dict.fromkeys((name, f"{name}_se", f"{name}_low", f"{name}_high"), _NAN)
+            continue
+        draws = means[layer] - means[before] if figure == "layermem" else effects[layer].draws - effects[before].draws
+        found[name] = row[figure] - previous[figure]
+        found |= _spread(draws, f"{name}_")
+    return found
+
+
+def _extremes(half: Tensor) -> dict[str, float]:
+    """LayerMem of the most and least memorized candidates, ranked on one half of the views and scored on the other."""
+    half = half[~half.isnan().any(dim=1)]
+    k = min(_TOP, len(half) // 4)
+    if k < 1:
+        return {"layermem_top": _NAN, "layermem_least": _NAN}
+    top, least = [], []
+    for ranked, scored in ((0, 1), (1, 0)):
+        order = half[:, ranked].argsort(stable=True)
+        least.append(float(half[order[:k], scored].mean()))
+        top.append(float(half[order[-k:], scored].mean()))
+    return {"layermem_top": float(np.mean(top)), "layermem_least": float(np.mean(least))}

@@ -1,0 +1,96 @@
+"""Arguments of an audit to a job: encoders are loaded and everything is checked before it starts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from memloc.data import as_images
+from memloc.encoders import Encoder, load_encoder, pick_device
+from memloc.engine._audit import Options
+from memloc.engine._job import Job
+from memloc.engine._plan import plan_job
+from memloc.errors import SpecError
+from memloc.settings import make_spec
+from memloc.views import AUTO_COUNTS, Views
+
+_VIEW_PIXELS = 512 * 32 * 32  # pixels of views per batch on a processor; eight times as many on a GPU
+
+
+def prepare(
+    f: Any = None,
+    g: Any = None,
+    *,
+    images: object,
+    points: Any = None,
+    splits: Sequence[str] | None = None,
+    labels: Any = None,
+    encoders: Any = None,
+    membership: Any = None,
+    layers: str | Sequence[str] = "auto",
+    views: Views,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+    paired: bool = False,
+    earlier: bool = False,
+    **options: Any,
+) -> Job:
+    """Everything that is checked before an audit starts; arguments as in `audit`."""
+    chosen: Options = make_spec(Options, {"batch_size": batch_size, "dtype": dtype, "seed": seed, **options})
+    known = as_images(images, points=points, labels=labels)
+    if len(known) < 2:
+        raise SpecError(f"there is {len(known)} image. Expected at least two points. Pass more images.")
+    if views.n != "auto" and views.count < 2:
+        raise SpecError(f"n is {views.n} view. Expected at least 2, whose distance is the alignment. Pass --views 16.")
+    shape = (known.pixels.shape[1], *views.view_size(*known.pixels.shape[2:]))
+    if (f is None) == (encoders is None):
+        raise SpecError(
+            "expected either f (with or without g) or encoders with membership. Pass f=ENCODER, or encoders=[...] and"
+            " membership=."
+        )
+    if encoders is not None and g is not None:
+        raise SpecError("g goes with f, not with encoders. Expected one or the other. Leave g out.")
+    loaded = [[load_encoder(each, layers=layers, shape=shape) for each in _listed(side)] for side in (f, g, encoders)]
+    wanted = torch.float64 if dtype == "float64" else torch.float32
+    loaded = [[_of_dtype(encoder, wanted) for encoder in side] for side in loaded]
+    target = pick_device(device)
+    views_count = max(AUTO_COUNTS) if views.n == "auto" else views.count
+    budget = _VIEW_PIXELS * (8 if target.type == "cuda" else 1)
+    if batch_size is None:
+        chosen = replace(chosen, batch_size=max(1, min(256, budget // (views_count * shape[1] * shape[2]))))
+    seen = None if membership is None else torch.as_tensor(membership)
+    if views.n == "auto" and g is None and encoders is None:
+        raise SpecError(
+            "views are 'auto' for one encoder without a reference. Expected a number, since points then have no score"
+            " to be reliable. Pass --views 16."
+        )
+    return plan_job(
+        *loaded,
+        paired=paired,
+        earlier=earlier,
+        images=known,
+        splits=splits,
+        membership=seen,
+        views=views,
+        options=chosen,
+        device=target,
+    )
+
+
+def _of_dtype(encoder: Encoder, dtype: torch.dtype) -> Encoder:
+    """The encoder with parameters of a type; a copy where they are of another, so that the user's module stays as it
+    is."""
+    parameter = next(encoder.module.parameters(), None)
+    if parameter is None or parameter.dtype == dtype:
+        return encoder
+    return replace(encoder, module=copy.deepcopy(encoder.module).to(dtype))
+
+
+def _listed(side: Any) -> list[Any]:
+    return [] if side is None else list(side) if isinstance(side, (list, tuple)) else [side]

@@ -1,0 +1,172 @@
+"""A prepared job, computed: shards, fold, finalize, write."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from memloc.encoders import versions
+from memloc.engine._finalize import finalize
+from memloc.engine._job import Job
+from memloc.engine._pilot import with_view_count
+from memloc.engine._shard import ShardState, audit_shard
+from memloc.engine._stored import load_shard, save_shard
+from memloc.engine._thumbnails import thumbnails
+from memloc.progress import Report, silent
+from memloc.results import SCHEMA_VERSION, Audit, claim_folder, conform, spec_hash
+from memloc.workers import compute_shards
+
+
+def run_job(
+    job: Job,
+    *,
+    out: str | Path | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+    extra: dict[str, Any] | None = None,
+) -> Audit:
+    """Compute a prepared job, resuming from the shards that lie in `out`.
+
+    Args:
+        extra: what else the record should hold (audit.json).
+    """
+    began = time.monotonic()
+    spec = job_spec(job)
+    with ExitStack() as stack:
+        folder = (
+            claim_folder(Path(out), spec, overwrite=overwrite)
+            if out is not None
+            else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        )
+        work = folder / ".shards"
+        if (folder / "audit.json").is_file():
+            shutil.rmtree(work, ignore_errors=True)
+            return Audit.load(folder)
+        work.mkdir(exist_ok=True)
+        with on_device(job):
+            job, pilot = with_view_count(job, progress)
+            states = _states(job, work, progress)
+            progress("scoring points", len(job.images), len(job.images))
+        scored = time.monotonic() - began
+        tables = finalize(job, fold(states), sorted(work.glob("*.npy")))
+        tables = _with_repeats(tables, extra)
+        pictures = (
+            thumbnails(job, tables)
+            if job.options.thumbnails
+            else pd.DataFrame({"point": pd.Series(dtype="int64"), "png": pd.Series(dtype=object)})
+        )
+        record = (
+            _record(job, spec, scored, time.monotonic() - began)
+            | ({"pilot": pilot} if pilot else {})
+            | {key: value for key, value in (extra or {}).items() if key != "repeats"}
+        )
+        tables = {name: conform(name, table) for name, table in {**tables, "thumbnails": pictures}.items()}
+        result = Audit(**tables, record=record)
+        if out is not None:
+            result.save(folder)
+            shutil.rmtree(work)
+        return result
+
+
+def _states(job: Job, work: Path, progress: Report) -> list[ShardState]:
+    """The state of every shard, computed where it is not stored."""
+
+    def place(number: int) -> Path:
+        return work / f"{number:05d}.pt"
+
+    return compute_shards(
+        job.shards,
+        load=lambda number: load_shard(place(number)),
+        compute=lambda shard: audit_shard(job, shard),
+        store=lambda number, state: save_shard(place(number), state),
+        show=lambda done: progress("scoring points", done, len(job.images)),
+    )
+
+
+def fold(states: list[ShardState]) -> ShardState:
+    """Merge shard states in shard order, pair by pair, so that no row is copied more than log(shards) times."""
+    while len(states) > 1:
+        pairs = [states[number : number + 2] for number in range(0, len(states), 2)]
+        states = [pair[0].merge(pair[1]) if len(pair) == 2 else pair[0] for pair in pairs]
+    return states[0]
+
+
+def job_spec(job: Job) -> dict[str, Any]:
+    """What decides the figures of a job, as text and numbers; the same spec gives the same tables."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "mode": job.mode,
+        "f_count": job.f_count,
+        "paired": job.paired,
+        "earlier": job.earlier,
+        "described": job.images.described(),
+        "views": asdict(job.views),
+        "options": asdict(job.options),
+        "device": job.device.type,
+        "layers": [[layer.name, layer.read_at] for layer in job.layers],
+        "encoders": list(job.prints),
+        "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
+        "images": job.images.fingerprint(),
+        "points": len(job.images),
+        "splits": {
+            str(name): int(count)
+            for name, count in zip(*np.unique(job.split.astype(str), return_counts=True), strict=True)
+        },
+        "membership": spec_hash({"rows": job.membership.int().tolist(), "split": job.split.tolist()}),
+    }
+
+
+@contextmanager
+def on_device(job: Job) -> Iterator[None]:
+    """The job's encoders on its device, then back where they were."""
+    places = [next(encoder.module.parameters(), torch.empty(0)).device for encoder in job.encoders]
+    try:
+        for encoder in job.encoders:
+            encoder.module.to(job.device)
+        yield
+    finally:
+        for encoder, place in zip(job.encoders, places, strict=True):
+            encoder.module.to(place)
+
+
+def _with_repeats(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None) -> dict[str, pd.DataFrame]:
+    repeats = (extra or {}).get("repeats")
+    if repeats is not None:
+        tables["points"]["repeats"] = tables["points"]["point"].map(repeats).fillna(0).astype(np.int64)
+    return tables
+
+
+def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict[str, Any]:
+    views = len(job.images) * job.views.count * len(job.encoders)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "spec": spec,
+        "spec_hash": spec_hash(spec),
+        "seed": job.options.seed,
+        "mode": job.mode,
+        "encoder": job.encoders[0].name,
+        "reference": "earlier checkpoint" if job.earlier else None,
+        "weights": [encoder.note for encoder in job.encoders],
+        "views": asdict(job.views),
+        "class_names": list(job.images.class_names),
+        "versions": versions(),
+        "warnings": list(job.found),
+        "skipped": [list(pair) for pair in job.images.skipped],
+        "fingerprints": {"encoders": spec["encoders"], "images": spec["images"]},
+        "timings": {
+            "scoring_seconds": scored,
+            "total_seconds": total,
+            "forward_passes": views,
+            "forward_passes_per_second": views / max(scored, 1e-9),
+        },
+    }

@@ -1,0 +1,109 @@
+"""Scores of points: per point and layer, from all views and from either half of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memloc.engine._job import Job
+from memloc.engine._shard import ShardState
+from memloc.errors import NonFiniteError
+from memloc.metrics import bootstrap_sums, mean_draws, run_weights, sslmem
+
+REPEATS = 1_000  # bootstrap samples
+
+
+class Scores:
+    """Per point and layer: alignments of both sides and SSLMem', from all views and from either half of them."""
+
+    def __init__(self, job: Job, state: ShardState) -> None:
+        columns = state.points.columns
+        self.align = columns["align"]  # (point, layer, encoder)
+        if not self.align.isfinite().all():
+            raise NonFiniteError(
+                "some alignments are NaN or Inf. Expected finite numbers. Check the encoder's weights and the images."
+            )
+        self.pairwise = columns["pairwise"]
+        self.align_f, self.align_g = (self.mean(self.align, side) for side in (job.target, job.reference))
+        self.ratio = sslmem(self.align_f, self.align_g)
+        raw = self.align_g - self.align_f
+        low, high = (
+            torch.nan_to_num(raw, nan=fill).aminmax(dim=0)[side] for side, fill in ((0, torch.inf), (1, -torch.inf))
+        )
+        spread = torch.where(high > low, high - low, 1.0) if job.options.scale == "range" else None
+        self.spread = spread  # of the raw scores, per layer; None for SSLMem'
+        self.score = score_of(self.align_f, self.align_g, spread=spread)
+        half = columns["half"]
+        self.half = torch.stack(
+            [
+                score_of(
+                    self.mean(half[..., number], job.target), self.mean(half[..., number], job.reference), spread=spread
+                )
+                for number in (0, 1)
+            ],
+            dim=2,
+        )
+        self.align_in, self.align_out = (self.mean(self.align, side) for side in (job.membership, ~job.membership))
+
+    @staticmethod
+    def mean(align: Tensor, side: Tensor) -> Tensor:
+        """Mean over the encoders of a side, NaN where it has none: (point, layer)."""
+        weight = side.T.double()
+        return torch.einsum("ple,pe->pl", align, weight) / weight.sum(dim=1)[:, None]
+
+
+def score_of(align_f: Tensor, align_g: Tensor, *, spread: Tensor | None) -> Tensor:
+    """SSLMem', or the raw difference over the range of the points scored, where that is given."""
+    return sslmem(align_f, align_g) if spread is None else sslmem(align_f, align_g, normalize=False) / spread
+
+
+def run_variance(job: Job, align: Tensor) -> Tensor:
+    """Variance of a point's score over training runs, where there are three or more a side; else 0 (unknown).
+
+    The ratio's linear part: each side's mean alignment varies by the variance over its encoders over their number.
+    """
+    total = torch.zeros(len(align), dtype=torch.float64)
+    f, g = job.target.T, job.reference.T
+    if int(f.sum(dim=1).min()) < 3 or int(g.sum(dim=1).min()) < 3:
+        return total
+    means = [(align * side).sum(dim=1) / side.sum(dim=1) for side in (f, g)]
+    whole = means[0] + means[1]
+    if job.paired:  # f's and g's runs vary together
+        scale = torch.where(whole > 0, 2 / whole.clamp_min(1e-300) ** 2, 0.0)[:, None]
+        influence = scale * (means[0][:, None] * align[:, job.f_count :] - means[1][:, None] * align[:, : job.f_count])
+        return influence.var(dim=1) / job.f_count
+    for side, other, mean in ((f, means[1], means[0]), (g, means[0], means[1])):
+        count = side.sum(dim=1)
+        variance = (((align - mean[:, None]) ** 2) * side).sum(dim=1) / (count - 1) / count
+        total += torch.where(whole > 0, (2 * other / whole.clamp_min(1e-300) ** 2) ** 2 * variance, 0.0)
+    return total
+
+
+def score_draws(job: Job, align: Tensor, member: Tensor, spread: Tensor | None, *, apart: int = 0) -> Tensor:
+    """Bootstrap means of the score over some points, and over runs where there are three or more a side: (repeat,).
+
+    Layers draw the same samples, and so do groups of points with equal numbers unless they are set `apart`.
+    """
+    seed = job.options.seed
+    target, reference = job.target[:, member].double(), job.reference[:, member].double()
+    varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
+    sides_of_runs = job.membership[:, varying] if varying.any() else job.target
+    runs = None if job.mode == "alone" else run_weights(sides_of_runs, REPEATS, seed, paired=job.paired)
+    align = align[:, member]
+    if runs is None or not member.any():
+        means = [(align * side).sum(dim=0) / side.sum(dim=0) for side in (target, reference)]
+        return mean_draws(score_of(means[0], means[1], spread=spread), repeats=REPEATS, seed=seed + apart)
+    draws = []
+    for row, run in enumerate(runs):
+        sides = [run[:, None] * side for side in (target, reference)]
+        score = score_of(*[(align * side).sum(dim=0) / side.sum(dim=0) for side in sides], spread=spread)
+        known = torch.stack([score.nan_to_num(), (~score.isnan()).double()], dim=1)
+        sums, _ = bootstrap_sums(known, repeats=REPEATS, seed=seed + apart, only=row)
+        draws.append(sums[0, 0] / sums[0, 1])
+    return torch.stack(draws)
+
+
+def mean_of(values: Tensor) -> float:
+    """Mean of the values that are known, NaN where none is."""
+    known = values[~values.isnan()]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,223 @@
+"""What an audit is of: a finished training run, or encoders and sets of images by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from memloc.data import Images, as_images, concatenate, open_images
+from memloc.encoders import RANDOM, Encoder, encoder_name, load_encoder
+from memloc.engine._audit import Options, ViewOptions
+from memloc.engine._job import Job
+from memloc.engine._prepare import prepare
+from memloc.engine._protocols import protocol_settings
+from memloc.errors import SpecError
+from memloc.runs import Run, images_of, open_run
+from memloc.views import POLICIES, Views
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Encoders and images to audit.
+
+    Attributes:
+        arguments: of `prepare`. policy: the views of their training, where that is known.
+        extra: what the audit's record should hold besides.
+    """
+
+    arguments: dict[str, Any]
+    policy: str | None
+    extra: dict[str, Any]
+
+
+def is_run(subject: object) -> bool:
+    """Whether something is a Run, or the folder of a training run."""
+    return isinstance(subject, Run) or (isinstance(subject, (str, Path)) and Path(subject).is_dir())
+
+
+def run_subject(
+    run: Run | str | Path, *, external: object = None, max_bad: int = 0, changed: Sequence[str] | None = None
+) -> Subject:
+    """Encoders, images and splits of a finished training run.
+
+    Args:
+        external: further images that no encoder saw: a path, or what `as_images` takes.
+        max_bad: unreadable images to accept. changed: checkpoints to audit in f's place, such as what memloc prune made
+            of it.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    name = str(run if not isinstance(run, Run) else run.folder)
+    record, points = opened.record, opened.points
+    images, given = images_of(opened, max_bad=max_bad)
+    images = images if given is None else concatenate(images, given)
+    splits = points["split"].tolist()
+    if external is not None:
+        found = isinstance(external, (str, Path))
+        others = (
+            open_images(cast(str, external), size=record["size"], max_bad=max_bad) if found else as_images(external)
+        )
+        splits += ["external"] * len(others)
+        images = concatenate(images, others, namespace="more")
+    arguments: dict[str, Any] = {"images": images, "splits": splits}
+    extra: dict[str, Any] = {"run": name, "training": record["spec"]}
+    if opened.repeats:
+        extra["repeats"] = opened.repeats
+    if opened.is_ensemble:
+        seen = torch.zeros(len(opened.encoders), len(images), dtype=torch.bool)
+        seen[:, : len(points)] = torch.from_numpy(opened.sees)
+        arguments |= {"encoders": list(opened.encoders.values()), "membership": seen}
+    else:
+        # a run without an f is one that memloc remove trained, of one encoder by another name
+        f, g = opened.side("f"), opened.side("g")
+        arguments |= {"f": f or list(opened.encoders.values()), "g": (g or None) if f else None}
+        arguments["paired"] = not record["spec"]["unpaired"]
+    if changed is not None:
+        arguments["f"] = _changed(changed, name, opened)
+        extra["changed"] = list(changed)
+    return Subject(arguments, record["augmentation"], extra)
+
+
+def _changed(changed: Sequence[str], run: str, opened: Run) -> list[Encoder]:
+    foreign = next((each for each in changed if not encoder_name(each).is_checkpoint), None)
+    if foreign is not None:
+        raise SpecError(
+            f"--f {foreign} is given beside the run {run!r}, which already says which encoders to audit. Expected none,"
+            " or a checkpoint made from its f, such as pruned/encoder.safetensors. Leave --f out, or name --data."
+        )
+    if opened.is_ensemble:
+        raise SpecError(
+            f"--f is given beside {run!r}, an ensemble, in which every encoder has its own training set. Expected a run"
+            " of f and g. Leave --f out."
+        )
+    return [load_encoder(each) for each in changed]
+
+
+def sets_subject(
+    f: Sequence[str],
+    g: Sequence[str] = (),
+    *,
+    sets: Mapping[str, str | Path | None],
+    f_weights: str | None = None,
+    g_weights: str | None = None,
+    layers: str | Sequence[str] = "auto",
+    size: int | None = None,
+    max_bad: int = 0,
+    earlier: bool = False,
+    **loading: Any,
+) -> Subject:
+    """Encoders by name, and a set of images for each split.
+
+    Args:
+        sets: images by split, as `open_images` takes them; candidates at least.
+        f_weights, g_weights: checkpoints of one f and one g. size, max_bad: as in `open_images`.
+        loading: mean, std, state_key and strip_prefix, as in `load_encoder`.
+    """
+    weights = {"f": f_weights, "g": g_weights}
+    first = _load(f[0], f_weights, 0, layers, loading) if encoder_name(f[0]).is_adapted else None
+    size = size if size is not None or first is None else first.size
+    if not any(weights.values()) and any(loading.get(key) is not None for key in ("state_key", "strip_prefix")):
+        raise SpecError(
+            "--state-key and --strip-prefix are given without a checkpoint. Expected one. Pass --f-weights FILE."
+        )
+    images: Images | None = None
+    splits: list[str] = []
+    for split, where in sets.items():
+        if where is not None:
+            opened = open_images(where, size=size, max_bad=max_bad)
+            splits += [split] * len(opened)
+            images = opened if images is None else concatenate(images, opened, namespace=split)
+    assert images is not None, "candidates were checked"
+    shape = (images.pixels.shape[1], *images.pixels.shape[2:])
+    if first is not None:  # its layers, at the size of these images
+        first = load_encoder(replace(first, layers=()), layers=layers, shape=shape)
+    loaded: dict[str, list[Encoder]] = {"f": [], "g": []}
+    for side, names in (("f", f), ("g", g)):
+        if weights[side] is not None and len(names) != 1:
+            raise SpecError(
+                f"--{side}-weights is given for {len(names)} encoders. Expected one --{side}. Name checkpoints that"
+                " memloc wrote instead."
+            )
+        known = {f[0]: first} if side == "f" and first is not None else {}
+        loaded[side] = [
+            known.get(name) or _load(name, weights[side], 2 * number + (side == "g"), layers, loading, shape=shape)
+            for number, name in enumerate(names)
+        ]
+    arguments = {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits, "earlier": earlier}
+    return Subject(arguments, loaded["f"][0].augmentation, {})
+
+
+def _load(name: str, weights: str | None, draw: int, layers: Any, loading: Mapping[str, Any], **more: Any) -> Encoder:
+    """An encoder by name; random weights are the same in every call, so that it can be repeated."""
+    if weights in (None, RANDOM):  # where in a checkpoint to look says nothing to one without
+        loading = {**loading, "state_key": None, "strip_prefix": None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw)
+        return load_encoder(name, weights=weights, layers=layers, **loading, **more)
+
+
+def view_recipe(
+    policy: str,
+    wanted: Mapping[str, Any],
+    *,
+    protocol: str,
+    chosen: ViewOptions | None = None,
+) -> Views:
+    """The views of an audit.
+
+    Args:
+        policy: of the training, or the protocol's. wanted: the protocol's settings, with those that were given.
+        chosen: the policy, seed and patch that were given, which go before all.
+    """
+    if protocol == "paper" and f"{policy}-paper" in POLICIES:
+        policy = f"{policy}-paper"
+    given = chosen or ViewOptions()
+    policy = given.policy or policy
+    if given.patch is not None and policy != "mask":
+        raise SpecError(
+            f"--patch is given for the policy {policy!r}, which hides no patches. Expected it with --policy mask. Leave"
+            " --patch out."
+        )
+    return Views(
+        policy,
+        n=wanted["views"],
+        seed=given.views_seed,
+        sampling=wanted["sampling"],
+        patch=given.patch,
+        original=wanted["original"],
+    )
+
+
+def plan_audit(
+    subject: Subject,
+    chosen: ViewOptions,
+    options: Options,
+    *,
+    given: Collection[str],
+    layers: str | Sequence[str] = "auto",
+    device: str = "auto",
+) -> Job:
+    """A job, as `memloc audit` makes it.
+
+    Args:
+        chosen, options: settings.
+        given: the names of those that were given; the others follow from the protocol and from the training.
+    """
+    number: Any = int(chosen.views) if chosen.views.lstrip("-").isdigit() else chosen.views
+    settings = {
+        "views": number,
+        "sampling": chosen.sampling,
+        "original": chosen.pairs == "original",
+        "rest": options.rest,
+        "scale": options.scale,
+    }
+    known = {"original": "pairs"}
+    wanted = protocol_settings(
+        chosen.protocol, {name: value for name, value in settings.items() if known.get(name, name) in given}
+    )
+    views = view_recipe(subject.policy or wanted["policy"], wanted, protocol=chosen.protocol, chosen=chosen)
+    scored = {**asdict(options), "rest": wanted["rest"], "scale": wanted["scale"]}
+    return prepare(**subject.arguments, layers=layers, views=views, device=device, **scored)

@@ -1,0 +1,103 @@
+"""What is right but may surprise in an audit, said before it starts and kept in its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from memloc.data import Images, LazyPixels, duplicates_across
+from memloc.encoders import RANDOM_NOTE, Encoder
+from memloc.engine._job import Mode
+from memloc.views import Views
+
+
+def surprises(
+    encoders: Sequence[Encoder],
+    prints: Sequence[str],
+    images: Images,
+    split: np.ndarray,
+    seen: Tensor,
+    mode: Mode,
+    views: Views,
+) -> list[str]:
+    """Warnings in words."""
+    found = []
+    columns = ["".join(map(str, column)) for column in seen.int().T.tolist()]
+    same = duplicates_across(images, columns if mode == "ensemble" else split.tolist())
+    if same:
+        one, two = same[0]
+        found.append(
+            f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical"
+            f" copies, such as {one} and {two}. A reference that has seen a candidate cannot show its memorization:"
+            " remove the copies and train again."
+        )
+    if isinstance(images.pixels, LazyPixels):
+        found.append(
+            "The images are read from their files as they are used, so identical copies in different splits were not"
+            " looked for, and a file that cannot be read stops the audit, which then resumes."
+        )
+    blank = [encoder.name for encoder in encoders if encoder.note == RANDOM_NOTE]
+    if blank:
+        found.append(
+            f"The weights of {' and '.join(dict.fromkeys(blank))} are random, since no checkpoint was given: such an"
+            " encoder has memorized nothing. Pass --f-weights FILE (and --g-weights FILE) to audit a trained one."
+        )
+    if images.pixels.shape[1] == 1 and encoders[0].channels == 3:
+        found.append(f"The images are gray and {encoders[0].name} takes three channels: the gray channel is repeated.")
+    if len(set(prints)) < len(prints):
+        found.append(
+            "Two of the encoders have the same weights, so every score between them is 0. Pass a reference that was"
+            " trained without the candidates."
+        )
+    policies = {encoder.augmentation for encoder in encoders}
+    if None in policies:
+        found.append(
+            f"The augmentation that {encoders[0].name} was trained with is unknown; views are drawn with"
+            f" '{views.policy}'. Scores hold for the views they were drawn with: pass --policy as in training."
+        )
+    elif policies != {views.policy}:
+        found.append(
+            f"The encoders were trained with {' and '.join(sorted(map(repr, policies)))} views and are scored with"
+            f" {views.policy!r}."
+        )
+    found += _class_warnings(images, seen.any(dim=0))
+    if images.skipped:
+        found.append(
+            f"{len(images.skipped)} images could not be read and were left out; they are listed in audit.json."
+        )
+    if mode == "alone":
+        external = (split == "external").any()
+        found.append(
+            "There is one encoder and no reference. "
+            + (
+                "The alignment gap compares trained points with external ones, so it also holds whatever else differs"
+                " between the two sets. "
+                if external
+                else "Without external points there is nothing to compare trained points with: pass --external. "
+            )
+            + "A reference g trained without the candidates would give SSLMem per point."
+        )
+    return found
+
+
+def _class_warnings(images: Images, trained: Tensor) -> list[str]:
+    """What makes ClassMem say less than it seems to: classes of one trained image, or one class alone."""
+    if images.labels is None:
+        return []
+    labels, sizes = images.labels[trained & (images.labels >= 0)].unique(return_counts=True)
+    if len(labels) == 1:
+        return [
+            "All labelled images that were trained on are of one class, so ClassMem contrasts it with nothing and is"
+            " left out."
+        ]
+    alone = labels[sizes == 1].tolist()
+    if not alone:
+        return []
+    name = images.class_names[alone[0]] if images.class_names else str(alone[0])
+    which = f"The class {name!r} has" if len(alone) == 1 else f"{len(alone)} classes, such as {name!r}, have"
+    return [
+        f"{which} one image that was trained on: where ClassMem names such a class, it is that image. Merge or leave"
+        " out small classes."
+    ]

@@ -1,0 +1,58 @@
+"""The one choice of the figure that decides what an audit found in its layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A figure of layers.parquet with its columns.
+
+    Attributes:
+        figure, se, low, high: the columns of its value, error and interval. name: in words.
+        needs: by the mode of an audit, the splits of which one must be there.
+    """
+
+    figure: str
+    se: str
+    low: str
+    high: str
+    name: str
+    needs: dict[str, tuple[str, ...]]
+
+
+HEADLINES = (  # the first that is known decides
+    Headline(
+        "layermem_calibrated",
+        "calibrated_se",
+        "calibrated_low",
+        "calibrated_high",
+        "membership effect",
+        {"pair": ("independent",), "ensemble": ("candidate",)},
+    ),
+    Headline(
+        "layermem_own", "own_se", "own_low", "own_high", "LayerMem above external points", {"pair": ("external",)}
+    ),
+    Headline("alignment_gap", "gap_se", "gap_low", "gap_high", "alignment gap", {"alone": ("external",)}),
+)
+
+
+def headline(layers: pd.DataFrame) -> Headline | None:
+    """The figure that decides for these layers; None where none is known.
+
+    >>> headline(pd.DataFrame({"layermem_calibrated": [float("nan")], "alignment_gap": [0.1]})).name
+    'alignment gap'
+    """
+    return next((each for each in HEADLINES if each.figure in layers and layers[each.figure].notna().any()), None)
+
+
+def comparable(mode: str) -> tuple[str, ...]:
+    """The splits of which an audit of this mode needs one, to have a figure that decides.
+
+    >>> comparable("pair")
+    ('independent', 'external')
+    """
+    return tuple(split for each in HEADLINES for split in each.needs.get(mode, ()))

@@ -1,0 +1,165 @@
+"""A valuation from what a user names: a table or labelled images opened, checked, valued, repaired and described."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from memloc.data import is_regression, open_images, open_table, table_fingerprint
+from memloc.errors import DataError, SpecError
+from memloc.progress import Report, roughly, silent
+from memloc.results import claim_folder, write_table
+from memloc.valuation._describe import describe
+from memloc.valuation._images import pixel_groups, pixel_table, recommended_share
+from memloc.valuation._repair import FOLDS, How, check_repair, check_share, lowest_cells, repair, repair_gain
+from memloc.valuation._spec import PixelSpec, ValueSpec
+from memloc.valuation._value import Valuation, check_table, make_valuer, value_table, z_scores
+
+
+@dataclass(frozen=True)
+class ValueWork:
+    """A table to value, checked.
+
+    Attributes:
+        X, y: the table and its target. groups: columns that are drawn together. spec: how it is valued.
+        repairing, share: how and how much is repaired, if at all. block: side of pixel blocks.
+        extra: what the record holds besides.
+    """
+
+    X: pd.DataFrame = field(repr=False)
+    y: NDArray[Any] = field(repr=False)
+    groups: NDArray[Any] | None = field(repr=False)
+    spec: ValueSpec
+    repairing: str | None = None
+    share: float = 0.05
+    block: int = 1
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_table(self.X, self.y, self.spec, groups=self.groups)
+        if self.repairing is not None:
+            if self.groups is not None:
+                raise SpecError("--repair is for tables and images are given. Expected a table. Leave --repair out.")
+            check_share(self.share)
+            check_repair(self.X, self.repairing, self.y, regression=is_regression(self.y, self.spec.task))
+
+    def cost(self) -> dict[str, Any]:
+        """Rows, columns, learners, and expected seconds and memory from a few timed learners."""
+        spec = self.spec
+        few, many = 2, min(max(spec.learners, 3), 2 + 8 * max(spec.workers, 1))
+        seconds = []
+        for learners in (few, few, many):  # the first also loads what the others use
+            began = time.monotonic()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                value_table(self.X, self.y, replace(spec, learners=learners, tol=None), groups=self.groups)
+            seconds.append(time.monotonic() - began)
+        each = max(seconds[2] - seconds[1], 0.0) / (many - few)
+        folds = 1 if self.repairing is None else 1 + FOLDS * (1 - 1 / FOLDS)
+        return {
+            "rows": self.X.shape[0],
+            "columns": self.X.shape[1],
+            "learners": spec.learners,
+            "max_features": spec.max_features,
+            "seconds": roughly(seconds[1] + each * spec.learners * folds),
+            "memory_mb": roughly(self.X.size * 8 * 8 / 2**20),
+        }
+
+    def run(self, out: Path, *, progress: Report = silent, overwrite: bool = False) -> Valuation:
+        """Value, repair if asked, and write everything but the report; what is finished in `out` is read."""
+        settings = {key: value for key, value in asdict(self.spec).items() if key != "workers"}
+        repairing = {"repair": self.repairing, "repair_share": self.share if self.repairing else None}
+        identity = {**settings, "block": self.block, **repairing, "fingerprint": self.extra["fingerprint"]}
+        claim_folder(out, identity, overwrite=overwrite)
+        if (out / "value.json").is_file():
+            return Valuation.load(out)
+        work = out / ".sums.npz"
+        X, y = self.X, self.y
+        result = value_table(X, y, self.spec, groups=self.groups, extra=self.extra, work=work, report=progress)
+        scores = z_scores(X, y, regression=result.record["regression"])
+        if self.repairing is not None:
+            result.record["repair"] = self._repaired(result, out, progress)
+        result = describe(result, X, scores)
+        result.save(out)
+        work.unlink()
+        return result
+
+    def _repaired(self, result: Valuation, out: Path, progress: Report) -> dict[str, Any]:
+        """Write the repaired table; what the repair gains on rows kept out."""
+        how: How = cast("How", self.repairing)
+        grid = result.cells["value"].to_numpy().reshape(self.X.shape)
+        repaired = repair(self.X, lowest_cells(grid, self.share), how)
+        write_table(out / "repaired.parquet", repaired.assign(**{self.extra["target"]: np.asarray(self.y)}))
+        valuer = make_valuer(self.spec, regression=is_regression(self.y, self.spec.task))
+        gain = repair_gain(self.X, np.asarray(self.y), valuer, share=self.share, how=how, report=progress)
+        folds = {name: values.tolist() for name, values in gain._asdict().items()}
+        return {"how": how, "share": self.share, **folds}
+
+
+def table_work(
+    path: str, target: str | None, spec: ValueSpec, *, repairing: str | None = None, share: float = 0.05
+) -> ValueWork:
+    """The valuation of a table.
+
+    Args:
+        path, target: as `open_table` takes them. repairing, share: how and how much to repair.
+    """
+    if target is None:
+        raise SpecError(f"{path!r} is given without a target. Expected the column to predict. Pass --target COLUMN.")
+    X, y = open_table(path, target)
+    extra = {"data": path, "target": target, "fingerprint": table_fingerprint(X, y.to_numpy())}
+    return ValueWork(X, y.to_numpy(), None, spec, repairing, share, extra=extra)
+
+
+def image_work(
+    where: str,
+    spec: ValueSpec,
+    pixels: PixelSpec | None = None,
+    *,
+    repairing: str | None = None,
+    size: int | None = None,
+    max_bad: int = 0,
+) -> ValueWork:
+    """The valuation of labelled images, whose pixels are the columns; arguments as in `open_images`."""
+    pixels = pixels or PixelSpec()
+    images = open_images(where, size=size, max_bad=max_bad)
+    if images.labels is None:
+        raise DataError(
+            f"{where!r} has no labels. Expected a label per image, such as folders of classes. Pass labelled images."
+        )
+    known = torch.nonzero(images.labels >= 0).flatten()
+    if pixels.limit is not None:
+        chosen = np.random.default_rng([spec.seed, 7]).permutation(len(known))[: pixels.limit]
+        known = known[torch.from_numpy(np.sort(chosen))]
+    images = images.take(known)
+    assert images.labels is not None, "they were looked at"
+    values = images.pixels[:].numpy()
+    _, channels, height, width = values.shape
+    names = [
+        f"{channel}:{row},{column}" for channel in range(channels) for row in range(height) for column in range(width)
+    ]
+    labels = np.array(
+        [images.class_names[label] if images.class_names else str(label) for label in images.labels.tolist()]
+    )
+    X = pd.DataFrame(pixel_table(values), columns=names)
+    groups = pixel_groups(channels, height, width, block=pixels.block)
+    if pixels.region is not None:
+        share = recommended_share(int(groups.max()) + 1, max(round((pixels.region / pixels.block) ** 2), 1))
+        spec = replace(spec, max_features=share)
+    extra = {
+        "image_shape": [channels, height, width],
+        "block": pixels.block,
+        "names": list(images.names),
+        "data": where,
+        "target": None,
+        "fingerprint": table_fingerprint(X, labels),
+    }
+    return ValueWork(X, labels, groups, spec, repairing, block=pixels.block, extra=extra)
