@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memloc.data import LazyPixels, _open, as_images, concatenate, open_images
+from memloc.data import LazyPixels, _files, as_images, concatenate, open_images
 from memloc.errors import DataError, DataNotFoundError, ShapeError
 
 RANDOM = np.random.default_rng(0)
@@ -176,7 +176,7 @@ def photos(tmp_path):
 
 def test_a_folder_beyond_memory_is_read_as_it_is_used(photos, monkeypatch):
     whole = open_images(photos, size=32)
-    monkeypatch.setattr(_open, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(_files, "MEMORY_LIMIT", 1000)
     lazy = open_images(photos, size=32)
     assert isinstance(lazy.pixels, LazyPixels)
     assert (lazy.names, lazy.ids.tolist(), lazy.labels.tolist()) == (
@@ -202,7 +202,7 @@ def test_an_audit_of_a_folder_beyond_memory_equals_one_in_memory(photos, monkeyp
     torch.manual_seed(0)
     f, g, splits = ResNet9(), ResNet9(), ["candidate"] * 5 + ["independent"] * 4
     one = audit(f, g, images=open_images(photos, size=32), splits=splits, views=Views(n=4))
-    monkeypatch.setattr(_open, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(_files, "MEMORY_LIMIT", 1000)
     with pytest.warns(UserWarning, match="identical copies in different splits were not looked for"):
         two = audit(f, g, images=open_images(photos, size=32), splits=splits, views=Views(n=4))
     assert one.point_layers.equals(two.point_layers)
@@ -213,7 +213,7 @@ def test_training_on_a_folder_beyond_memory_equals_one_in_memory(photos, monkeyp
 
     settings = {"epochs": 1, "batch_size": 4, "candidates": 2, "workers": 1, "precision": "float32"}
     one = train_pair(open_images(photos, size=32), **settings, out=tmp_path / "one")
-    monkeypatch.setattr(_open, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(_files, "MEMORY_LIMIT", 1000)
     lazy = open_images(photos, size=32)
     two = train_pair(lazy, **settings, out=tmp_path / "two")
     states = [pair.f.module.state_dict() for pair in (one, two)]
@@ -228,7 +228,7 @@ def test_large_folders_are_listed_without_being_opened(tmp_path, monkeypatch):
         for row in range(100):
             (tmp_path / f"class{place}/{row}.jpg").write_bytes(b"no image")
     (tmp_path / "class0/notes.txt").write_text("x")
-    monkeypatch.setattr(_open, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(_files, "MEMORY_LIMIT", 1000)
     found = open_images(tmp_path, size=32)
     assert (len(found), len(found.class_names), found.pixels.shape) == (2000, 20, (2000, 3, 32, 32))
     assert len(found.ids.unique()) == 2000

@@ -1,0 +1,117 @@
+"""Images that are rows of one array: the embedded sample, npz, IDX, and the published sets."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from memloc.data._archives import Found
+from memloc.data._images import Images
+from memloc.errors import DataError
+
+
+def open_sample(part: str) -> Images:
+    """The embedded sample's "train" or "test"."""
+    if part not in ("train", "test"):
+        raise DataError(f"the sample has no part {part!r}. Expected 'train' or 'test'. Pass sample:train.")
+    with files("memloc.data").joinpath("sample/fashion_mnist.npz").open("rb") as file, np.load(file) as stored:
+        pixels, labels = stored[f"{part}_images"], stored[f"{part}_labels"]
+        names = tuple(str(name) for name in stored["class_names"])
+    return _numbered(pixels, labels, prefix=f"sample:{part}", class_names=names)
+
+
+def open_npz(path: Path) -> Images:
+    """Arrays `images` and perhaps `labels` that numpy.savez wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            content = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise DataError(
+            f"{path} cannot be read ({problem}). Expected arrays saved by numpy.savez. Save it again."
+        ) from problem
+    if "images" not in content or content["images"].dtype != np.uint8 or content["images"].ndim not in (3, 4):
+        raise DataError(
+            f"{path} holds {', '.join(sorted(content)) or 'nothing'}. Expected `images`, uint8 of shape (N, H, W, C) or"
+            " (N, H, W), and optionally `labels`. Save it with numpy.savez(path, images=..., labels=...)."
+        )
+    return _numbered(content["images"], content.get("labels"), prefix=path.name)
+
+
+def open_idx(path: Path) -> Images:
+    """An IDX file of images, and of labels where one lies beside it."""
+    pixels = _read_idx(path)
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+    labels = _read_idx(beside) if beside != path and beside.exists() else None
+    return _numbered(pixels, labels, prefix=path.name)
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """An IDX file of unsigned bytes: two zero bytes, the type 8, the number of axes, big-endian sizes, then the
+    data."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        axes = content[3]
+        shape = np.frombuffer(content[4 : 4 + 4 * axes], dtype=">u4").astype(int)
+        if content[2] != 8:
+            raise ValueError("not unsigned bytes")
+        return np.frombuffer(content[4 + 4 * axes :], dtype=np.uint8).reshape(shape).copy()
+    except (OSError, EOFError, ValueError, IndexError) as problem:
+        raise DataError(
+            f"{path} is no complete IDX file of unsigned bytes ({problem}). Expected one. Fetch it again."
+        ) from problem
+
+
+def published(found: Found, prefix: str) -> Images:
+    """Images of a published set; class numbers stay as they are there."""
+    pixels, labels, names = found
+    if labels is not None and not names:
+        names = tuple(str(number) for number in range(int(labels.max()) + 1))
+    return _numbered(pixels, labels, prefix=prefix, class_names=names)
+
+
+def _numbered(
+    pixels: np.ndarray, labels: np.ndarray | None, *, prefix: str, class_names: tuple[str, ...] = ()
+) -> Images:
+    """Images that are rows of an array (N, H, W) or (N, H, W, C)."""
+    if len(pixels) == 0 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)):
+        raise DataError(
+            f"{prefix} holds images of shape {pixels.shape}. Expected at least one, as (N, H, W) or (N, H, W, C) with 1"
+            " or 3 channels last. Move the axis of channels before saving."
+        )
+    array = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
+    numbers = None
+    if labels is not None:
+        numbers, class_names = numbered_labels(labels, len(pixels), prefix, class_names)
+    names = tuple(f"{prefix}[{row}]" for row in range(len(array)))
+    return Images(torch.from_numpy(np.ascontiguousarray(array)), torch.arange(len(array)), names, numbers, class_names)
+
+
+def numbered_labels(
+    labels: np.ndarray, count: int, prefix: str, class_names: tuple[str, ...] = ()
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Class numbers from 0 and their names, from numbers or text; missing ones are -1."""
+    values = np.asarray(labels).reshape(-1)
+    if len(values) != count:
+        raise DataError(
+            f"{prefix} has {len(values)} labels for {count} images. Expected one per image. Save as many of both."
+        )
+    if class_names:
+        return torch.tensor([-1 if value is None else int(value) for value in values]), class_names
+    missing = np.array(
+        [value is None or value != value or (isinstance(value, (int, np.integer)) and value < 0) for value in values]
+    )
+    known = np.array(
+        [str(int(value)) if isinstance(value, (int, float, np.number)) else str(value) for value in values[~missing]]
+    )
+    names = sorted(
+        set(known.tolist()), key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)
+    )
+    number = {name: place for place, name in enumerate(names)}
+    found = np.full(count, -1, dtype=np.int64)
+    found[~missing] = [number[name] for name in known]
+    return torch.from_numpy(found), tuple(names)

@@ -1,0 +1,150 @@
+"""The formats of images, one object each: what a user may type, and how it is opened.
+
+A new format is one entry of FORMATS. No entry can hide another: each says what it takes, and two that take the same are
+an error that a test finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from memloc.data._archives import ARCHIVES, members, read_archive, stl10, svhn
+from memloc.data._arrays import open_idx, open_npz, open_sample, published
+from memloc.data._files import open_folder, open_parquet
+from memloc.data._hub import open_hub
+from memloc.data._images import Images
+from memloc.errors import DataError, DataNotFoundError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks for.
+
+    Attributes:
+        text: as typed. path, part: the file or folder, and the part of a set after a colon.
+        size, max_bad: as in `open_images`.
+    """
+
+    text: str
+    path: Path
+    part: str | None
+    size: int | None
+    max_bad: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a path, and none to a folder."""
+        return not self.text.startswith(("sample:", "hf:")) and not self.path.is_dir()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of images.
+
+    Attributes:
+        what: it is, in messages. takes: whether something is of this format, by its name or kind alone.
+        open: it. has_parts: whether ":test" may follow it. needs_path: whether it must be there.
+    """
+
+    what: str
+    takes: Callable[[Asked], bool]
+    open: Callable[[Asked], Images]
+    has_parts: bool = False
+    needs_path: bool = True
+
+
+def _suffix(*suffixes: str) -> Callable[[Asked], bool]:
+    return lambda asked: asked.is_file and asked.path.suffix in suffixes
+
+
+def _open_archive(asked: Asked) -> Images:
+    part = asked.part or "train"
+    found = read_archive(members(asked.path), part, str(asked.path))
+    if found is None:
+        raise DataError(
+            f"{asked.text!r} holds no set that memloc knows. Expected CIFAR-10, CIFAR-100 or STL-10. Unpack it and pass"
+            " the folder."
+        )
+    return published(found, f"{asked.path.name}:{part}")
+
+
+def _open_directory(asked: Asked) -> Images:
+    """The files of a published set where a folder holds them, else its images."""
+    part = asked.part or "train"
+    found = read_archive(members(asked.path), part, str(asked.path))
+    if found is not None:
+        return published(found, f"{asked.path.name}:{part}")
+    _refuse_part(asked)
+    return open_folder(asked.path, asked.size, asked.max_bad)
+
+
+def _open_stl10(asked: Asked) -> Images:
+    labels = asked.path.with_name(asked.path.name.replace("_X.bin", "_y.bin"))
+    known = labels.read_bytes() if labels.exists() else None
+    return published(stl10(asked.path.read_bytes(), known, ()), asked.path.name)
+
+
+FORMATS = (
+    Format(
+        "sample:train",
+        lambda asked: asked.text.startswith("sample:"),
+        lambda asked: open_sample(asked.text.removeprefix("sample:")),
+        needs_path=False,
+    ),
+    Format(
+        "hf:NAME",
+        lambda asked: asked.text.startswith("hf:"),
+        lambda asked: open_hub(asked.text.removeprefix("hf:"), asked.size, asked.max_bad),
+        needs_path=False,
+    ),
+    Format("a folder", lambda asked: asked.path.is_dir(), _open_directory, has_parts=True),
+    Format(".parquet", _suffix(".parquet"), lambda asked: open_parquet(asked.path, asked.size, asked.max_bad)),
+    Format(".npz", _suffix(".npz"), lambda asked: open_npz(asked.path)),
+    Format(
+        "an IDX file (…-images-idx3-ubyte, also .gz)",
+        lambda asked: asked.is_file and ("idx3-ubyte" in asked.path.name or "idx3" in asked.path.suffix),
+        lambda asked: open_idx(asked.path),
+    ),
+    Format(
+        "an archive of CIFAR or STL-10",
+        lambda asked: asked.is_file and asked.path.name.endswith(ARCHIVES),
+        _open_archive,
+        has_parts=True,
+    ),
+    Format("a _X.bin file of STL-10", lambda asked: asked.is_file and asked.path.name.endswith("_X.bin"), _open_stl10),
+    Format("a .mat file of SVHN", _suffix(".mat"), lambda asked: published(svhn(asked.path), asked.path.name)),
+)
+
+
+def format_of(asked: Asked) -> Format:
+    """The one format that takes what is asked for.
+
+    Raises:
+        DataNotFoundError: there is nothing there. DataError: it is of no format, or has no parts.
+    """
+    taking = [each for each in FORMATS if each.takes(asked)]
+    assert len(taking) < 2, f"formats that take the same: {[each.what for each in taking]}"
+    if not (taking and not taking[0].needs_path) and not asked.path.exists():
+        raise DataNotFoundError(
+            f"there is no file or folder {asked.text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive,"
+            " or sample:train. Check the path, or try: memloc demo"
+        )
+    if not taking or not taking[0].has_parts:
+        _refuse_part(asked)
+    if not taking:
+        raise DataError(
+            f"{asked.text!r} is of no kind that memloc reads. Expected {', '.join(each.what for each in FORMATS[2:-1])}"
+            f" or {FORMATS[-1].what}. Pass one of these."
+        )
+    return taking[0]
+
+
+def _refuse_part(asked: Asked) -> None:
+    """Raise DataError where a part is named of what has none."""
+    if asked.part is not None:
+        raise DataError(
+            f"{asked.text!r} has no parts. Expected an archive of CIFAR or STL-10 before ':{asked.part}'. Leave"
+            f" ':{asked.part}' out."
+        )
