@@ -1,51 +1,38 @@
-"""Write docs/tables.md from the result schema: python scripts/make_docs.py"""
+"""Render the documents: python scripts/make_docs.py (`make docs`). Reads JSON and the result schema, measures nothing.
+
+What the figures lack stays as it is committed and is named on standard error; a table that would lose rows is refused
+(exit 1), and its page is left alone.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
-from memloc.results import SCHEMA_VERSION, TABLES
+from render import renderings
 
-OTHERS = """## Other files
+from memloc.results import replacing
 
-| file | of | columns |
-|---|---|---|
-| points.parquet of a run | `memloc train` | point, name, split, label, repeats (copies per epoch) |
-| membership.parquet | `memloc train` | point, and a column per encoder: whether it saw the point |
-| series.parquet | `AuditCallback` | those of layers.parquet, and epoch |
-| units.parquet | `memloc prune` | layer, unit, unitmem of the units that were silenced |
-| units.parquet | `memloc insert` | unit, unitmem_before, unitmem_after, point_before, point_after (the point that drives the unit) of the layer |
-| probe.parquet | prune, replace, remove | right_before, right_after: whether each test image was classified rightly |
-| between.parquet | `memloc compare` | layer, overlap, overlap_by_chance, kendall with kendall_low, kendall_high and kendall_p, and both audits' calibrated and published figures |
-| within.parquet | `memloc compare` | audit (a or b), layer, other (layer), neighbours (one follows the other), and the same agreement |
-| splits.parquet | `memloc compare` | audit, layer, split, other (split), candidate_mean, other_mean, Welch's t and p |
-| extremes.parquet | `memloc compare` | audit, k, units_most and units_least (units that each of the k most and least memorized points drives), t, p |
-| repaired.parquet | `memloc value --repair` | those of the table that was given |
-"""
-
-TARGET = Path(__file__).parents[1] / "docs/tables.md"
+ROOT = Path(__file__).parents[1]
 
 
-def page() -> str:
-    """The page, as text."""
-    lines = [
-        "# Result tables",
-        "",
-        f"Schema version {SCHEMA_VERSION}. Written from `memloc.results.TABLES` by `make docs`; `?` marks columns that may be absent or empty; others hold NaN where a figure cannot be computed.",
-        "",
-    ]
-    for name, columns in TABLES.items():
-        lines += [f"## {name}.parquet", "", "| column | type | range | meaning |", "|---|---|---|---|"]
-        for column in columns:
-            low, high = ("" if end is None else f"{end:g}" for end in (column.low, column.high))
-            span = f"{low} to {high}" if low or high else ""
-            lines.append(
-                f"| {column.name}{'?' if column.optional else ''} | {column.kind} | {span} | {column.tooltip} |"
-            )
-        lines.append("")
-    return "\n".join([*lines, OTHERS])
+def main() -> int:
+    """Write what changed."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    refused = 0
+    for each in renderings(ROOT):
+        for line in each.kept:
+            print(f"{each.target}: kept as it is, the figures lack it: {line}", file=sys.stderr)
+        if each.refused is not None:
+            refused += 1
+            print(f"{each.target}: not written: {each.refused}", file=sys.stderr)
+        elif each.text != each.now:
+            with replacing(ROOT / each.target) as temporary:
+                temporary.write_text(each.text)
+            print(f"{each.target}: written")
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":
-    TARGET.write_text(page())
-    print(TARGET)
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""docs/valuation.md, from valuation_quality.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._figures import at
+from ._table import Table
+
+Rows = list[dict[str, Any]]
+FLAGGED = 50  # rows, where the figures do not say how many
+_SHARES = (0.0, 0.1, 0.2, 0.3)  # of rows or cells, of which "Repairing and removing" has a column each
+
+
+def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], dict[str, str | None]]:
+    """Tables and figures of the page."""
+    found = read("valuation_quality.json")
+    settings = found.get("settings") or {}
+    makers: dict[str, Callable[[Rows], dict[str, Table]]] = {
+        "outliers": lambda rows: {"outliers": by_score(rows), "detection": detection(rows, settings.get("inspected"))},
+        "baselines": lambda rows: {"baselines": by_score(rows)},
+        "mislabels": lambda rows: {"mislabels": plain(["data"], rows)},
+        "cleaning": lambda rows: {"cleaning": cleaning(rows)},
+        "learners": lambda rows: {"learners": plain(["data", "learner"], rows)},
+        "convergence": lambda rows: {"convergence": convergence(rows)},
+        "backdoor": lambda rows: {"backdoor": backdoor(rows, settings.get("flagged") or FLAGGED)},
+    }
+    tables: dict[str, Table] = {}
+    for part, make in makers.items():
+        if found.get(part):
+            tables |= make(found[part])
+    number, seeds = at(settings, "learners"), at(settings, "seeds")
+    return tables, {"trees": number and str(number), "seeds": seeds and str(tuple(seeds))}
+
+
+def cell(row: dict[str, Any] | None, place: int = 0, digits: int = 2) -> str | None:
+    """Mean ± standard error."""
+    if row is None:
+        return None
+    found = [row[key] if not isinstance(row[key], list) else row[key][place] for key in ("mean", "se")]
+    return None if None in found else " ± ".join(f"{value:.{digits}f}" for value in found)
+
+
+def by_score(rows: Rows) -> Table:
+    """One line per data set and share, one column per score."""
+    scores = [score for score in dict.fromkeys(row["score"] for row in rows) if score != "curve"]
+    known = {(row["data"], row["share"], row["score"]): row for row in rows}
+    lines: list[list[str | None]] = []
+    for name, share in dict.fromkeys((row["data"], row["share"]) for row in rows):
+        pairs = [[cell(known.get((name, share, score)), place) for place in (0, 1)] for score in scores]
+        lines.append([name, f"{share:.0%}", *(f"{one} / {two}" if one and two else None for one, two in pairs)])
+    return Table(["data", "outlier cells", *scores], lines, keys=2)
+
+
+def detection(rows: Rows, inspected: list[float] | None) -> Table:
+    """Share of the outlier cells among the lowest-valued ones, by how many are inspected."""
+    inspected = inspected or []
+    header = ["data", "outlier cells", *(f"{part:.0%} inspected" for part in inspected)]
+    chosen = [row for row in rows if row["score"] == "curve"]
+    lines: list[list[str | None]] = [
+        [row["data"], f"{row['share']:.0%}", *(cell(row, place) for place in range(len(inspected)))] for row in chosen
+    ]
+    return Table(header, lines, keys=2)
+
+
+def cleaning(rows: Rows) -> Table:
+    """A forest's score by what was done, to how many rows or cells."""
+    known = {(row["data"], row["what"], row["share"]): row for row in rows}
+    lines: list[list[str | None]] = [
+        [name, what, *(cell(known.get((name, what, share)), 0, 3) for share in _SHARES)]
+        for name, what in dict.fromkeys((row["data"], row["what"]) for row in rows)
+    ]
+    return Table(["data", "what", *(f"{share:.0%}".replace("%", " %") for share in _SHARES)], lines, keys=2)
+
+
+def plain(keys: list[str], rows: Rows) -> Table:
+    """One line per row, with its two figures."""
+    lines: list[list[str | None]] = [[*(row[key] for key in keys), cell(row), cell(row, 1)] for row in rows]
+    return Table([*keys, "AUCPR", "AUROC"], lines, keys=len(keys))
+
+
+def convergence(rows: Rows) -> Table:
+    """Agreement of two seeds by the number of learners."""
+    return Table(["learners", "Spearman"], [[str(row["learners"]), f"{row['spearman']:.2f}"] for row in rows])
+
+
+def backdoor(rows: Rows, flagged: int) -> Table:
+    """How well the trigger is found, by the share of columns that a learner sees."""
+    header = [
+        "share of columns",
+        "cells of the poisoned rows: AUCPR (base .06)",
+        "AUROC",
+        "mean map of the poisoned rows: AUCPR",
+        "AUROC",
+        f"poisoned among the {flagged} most uneven rows",
+        "their map: AUCPR",
+    ]
+    return Table(header, [[row["fraction"], *(cell(row, place) for place in range(6))] for row in rows])
