@@ -1,9 +1,11 @@
-"""How fast coresets are selected, and in how much memory: python benchmarks/coreset_speed.py; writes coreset_speed.json.
+"""How fast coresets are selected, and in how much memory: python benchmarks/coreset_speed.py
+
+Kept in coreset_speed.json, shown in docs/coresets.md.
 
 5 000 points of one class, 10 dimensions, half of them picked, on one core, each method in a process of its own; also 20 000 points
 without a matrix. The bound is the matrix of similarities as the published code makes it, scikit-learn's pairwise_distances and its
 largest less it. Peers are measured where they import (PEERS, else .peers, which `make bench` fills): submodlib's lazy greedy and
-apricot's.
+apricot's. A method that does not run here keeps its figures.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from asked import parser
 
-HERE = Path(__file__).parent
-PEERS = os.environ.get("PEERS", str(HERE.parent / ".peers"))
+PEERS = os.environ.get("PEERS", str(Path(__file__).parents[1] / ".peers"))
 N, D, RUNS = 5_000, 10, 3
 
 
@@ -75,6 +77,9 @@ METHODS = {
 }  # fmt: skip
 
 
+BOUND, EXACT, EXACT_OF_MANY = "bound: the similarities", "exact, dense", "20 000 points, exact, without a matrix"
+
+
 def measure(name: str) -> dict[str, object]:
     """Best seconds, first seconds, memory added at most and picks, in this process."""
     import psutil
@@ -110,33 +115,36 @@ def cost(picks: list[int], n: int) -> float:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
+    from stored import keep
+
     from memloc.encoders import versions
-    from memloc.results import write_json
 
     found: dict[str, dict[str, object]] = {}
     env = {**os.environ, **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}}
     for name in METHODS:
         done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, env=env)
         if done.returncode:
-            print(f"{name}: left out ({done.stderr.strip().splitlines()[-1][:100]})", flush=True)
+            reason = done.stderr.strip().splitlines()[-1][:100]
+            print(f"{name}: not measured, its figures stay ({reason})", file=sys.stderr, flush=True)
             continue
         found[name] = json.loads(done.stdout.splitlines()[-1])
         line = found[name]
         picks = line.pop("picks")
-        line["ratio"] = float(line["seconds"]) / float(found["bound: the similarities"]["seconds"])
+        if BOUND in found:
+            line["ratio"] = float(line["seconds"]) / float(found[BOUND]["seconds"])
         if picks is not None:
             line["cost"] = cost(picks, METHODS[name][1])
-            exact = "exact, dense" if METHODS[name][1] == N else None
-            if exact in found:
-                line["cost_over_exact"] = float(line["cost"]) / float(found[exact]["cost"])
         print(name, {key: round(float(value), 3) for key, value in line.items()}, flush=True)
-    large = {name: line for name, line in found.items() if name.startswith("20 000")}
-    for line in large.values() if "20 000 points, exact, without a matrix" in large else ():
-        line["cost_over_exact"] = float(line["cost"]) / float(large["20 000 points, exact, without a matrix"]["cost"])
-    random = np.random.default_rng(1).permutation(N)[: N // 2].tolist()
-    found["random half"] = {"cost_over_exact": cost(random, N) / float(found["exact, dense"]["cost"])}
-    print("random half", found["random half"])
-    write_json(HERE / "coreset_speed.json", {"methods": found, "machine": versions()})
+    for name, line in found.items():
+        exact = found.get(EXACT if METHODS[name][1] == N else EXACT_OF_MANY)
+        if "cost" in line and exact is not None:
+            line["cost_over_exact"] = float(line["cost"]) / float(exact["cost"])
+    if EXACT in found:
+        random = np.random.default_rng(1).permutation(N)[: N // 2].tolist()
+        found["random half"] = {"cost_over_exact": cost(random, N) / float(found[EXACT]["cost"])}
+        print("random half", found["random half"])
+    keep("coreset_speed.json", {"methods": found, "machine": versions()}, depth=2)
 
 
 if __name__ == "__main__":

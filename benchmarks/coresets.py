@@ -1,4 +1,6 @@
-"""What coresets do under noisy labels: python benchmarks/coresets.py [PART ...]; writes coresets.json and docs/coresets.md (`page`: that alone).
+"""What coresets do under noisy labels: python benchmarks/coresets.py [PART ...]
+
+Kept in coresets.json, shown in docs/coresets.md.
 
 Parts: clean training early cifar joins; all by default, the others' figures are kept, and a part that was cut goes on. Fashion-MNIST
 (FASHION_MNIST, else ../shared/data/fashion-mnist) and CIFAR-10 (CIFAR10, else ../shared/data/cifar10) as files. Every figure is given
@@ -8,7 +10,6 @@ for each seed. Speed is measured by benchmarks/coreset_speed.py.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from asked import names
+from stored import keep, stored
 from torch import nn
 
 from memloc.coreset import (
@@ -30,7 +33,6 @@ from memloc.coreset import (
 from memloc.data import open_images
 from memloc.encoders import RANDOM, load_encoder, versions
 from memloc.progress import Console
-from memloc.results import read_json, write_json
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
@@ -336,119 +338,27 @@ def run_arms(kept, seed, pixels, noisy, truth, test, net, chosen, settings) -> N
         keep_line({name: done[str(seed)]}, seed)
 
 
-STORE = HERE / "coresets.json"
-_found: dict[str, Any] = {}
+STORE = "coresets.json"
+_running: dict[str, Any] = {}  # the part that runs, with the figures that it had and has
 
 
 def keep_line(line: Any, seed: int) -> None:
     """Say what was found and keep all that is known."""
     print(seed, line, flush=True)
-    write_json(STORE, {**_found, "machine": versions()})
-
-
-def page(found: dict[str, Any], speed: dict[str, Any]) -> str:
-    """docs/coresets.md: the parts that were run."""
-    lines = ["# What coresets do under noisy labels\n", (HERE / "coresets_text.md").read_text().strip() + "\n"]
-    if found.get("clean"):
-        lines += table(
-            "Clean fraction of half of the points",
-            "10 000 images of Fashion-MNIST with 40 % symmetric noise; gradients of an MLP 784-128-10 after 5 epochs on all 60 000 noisy images.",
-            ["selection", *(f"seed {seed}" for seed in found["clean"])],
-            [[name, *(f"{one[name]:.3f}" for one in found["clean"].values())] for name in next(iter(found["clean"].values()))],
-        )  # fmt: skip
-    for part, title, text in (
-        ("training", "Training that memorizes", "5 000 images of Fashion-MNIST, 40 % symmetric noise, MLP 784-256-10, 40 epochs. The random half is drawn anew each epoch."),
-        ("early", "Training that does not memorize", "The same images, a net of two convolutions, 12 epochs."),
-    ):  # fmt: skip
-        if found.get(part):
-            lines += trained(title, text, found[part])
-    for kind, rows in (found.get("cifar") or {}).items():
-        lines += trained(f"CIFAR-10, {kind} noise", f"ResNet9, {CIFAR['points']:,} images without augmentation, {CIFAR['epochs']} epochs, {CIFAR['test']:,} test images, one seed.", rows)  # fmt: skip
-    joined = found.get("joins") or {}
-    if joined.get("scores"):
-        lines += table(
-            "Other scores of the same points",
-            "2 500 images of Fashion-MNIST with 30 % symmetric noise. SSLMem and UnitMem of a supervised pair's 800 candidates, 2D-OOB on 40 principal components, "
-            "CRUST as above. Chance that a dropped point scores above a kept one, and a wrongly labelled above a rightly labelled one, with 95 % intervals.",
-            ["score", "points", "dropped above kept", "wrong above right", "τ with 1 − chance of the label"],
-            [[line["score"], str(line["points"]), between(line, "dropped"), between(line, "wrong"), f"{line['tau']:.2f}"] for line in joined["scores"]["lines"]],
-        )  # fmt: skip
-    if joined.get("labelling"):
-        budgets = list(next(iter(joined["labelling"].values())))
-        lines += table(
-            "Images to label, chosen without labels",
-            "From 2 000 images of Fashion-MNIST; a SimCLR ResNet9 of 30 epochs on 3 000; test accuracy of a linear probe / of the nearest neighbour that know "
-            "the chosen labels alone; mean of three parts of the images, and the least and the most.",
-            ["chosen by", *(f"{budget} labels, {what}" for budget in budgets for what in ("probe", "nearest"))],
-            [[name, *(spread([one[what] for one in row[budget].values()]) for budget in budgets for what in ("probe", "nearest"))] for name, row in joined["labelling"].items()],
-        )  # fmt: skip
-    if speed:
-        lines += table(
-            "Speed and memory",
-            "5 000 points of one class, 10 dimensions, half picked, one core, each in a process of its own. The bound is the matrix of similarities.",
-            ["method", "seconds", "× bound", "added MB", "k-medoids cost / exact"],
-            [
-                [name, *(f"{line[key]:.{digits}f}" if key in line else "–" for key, digits in (("seconds", 2), ("ratio", 1), ("added_mb", 0), ("cost_over_exact", 2)))]
-                for name, line in speed["methods"].items()
-            ],
-        )  # fmt: skip
-    return "\n".join(lines)
-
-
-def trained(title: str, text: str, rows: dict[str, Any]) -> list[str]:
-    """A table of arms: test accuracy by seed, and the means of what the last epoch shows."""
-
-    def mean(row: dict[str, Any], key: str) -> str:
-        known = [one[key] for one in row.values() if one.get(key) is not None]
-        return f"{np.mean(known):.3f}" if known else "–"
-
-    return table(
-        title, text, ["trained on", "test accuracy by seed", "best epoch", "right among selected", "wrong labels memorized", "suspected that are wrong"],
-        [
-            [name, " / ".join(f"{one['test_accuracy']:.3f}" for one in row.values()), *(mean(row, key) for key in ("best_test_accuracy", "clean_fraction", "noisy_memorized", "suspected_wrong"))]
-            for name, row in rows.items()
-        ],
-    )  # fmt: skip
-
-
-def table(title: str, text: str, header: list[str], rows: list[list[str]]) -> list[str]:
-    return [
-        f"## {title}",
-        "",
-        text,
-        "",
-        *("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)),
-        "",
-    ]
-
-
-def between(line: dict[str, Any], name: str) -> str:
-    return f"{line[name]:.2f} [{line[name + '_low']:.2f}, {line[name + '_high']:.2f}]"
-
-
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    keep(STORE, {**_running, "machine": versions()})
+    if "cifar" in _running:
+        keep(STORE, {"settings": {"cifar": CIFAR}}, depth=2)
 
 
 def main(parts: list[str]) -> None:
-    """Run parts and write what is known."""
+    """Run parts, whose figures are kept as they come."""
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
-    _found.update(read_json(STORE) if STORE.is_file() else {})
+    run = {"clean": clean, "training": training, "early": early, "cifar": on_cifar, "joins": joins}
     for part in parts:
-        {"clean": clean, "training": training, "early": early, "cifar": on_cifar, "joins": joins}[part](
-            _found.setdefault(part, {})
-        )
-    write_page()
-
-
-def write_page() -> None:
-    """docs/coresets.md from what is stored."""
-    speed = HERE / "coreset_speed.json"
-    (HERE.parent / "docs/coresets.md").write_text(page(read_json(STORE), read_json(speed) if speed.is_file() else {}))
+        _running.clear()
+        _running[part] = stored(STORE).get(part, {})
+        run[part](_running[part])
 
 
 if __name__ == "__main__":
-    wanted = [] if sys.argv[1:] == ["page"] else sys.argv[1:] or list(PARTS)
-    if set(wanted) - set(PARTS):
-        sys.exit(f"there is no part {sorted(set(wanted) - set(PARTS))}. Expected: {', '.join(PARTS)}")
-    main(wanted)
+    main(names(__doc__, PARTS))

@@ -1,28 +1,32 @@
 """What other designs of the demo find: python benchmarks/demo_frontier.py OUT_FOLDER [DESIGN:SEED ...]
 
 Pairs of f and g, and ensembles of four encoders on random halves, with the same image steps in all. Runs that lie in OUT_FOLDER are
-not repeated. Writes benchmarks/demo_frontier.json.
+not repeated. Kept by design and seed in demo_frontier.json, which docs/demo.md shows.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from asked import checked, parser
+from stored import keep, stored
 
 from memloc import Views
-from memloc.cli._demo import FULL, demo_inputs
-from memloc.data import concatenate
+from memloc.data import Images, concatenate, open_images
 from memloc.encoders import versions
 from memloc.engine import prepare, run_job
 from memloc.metrics import auroc
 from memloc.pretrain import TrainSpec, train
 from memloc.progress import Console
-from memloc.results import Audit, write_json
+from memloc.results import Audit
 
+STORE = "demo_frontier.json"
+PER_SEED = ("trained", "audits_own_auroc", "planted")
+POLICY, VIEWS = "normal", 32  # those of memloc demo
 STEPS = 138_880  # image steps of all encoders together
 DESIGNS = {  # encoders, images of an encoder, of them planted, repeats, batch size, images never seen
     "pair": (2, 26, 14, 8, 62, 300),
@@ -37,11 +41,20 @@ RUNS = [
 ]  # fmt: skip
 
 
+def drawn(number: int, outside: int, seed: int) -> tuple[Images, Images]:
+    """The images that memloc demo would draw: twice `number` to train on, and those never seen."""
+    generator = torch.Generator().manual_seed(seed)
+    everything, unseen = open_images("sample:train"), open_images("sample:test")
+    images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * number].sort().values)
+    external = unseen.take(torch.randperm(len(unseen), generator=generator)[:outside].sort().values)
+    return images, replace(external, ids=external.ids + len(everything))
+
+
 def trained(design: str, place: Path, seed: int) -> Audit:
     """Train a design's encoders and audit them."""
     encoders, number, planted, repeats, batch, outside = DESIGNS[design]
     slots = planted * repeats + number - planted
-    images, external, _ = demo_inputs(replace(FULL, candidates=number, external=outside), seed=seed, device="auto")
+    images, external = drawn(number, outside, seed)
     if encoders == 2:
         kind = {"candidates": number, "independents": number, "shared": 0, "plant": planted}
     else:
@@ -54,26 +67,49 @@ def trained(design: str, place: Path, seed: int) -> Audit:
         if encoders == 2
         else {"encoders": list(run.encoders.values()), "membership": membership}
     )
-    job = prepare(
-        **who, images=concatenate(images, external), splits=run.points["split"].tolist(), views=Views(FULL.policy, n=FULL.views), seed=seed
-    )  # fmt: skip
+    splits, recipe = run.points["split"].tolist(), Views(POLICY, n=VIEWS)
+    job = prepare(**who, images=concatenate(images, external), splits=splits, views=recipe, seed=seed)
     shown = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
     return run_job(job, out=place / "audit", progress=Console(), extra={"repeats": shown})
 
 
 def main() -> None:
-    """Run what is missing and summarize after every run."""
-    folder = Path(sys.argv[1])
+    """Run what is missing and keep the figures after every run."""
+    asked = parser(__doc__)
+    asked.add_argument("folder", type=Path, metavar="OUT_FOLDER")
+    asked.add_argument("runs", nargs="*", metavar="DESIGN:SEED")
+    given = asked.parse_args()
+    runs = [name.partition(":") for name in given.runs or RUNS]
+    checked(asked, [design for design, _, _ in runs], DESIGNS)
     found: dict[str, dict[int, Audit]] = {}
-    for name in sys.argv[2:] or RUNS:
-        design, seed = name.split(":")[0], int(name.split(":")[1])
-        place = folder / design.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
+    for design, _, number in runs:
+        seed = int(number)
+        place = given.folder / design.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
         done = (place / "audit/audit.json").is_file()
         audit = Audit.load(place / "audit") if done else trained(design, place, seed)
         found.setdefault(design, {})[seed] = audit
-        rows = {name: {"design": DESIGNS[name], **summary(audits)} for name, audits in found.items()}
-        write_json(Path(__file__).with_name("demo_frontier.json"), {"designs": rows, "versions": versions()})
-        print(name, rows[design], flush=True)
+        row = {"design": list(DESIGNS[design]), **summary(found[design])}
+        known = stored(STORE).get("designs", {}).get(design)
+        row = row if known is None else joined(known, row)
+        keep(STORE, {"designs": {design: row}, "versions": versions()}, depth=2)
+        print(design, seed, row, flush=True)
+
+
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A design's figures by seed, those of seeds that were not measured again as they were.
+
+    What is pooled over seeds is the old as long as the new lacks a seed of it.
+    """
+    if list(old["design"]) != list(new["design"]):
+        return new
+    seeds = [*old["seeds"], *(seed for seed in new["seeds"] if seed not in old["seeds"])]
+    row = {**new, "seeds": seeds}
+    for name in PER_SEED:
+        by_seed = dict(zip(old["seeds"], old[name], strict=True)) | dict(zip(new["seeds"], new[name], strict=True))
+        row[name] = [by_seed[seed] for seed in seeds]
+    if not set(old["seeds"]) <= set(new["seeds"]):
+        row["planted_pooled"] = old["planted_pooled"]
+    return row
 
 
 def summary(audits: dict[int, Audit]) -> dict:

@@ -1,12 +1,14 @@
-"""The published findings beside ours: python benchmarks/findings.py; reads runs/findings, writes findings.json, docs/findings.md, the report's evidence.
+"""The published findings beside ours: python benchmarks/findings.py; reads runs/findings, keeps findings.json.
 
-`make findings` runs findings_runs.py (trainings and audits), findings_acts.py (probes and interventions) and this. What was not run has no row.
+`make findings` runs findings_runs.py (trainings and audits), findings_acts.py (probes and interventions) and this. What
+is not there, or would stand on fewer runs than the committed row, keeps that row and is named on standard error.
+docs/findings.md and the report's evidence are rendered from findings.json by `make docs`.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from findings_acts import FRACTIONS, LOWERED, RANDOM, result
-from findings_runs import FOLDER, SEEDS
+from asked import parser
+from findings_acts import FRACTIONS, LOWERED, RANDOM, acts
+from findings_acts import result as result_of
+from findings_rows import rejoined
+from findings_runs import FOLDER, RUNS, SEEDS
 from scipy.stats import t as student
+from stored import keep, stored
 
 from memloc import Audit, Views, audit, load_run
 from memloc.encoders import versions
@@ -25,10 +31,22 @@ from memloc.engine import compare
 from memloc.metrics import Z95, t_test
 from memloc.runs import images_of
 from memloc.probe import wilson
-from memloc.results import write_json
 
-HERE = Path(__file__).parent
-EVIDENCE = HERE.parent / "src/memloc/report/evidence.json"
+STORE = "findings.json"
+SHOWN = (
+    "base-s0",
+    "reseed",
+    "base-s1",
+    "base-s2",
+    "deep-s0",
+    "weak-s0",
+    "strong-s0",
+    "supervised",
+    "vicreg",
+    "simsiam",
+    "fashion",
+)
+LACKING: set[str] = set()  # runs and acts that the part which is measured looked for and did not find
 EARLY, LATE = ("conv1", "conv2_0", "conv2_1", "conv2_2", "res2"), ("conv4_0", "conv4_1", "conv4_2", "res6", "output")
 HOLDS, DIRECTION, NOT, WEAK = "holds", "holds in direction", "does not hold", "underpowered"
 OTHER = "points the other way"
@@ -102,9 +120,25 @@ def verdict(figure: Figure, *, most: str | None = None) -> str:
     return DIRECTION if figure.value > 0 else OTHER
 
 
-@lru_cache
 def found(name: str) -> Audit | None:
     """An audit of findings_runs.py, if it is finished."""
+    return sought(name, opened(name))
+
+
+def result(name: str) -> dict[str, Any] | None:
+    """What an act of findings_acts.py found, if it is done."""
+    return sought(name, result_of(name))
+
+
+def sought(name: str, what: Any) -> Any:
+    """What was looked for; if there is none, its name is noted."""
+    if what is None:
+        LACKING.add(name)
+    return what
+
+
+@lru_cache
+def opened(name: str) -> Audit | None:
     folder = FOLDER / f"{name}-audit"
     return Audit.load(folder) if (folder / "report.html").is_file() else None
 
@@ -466,7 +500,7 @@ def layers() -> Iterator[dict[str, str]]:
 
 
 def lower() -> Iterator[dict[str, str]]:
-    """What lowers memorization: every setting against the base of the same points."""
+    """Weaker and stronger views against the base of the same points."""
     for name, text, published, sign in (
         ("weak", "Weaker augmentation raises memorization (last five rows, weak less normal)", "yes (Fig. 4)", 1),
         ("strong", "Stronger augmentation lowers it (normal less strong)", "yes (Fig. 4)", -1),
@@ -486,6 +520,10 @@ def lower() -> Iterator[dict[str, str]]:
             verdict(total),
             trained(" ".join(f"{name}-s{seed}" for seed in seeds)),
         )
+
+
+def settings() -> Iterator[dict[str, str]]:
+    """Settings of training against the base."""
     for name, text, published in (
         ("decay", "Weight decay (.1 instead of .0001) lowers it", "yes (Fig. 11)"),
         ("penalty", "The alignment penalty (λ = 1) lowers it", "yes (SSLMem Eq. 3)"),
@@ -499,12 +537,16 @@ def lower() -> Iterator[dict[str, str]]:
                 verdict(total),
                 trained(name),
             )
-    lengths = [name for name in ("epochs-100", "epochs-200", "base-s0", "epochs-800") if found(name) is not None]
-    if len(lengths) > 2:
-        figures = [late(name) for name in lengths]
+
+
+def lengths() -> Iterator[dict[str, str]]:
+    """Shorter and longer trainings of the same points."""
+    names = there("epochs-100", "epochs-200", "base-s0", "epochs-800")
+    if len(names) > 2:
+        figures = [late(name) for name in names]
         total = figures[-1].minus(figures[0])
-        unitmem = [float(layer_column(name, "unitmem_mean")[list(LATE)].mean()) for name in lengths]
-        epochs = [name.removeprefix("epochs-").replace("base-s0", "400") for name in lengths]
+        unitmem = [float(layer_column(name, "unitmem_mean")[list(LATE)].mean()) for name in names]
+        epochs = [name.removeprefix("epochs-").replace("base-s0", "400") for name in names]
         cells = "; ".join(
             f"{epoch} epochs {figure}, UnitMem {unit:.2f}"
             for epoch, figure, unit in zip(epochs, figures, unitmem, strict=True)
@@ -514,8 +556,12 @@ def lower() -> Iterator[dict[str, str]]:
             "yes, UnitMem by epoch (Fig. 10)",
             f"{cells}; last less first {total}",
             verdict(total),
-            trained(" ".join(lengths)),
+            trained(" ".join(names)),
         )
+
+
+def data_sets() -> Iterator[dict[str, str]]:
+    """Another data set."""
     if len(there("fashion", "base-s0")) == 2:
         one, other = late("base-s0"), late("fashion")
         yield row(
@@ -525,6 +571,10 @@ def lower() -> Iterator[dict[str, str]]:
             "–",
             trained("fashion"),
         )
+
+
+def numbers_of_points() -> Iterator[dict[str, str]]:
+    """More points."""
     if len(there("points-400", "base-s0")) == 2:
         total = late("base-s0").minus(late("points-400"))
         yield row(
@@ -813,11 +863,10 @@ def dejavu_row() -> Iterator[dict[str, str]]:
 
 
 def privacy() -> Iterator[dict[str, str]]:
-    path = HERE / "objectives.json"
-    stored = json.loads(path.read_text()).get("privacy") if path.is_file() else None
-    if not stored:
+    trained = stored("objectives.json").get("privacy")
+    if not trained:
         return
-    runs = {(each["seed"], each["epsilon"]): each for each in stored}
+    runs = {(each["seed"], each["epsilon"]): each for each in trained}
     seeds = [
         seed for seed in sorted({seed for seed, _ in runs}) if all((seed, key) in runs for key in (None, 20.0, 8.0))
     ]
@@ -845,74 +894,46 @@ def privacy() -> Iterator[dict[str, str]]:
 
 
 PARTS: tuple[Callable[[], Iterator[dict[str, str]]], ...] = (
-    ranking, depth, units, supervised, extremes, vit, objectives, layers, lower, price, planted, privacy, replacement, tuning, pruning, insertion, removal, transfer, distances, dejavu_row,
+    ranking, depth, units, supervised, extremes, vit, objectives, layers, lower, settings, lengths, data_sets,
+    numbers_of_points, price, planted, privacy, replacement, tuning, pruning, insertion, removal, transfer,
+    distances, dejavu_row,
 )  # fmt: skip
 
 
-def evidence(rows: list[dict[str, str]]) -> dict[str, str]:
-    """What the report says of its next steps: the rows' own words."""
-
-    def told(published: str, *starts: str) -> str:
-        chosen = [each for each in rows if each["finding"].startswith(starts)]
-        if not chosen:
-            return f"published: {published}. Not measured here yet (docs/findings.md)."
-        return "docs/findings.md, small encoders. " + " ".join(
-            f"{each['finding']}: {each['ours']} ({each['verdict']})." for each in chosen
-        )
-
-    return {
-        "finetune": told("the layer of highest Δ transfers best (LocMem Table 5)", "Fine-tuning the layer"),
-        "prune": told("units of top UnitMem cost most accuracy (LocMem Table 6)", "Pruning the 10%"),
-        "remove": told("the most memorized points cost most accuracy (SSLMem §4.4)", "Training without"),
-        "points": told("69 to 90 % overlap between seeds (LocMem Table 28)", "Other training runs", "Overlap of the most"),
-        "runs": told("69 to 90 % overlap between seeds (LocMem Table 28)", "Other training runs"),
-        "limit": told("stronger augmentation, weight decay and the penalty each lower it (LocMem Figs. 4, 11; SSLMem Eq. 3)", "Stronger augmentation", "The alignment penalty"),
-        "privacy": told("UnitMem falls from no privacy to ε = 20 to ε = 8 (LocMem Fig. 4)", "Differential privacy lowers UnitMem (all layers; MAE on Fashion-MNIST, no privacy less ε = 20"),
-        "views": "docs/reliability.md: at 4, 16 and 64 Sobol views the reliability of a point's score was .47, .78 and .95 on the demo's data.",
-        "reference": "docs/findings.md: without a calibrated reference LayerMem of unseen images was as high as that of trained ones.",
-        "nothing": told("memorization rises with depth (LocMem Table 1)", "Memorization rises with depth", "The same, calibrated, of pairs"),
-    }  # fmt: skip
+def measured() -> Iterator[tuple[dict[str, str], frozenset[str]]]:
+    """Every row that can be measured here, with the runs that its part looked for and did not find."""
+    for part in PARTS:
+        LACKING.clear()
+        for each in part():
+            yield each, frozenset(LACKING)
 
 
-def page(rows: list[dict[str, str]]) -> str:
-    """docs/findings.md."""
-    text = (HERE / "findings_text.md").read_text()
-    lines = ["| finding | published | ours, 95 % interval | verdict | command |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {each['finding']} | {each['published']} | {each['ours']} | **{each['verdict']}** | {each['command']} |"
-        for each in rows
-    ]
-    names = there(
-        "base-s0",
-        "reseed",
-        "base-s1",
-        "base-s2",
-        "deep-s0",
-        "weak-s0",
-        "strong-s0",
-        "supervised",
-        "vicreg",
-        "simsiam",
-        "fashion",
-    )
-    table = ["| layer | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    columns = {name: found(name).layers.set_index("layer") for name in names}
-    for layer in columns[names[0]].index if names else []:
-        cells = [
-            f"{part.loc[layer, 'layermem_calibrated']:.4f} [{part.loc[layer, 'calibrated_low']:.4f}, {part.loc[layer, 'calibrated_high']:.4f}]"
-            for part in columns.values()
-        ]
-        table.append(f"| {layer} | " + " | ".join(cells) + " |")
-    return text + "\n".join(lines) + "\n\n## Calibrated LayerMem of every run\n\n" + "\n".join(table) + "\n"
+def calibrated(name: str) -> dict[str, list[float]]:
+    """Calibrated LayerMem with its interval, by layer of one run."""
+    each = found(name)
+    assert each is not None, name
+    columns = each.layers.set_index("layer")[["layermem_calibrated", "calibrated_low", "calibrated_high"]]
+    return {layer: [float(value) for value in values] for layer, values in columns.iterrows()}
 
 
 def main() -> None:
-    rows = [each for part in PARTS for each in part()]
-    write_json(HERE / "findings.json", {"rows": rows, "versions": versions()})
-    (HERE.parent / "docs/findings.md").write_text(page(rows))
-    EVIDENCE.write_text(json.dumps(evidence(rows), indent=1, ensure_ascii=False) + "\n")
+    """Measure what can be, keep the rest as it is committed, and say which that is."""
+    parser(__doc__).parse_args()
+    committed = stored(STORE)
+    known_runs, known_layers = committed.get("runs", []), committed.get("layers", {})
+    rows, kept = rejoined(committed.get("rows", []), measured(), known_runs)
+    tables = {name: calibrated(name) for name in there(*SHOWN)}
+    here = [*there(*RUNS), *(name for name, _ in acts() if result(name) is not None)]
+    for line in kept:
+        print(f"kept as it is: {line}", file=sys.stderr)
+    for name in known_layers:
+        if name not in tables:
+            print(f"kept as it is: calibrated LayerMem of {name} (its audit is not here)", file=sys.stderr)
     for each in rows:
         print(f"{each['verdict']:22} {each['finding']}: {each['ours']}")
+    content = {"rows": rows, "layers": {**known_layers, **tables}, "runs": list(dict.fromkeys([*known_runs, *here]))}
+    if content != {key: committed.get(key) for key in content}:  # else the versions are not those of these rows
+        keep(STORE, {**content, "versions": versions()})
 
 
 if __name__ == "__main__":

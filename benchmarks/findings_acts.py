@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from asked import names
 from findings_runs import FOLDER, SEEDS
 
 PROBE = ["--train", "cifar-probe-train.npz", "--test", "cifar-probe-test.npz"]
@@ -142,11 +143,11 @@ def result(name: str) -> dict | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def main(names: list[str]) -> None:
+def main(chosen: list[str]) -> None:
     (FOLDER / "acts").mkdir(parents=True, exist_ok=True)
     for name, arguments in acts():
         needed = [FOLDER / "data" / each for each in arguments if each.startswith("../")]
-        if (names and name not in names) or result(name) is not None or not all(path.exists() for path in needed):
+        if name not in chosen or result(name) is not None or not all(path.exists() for path in needed):
             continue
         writes = arguments[0] in ("prune", "replace", "finetune", "insert", "remove")
         wanted = [*arguments, *(["--out", f"../acts/{name}"] if writes else [])]
@@ -164,4 +165,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(names(__doc__, [name for name, _ in acts()]))

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from asked import names
 
 from memloc import open_images
 
@@ -127,12 +128,12 @@ def run(arguments: list[str]) -> None:
     subprocess.run([sys.executable, "-m", "memloc", *arguments], cwd=FOLDER / "data", check=True)
 
 
-def main(names: list[str]) -> None:
+def main(chosen: list[str]) -> None:
     make_data()
-    for name in names or RUNS:
+    for name in chosen:
         run(["train", *RUNS[name], "--out", f"../{name}"])
         run(["audit", f"../{name}", "--out", f"../{name}-audit", "--views", "16"])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(names(__doc__, RUNS))

@@ -1,4 +1,6 @@
-"""Does every objective learn, and what does privacy cost: python benchmarks/objectives.py [PART ...]; writes objectives.json, docs/objectives.md.
+"""Does every objective learn, and what does privacy cost: python benchmarks/objectives.py [PART ...]
+
+Kept in objectives.json, shown in docs/objectives.md.
 
 Parts: learn privacy. `learn` trains one encoder per objective on LEARN images of CIFAR-10 (CIFAR10, else ../shared/data/cifar10) and
 compares its k-nearest-neighbour accuracy with the untrained encoder's and raw pixels'. `privacy` trains MAE pairs on Fashion-MNIST's
@@ -8,7 +10,6 @@ sample without privacy, at ε = 20 and at ε = 8, and compares UnitMem. What is 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 import warnings
@@ -18,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from asked import names
 from sklearn.neighbors import KNeighborsClassifier
+from stored import keep, stored
 
 from memloc import Views, audit, open_images, train_pair
 from memloc.encoders import RANDOM, draw_as_mae, features_of, load_encoder, mae_decoder, pick_device, versions
 from memloc.pretrain import spec_of, train_encoder
-from memloc.results import read_json, write_json
 
 HERE = Path(__file__).parent
 LEARN, TEST, EPOCHS = 2_000, 2_000, 50
@@ -41,7 +43,7 @@ LOOKS = 10  # at the accuracy, while an encoder trains
 SMALL_VIT = "hf:vit,hidden_size=96,num_hidden_layers=4,num_attention_heads=3,intermediate_size=384,image_size=28,patch_size=4,hidden_dropout_prob=0.0"
 SEEDS = (0, 1, 2)
 UNTRAINED = "untrained"
-PRIVACY = {UNTRAINED: "untrained", None: "none", 20.0: "20", 8.0: "8"}
+STORE = "objectives.json"
 
 
 def cifar():
@@ -162,56 +164,14 @@ def privacy(known: list[dict] | None = None) -> Iterator[list[dict]]:
             yield rows
 
 
-def page(found: dict) -> str:
-    """docs/objectives.md."""
-    text = (HERE / "objectives_text.md").read_text()
-    if "learn" in found:
-        learned = found["learn"]
-        lines = ["| what | encoder | epochs, batch | untrained | trained |", "| --- | --- | --- | --- | --- |"]
-        for name, row in learned["rows"].items():
-            before = f"{row['before']:.3f}" if "before" in row else "–"
-            length = f"{row.get('epochs', learned['epochs'])}, {row.get('batch', 256)}" if "before" in row else "–"
-            lines.append(f"| {name} | {row.get('encoder', '–')} | {length} | {before} | {row['after']:.3f} |")
-        text += (
-            f"\n## What nearest neighbours see\n\nAccuracy of {learned['neighbours']} nearest neighbours (cosine) on {learned['test']} test images of CIFAR-10, after "
-            f"training on {learned['images']} images with the default settings but for what is named.\n\n"
-            + "\n".join(lines)
-            + "\n"
-        )
-    if "privacy" in found:
-        lines = [
-            "| ε | mean UnitMem | of unseen images, equal numbers | of trained ones, equal numbers | fully-connected | calibrated LayerMem, output | AUROC, output |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for epsilon in (UNTRAINED, None, 20.0, 8.0):
-            chosen = [row for row in found["privacy"] if row["epsilon"] == epsilon]
-            if not chosen:
-                continue
-            cells = []
-            for key in ("unitmem", "unitmem_external", "unitmem_equal", "fully_connected", "calibrated", "auroc"):
-                values = np.array([row[key] for row in chosen])
-                error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-                cells.append(f"{values.mean():.3f} ± {error:.3f}")
-            lines.append(f"| {PRIVACY.get(epsilon, epsilon)} | {' | '.join(cells)} |")
-        text += (
-            f"\n## Differential privacy\n\nMAE on 100 images of Fashion-MNIST per encoder, {PRIVATE['epochs']} epochs, a ViT of 4 blocks and width 96; mean over "
-            f"{len({row['seed'] for row in found['privacy']})} seeds ± its standard error.\n\n"
-            + "\n".join(lines)
-            + "\n"
-        )
-    return text
-
-
 def main() -> None:
+    chosen = names(__doc__, ("learn", "privacy"))
     warnings.simplefilter("ignore")
-    path = HERE / "objectives.json"
-    found = read_json(path) if path.is_file() else {}
-    for name in sys.argv[1:] or ("learn", "privacy"):
-        for part in {"learn": learn, "privacy": privacy}[name](found.get(name)):
-            stored = read_json(path) if path.is_file() else {}  # the other part may run beside this one
-            found = {**stored, name: part, "versions": versions()}
-            write_json(path, found)
-            (HERE.parent / "docs/objectives.md").write_text(page(found))
+    for name in chosen:
+        for part in {"learn": learn, "privacy": privacy}[name](stored(STORE).get(name)):
+            keep(STORE, {name: part, "versions": versions()})
+            if name == "privacy":
+                keep(STORE, {"settings": {"privacy": PRIVATE}}, depth=2)
 
 
 if __name__ == "__main__":

@@ -1,53 +1,43 @@
 """Reliability and planted AUROC against views, sampling and estimator, on pairs whose truth is known.
 
-Usage: python benchmarks/reliability.py OUT.json NAME=RUN [NAME=RUN ...]
+Usage: python benchmarks/reliability.py NAME=RUN [NAME=RUN ...]; kept in reliability.json, shown in docs/reliability.md
 
-A RUN is a folder that `memloc train --plant` (or the demo) finished; runs of one NAME are pooled. Retest reliability is the
+A RUN is a folder that `memloc train --plant` (or the demo) finished; runs of one NAME are pooled, and the sets of other
+names keep their figures. Retest reliability is the
 correlation of a point's score with the same score from other views (another seed); planted AUROC compares planted points with
 the others of their split (independents with the sign turned), pooled over both splits, runs and the two seeds.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from asked import parser
+from stored import keep
 
-from memloc.cli._audit import _from_run
 from memloc.encoders import tapped, versions
+from memloc.engine import run_subject
 from memloc.metrics import auroc, pair_distances, sslmem, sslmem_pairwise, view_distances
 from memloc.runs import open_run
-from memloc.results import write_json
 from memloc.views import AUTO_COUNTS, Views
 
 LAYERS = ("conv4_1", "conv4_2", "output")
 SEEDS = (11, 12)
-PAGE = Path(__file__).parents[1] / "docs/reliability.md"
-FOLLOWS = """
-## What follows
-
-- On both sets Sobol views are more reliable than plain ones from 16 views on, and the mean over pairs more reliable than the ratio of
-  means throughout (by .01 to .08): Sobol stays the default sampling.
-- Below 16 views neither helps: at 4 and 8 views plain draws are as reliable or better, and find planted points better.
-  Sixteen views, the default of `audit`, are the fewest at which scores of the demo's points are of use; the demo takes 32.
-- How well planted points are found hardly depends on the estimator (by .00 to .02). `sslmem`, the published ratio, stays the score that
-  ranks points; `sslmem_pairwise` stands beside it in points.parquet and is the steadier of the two.
-"""
 
 
 def distances(run: Path, sampling: str, seed: int):
     """Distances between 64 views of every candidate and independent, by side and layer, and what is known of the points."""
-    arguments, policy, _ = _from_run(run, None, 0)
-    points = open_run(run).points
-    rows = np.flatnonzero(points["split"].isin(("candidate", "independent")))
-    images = arguments["images"].take(torch.from_numpy(rows))
+    trained = open_run(run)
+    known, policy = trained.points, trained.record["augmentation"]
+    rows = np.flatnonzero(known["split"].isin(("candidate", "independent")))
+    images = run_subject(trained).arguments["images"].take(torch.from_numpy(rows))
     recipe = Views(policy, n=max(AUTO_COUNTS), seed=seed, sampling=sampling)
     found = {}
     for side in ("f", "g"):
-        encoder = arguments[side][0]
+        encoder = trained.side(side)[0]
         parts = defaultdict(list)
         count = [0]
 
@@ -60,7 +50,7 @@ def distances(run: Path, sampling: str, seed: int):
                 count[0] = len(batch)
                 forward(encoder.prepare(recipe.draw(images.pixels[batch], images.ids[batch]).flatten(0, 1)))
         found[side] = {name: torch.cat(part).double() for name, part in parts.items()}
-    known = points.iloc[rows]
+    known = known.iloc[rows]
     return found, (known["split"] == "candidate").to_numpy(), (known["repeats"] > 1).to_numpy(), recipe.pairs
 
 
@@ -98,47 +88,21 @@ def table(runs: list[Path]) -> list[dict]:
     return rows
 
 
-def page(content: dict, versions_: dict) -> str:
-    """docs/reliability.md, from what was measured at the output and at conv4_2."""
-    text = [
-        "# Reliability against views, sampling and estimator", "",
-        "Written by `benchmarks/reliability.py` (figures in `benchmarks/reliability.json`). Reliability is the retest correlation of a "
-        "point's score between two sets of views; planted AUROC pools both splits, all runs of a set and both sets of views. "
-        f"{versions_['machine']}, torch {versions_['torch']}.", "",
-    ]  # fmt: skip
-    for name, rows in content.items():
-        text += [
-            f"## {name}",
-            "",
-            "| views | sampling | estimator | reliability, output | conv4_2 | planted AUROC, output | conv4_2 |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        keyed = {(row["views"], row["sampling"], row["estimator"], row["layer"]): row for row in rows}
-        for views in AUTO_COUNTS:
-            for sampling in ("independent", "sobol"):
-                for estimator in ("ratio", "pairwise"):
-                    output, late = (keyed[views, sampling, estimator, layer] for layer in ("output", "conv4_2"))
-                    text.append(
-                        f"| {views} | {sampling} | {estimator} | {output['reliability']:.2f} | {late['reliability']:.2f} | {output['planted_auroc']:.3f} | {late['planted_auroc']:.3f} |"
-                    )
-        text.append("")
-    return "\n".join(text)
-
-
 def main() -> None:
-    """Measure every named set of runs and write the tables."""
-    torch.set_num_threads(2)
+    """Measure every named set of runs, and keep its figures after each."""
+    asked = parser(__doc__)
+    asked.add_argument("sets", nargs="+", metavar="NAME=RUN")
     sets = defaultdict(list)
-    for argument in sys.argv[2:]:
-        name, _, run = argument.partition("=")
+    for argument in asked.parse_args().sets:
+        name, is_there, run = argument.partition("=")
+        if not is_there:
+            asked.error(f"{argument} names no run. Expected NAME=RUN, such as demo=memloc-demo/run")
         sets[name].append(Path(run))
-    content = {name: table(runs) for name, runs in sets.items()}
-    write_json(
-        Path(sys.argv[1]), {**content, "runs": {name: len(runs) for name, runs in sets.items()}, "versions": versions()}
-    )
-    written = page(content, versions())
-    PAGE.write_text(written + FOLLOWS)
-    print(written)
+    torch.set_num_threads(2)
+    for name, runs in sets.items():
+        keep("reliability.json", {name: table(runs), "versions": versions()})
+        keep("reliability.json", {"runs": {name: len(runs)}}, depth=2)
+        print(name, "measured", flush=True)
 
 
 if __name__ == "__main__":

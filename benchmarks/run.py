@@ -3,6 +3,7 @@
 Usage: python benchmarks/run.py [NAME ...]    names: overhead published views memory training vit lightly photographs
 
 Every benchmark runs in a process of its own. `overhead`, `published`, `views`, `memory` and `vit` use one core.
+What was measured joins results.json; the others' figures stay.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from asked import names
+
 NAMES = ("overhead", "published", "views", "memory", "training", "vit", "lightly", "photographs")
-RESULTS = Path(__file__).with_name("results.json")
+RESULTS = "results.json"
 
 
 def images(count: int, side: int = 32, channels: int = 3):
@@ -487,24 +490,25 @@ def per_image_transform():
 
 
 def main() -> None:
-    """Run the named benchmarks, print them, and keep them in results.json."""
+    """Run the named benchmarks, print them, and keep each in results.json."""
     if len(sys.argv) == 3 and sys.argv[1] == "--one":
         import torch
 
         torch.set_num_threads(1)
         print(json.dumps(globals()[sys.argv[2]]()))
         return
+    chosen = names(__doc__, NAMES)
+    from stored import keep
+
     from memloc.encoders import versions
 
-    stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    for name in sys.argv[1:] or NAMES:
+    for name in chosen:
         done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
-        stored[name] = json.loads(done.stdout.splitlines()[-1])
-        print(json.dumps({name: stored[name]}), flush=True)
-        stored["versions"] = versions()
-        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(json.dumps({name: found}), flush=True)
+        keep(RESULTS, {name: found, "versions": versions()})
 
 
 if __name__ == "__main__":

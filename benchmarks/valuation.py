@@ -1,4 +1,6 @@
-"""Speed and memory of TwoDOOB: python benchmarks/valuation.py; ratios measured in one run, written to benchmarks/valuation.json.
+"""Speed and memory of TwoDOOB: python benchmarks/valuation.py [NAME ...]
+
+Ratios measured in one run, kept in valuation.json; what is not asked for keeps its figures.
 
 The bound is the time of the same trees' `fit` calls alone, on the same rows, columns and weights; 95 % of the work. Beside it:
 scikit-learn's RandomForestClassifier with as many trees, and 2D-KNN-Shapley (1 000 permutations, extrapolated from a few).
@@ -14,12 +16,15 @@ import sys
 import time
 from pathlib import Path
 
+from asked import names
+
 CASES = {  # rows, columns and learners; bound on the ratio
     "breast_cancer": (1000, 1.10),
     "digits": (200, 1.10),
     "synthetic 1000 x 20": (1000, 1.10),
     "synthetic 1000 x 768": (100, 1.20),
 }
+NAMES = [*CASES, "memory", "scaling", "knn_shapley"]
 PERMUTATIONS = 1_000
 REPEATS = 9  # of each ratio; the median is reported. One-thread ratios are of processor time, which what else runs here disturbs less
 
@@ -153,24 +158,25 @@ def knn_shapley() -> dict:
 
 
 def main() -> None:
-    """Run every case in a process of its own with one thread for numerics."""
+    """Run every case in a process of its own with one thread for numerics, and keep its figures."""
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(speed(sys.argv[2]) if sys.argv[2] in CASES else globals()[sys.argv[2]]()))
         return
+    chosen = names(__doc__, NAMES)
+    from stored import keep
+
     from memloc.encoders import versions
 
-    found = {}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for name in [*CASES, "memory", "scaling", "knn_shapley"]:
+    for name in chosen:
         done = subprocess.run(
             [sys.executable, __file__, "--one", name], capture_output=True, text=True, env=environment
         )
         if done.returncode:
             sys.exit(done.stderr)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-        print(json.dumps({name: found[name]}), flush=True)
-    found["versions"] = versions()
-    Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(json.dumps({name: found}), flush=True)
+        keep("valuation.json", {name: found, "versions": versions()})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""What 2D-OOB finds: python benchmarks/valuation_quality.py [PART ...]; writes valuation_quality.json and docs/valuation.md.
+"""What 2D-OOB finds: python benchmarks/valuation_quality.py [PART ...]
+
+Kept in valuation_quality.json, shown in docs/valuation.md.
 
 Parts: outliers baselines mislabels cleaning learners convergence backdoor; all by default, the others' figures are kept. Every figure
 is a mean over SEEDS with the standard error of that mean. The backdoor needs CIFAR-10 as parquet (CIFAR10, else
-../shared/data/cifar10/train.parquet) and is left out where the file is absent.
+../shared/data/cifar10/train.parquet) and keeps its figures where the file is absent.
 """
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from asked import names
 from scipy.stats import norm, spearmanr
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -25,9 +27,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from stored import keep
 
 from memloc.encoders import versions
-from memloc.results import read_json, write_json
 from memloc.valuation import TwoDOOB, class_z_scores, lowest_cells, pixel_groups, recommended_share, repair, unevenness
 
 SEEDS = (0, 1, 2)
@@ -35,7 +37,8 @@ LEARNERS = 1000
 SHARES = (0.01, 0.04, 0.16)
 INSPECTED = (0.05, 0.1, 0.2, 0.4)
 FLAGGED = 50  # most uneven rows, which the report's map is the mean of
-HERE = Path(__file__).parent
+# what the page says of all parts
+SETTINGS = {"learners": LEARNERS, "seeds": SEEDS, "inspected": INSPECTED, "flagged": FLAGGED}
 
 
 def data(name: str):
@@ -240,7 +243,7 @@ def convergence() -> list[dict]:
     return rows
 
 
-def backdoor() -> list[dict]:
+def backdoor() -> list[dict] | None:
     """A 4x4 white trigger in 75 frogs that are labelled horse, among 1 000 frogs and horses at 16x16.
 
     The first four figures look at the rows that are known to be poisoned; the last two at those that the report names without knowing. Columns
@@ -248,9 +251,9 @@ def backdoor() -> list[dict]:
     """
     from PIL import Image
 
-    parquet = Path(os.environ.get("CIFAR10", HERE.parents[1] / "shared/data/cifar10/train.parquet"))
+    parquet = Path(os.environ.get("CIFAR10", Path(__file__).parents[2] / "shared/data/cifar10/train.parquet"))
     if not parquet.is_file():
-        return []
+        return None
     table = pd.read_parquet(parquet)
     found: dict[str, list] = {}
     for seed in SEEDS:
@@ -290,97 +293,17 @@ def backdoor() -> list[dict]:
     return [{"fraction": name, **figures(values)} for name, values in found.items()]
 
 
-def page(found: dict) -> str:
-    """docs/valuation.md: the parts that were run."""
-    sections = [
-        "# What 2D-OOB finds\n",
-        (HERE / "valuation_text.md").read_text().strip() + "\n",
-        *(_SECTIONS[part](found[part]) for part in _SECTIONS if found.get(part)),
-    ]
-    return "\n".join(sections)
-
-
-def section(title: str, text: str, header: list[str], lines: list[list[str]]) -> str:
-    table = [header, ["---"] * len(header), *lines]
-    return "\n".join([f"## {title}", "", text, "", *("| " + " | ".join(line) + " |" for line in table), ""])
-
-
-def cell(row: dict, place: int = 0, digits: int = 2) -> str:
-    mean, se = (row[key][place] if isinstance(row[key], list) else row[key] for key in ("mean", "se"))
-    return f"{mean:.{digits}f} ± {se:.{digits}f}"
-
-
-def by_score(title: str, text: str, rows: list[dict]) -> str:
-    """One line per data set and share, one column per score."""
-    scores = [score for score in dict.fromkeys(row["score"] for row in rows) if score != "curve"]
-    known = {(row["data"], row["share"], row["score"]): row for row in rows}
-    lines = []
-    for name, share in dict.fromkeys((row["data"], row["share"]) for row in rows):
-        part = [known.get((name, share, score)) for score in scores]
-        lines.append([name, f"{share:.0%}", *(f"{cell(row)} / {cell(row, 1)}" if row else "–" for row in part)])
-    return section(title, text, ["data", "outlier cells", *scores], lines)
-
-
-def outlier_section(rows: list[dict]) -> str:
-    curves = [
-        [row["data"], f"{row['share']:.0%}", *(cell(row, place) for place in range(len(INSPECTED)))]
-        for row in rows
-        if row["score"] == "curve"
-    ]
-    header = ["data", "outlier cells", *(f"{part:.0%} inspected" for part in INSPECTED)]
-    return "\n".join(
-        [
-            by_score(
-                "Outlier cells",
-                f"{LEARNERS} trees, r = .5 unless said; AUCPR / AUROC, mean ± standard error over seeds {SEEDS}.",
-                rows,
-            ),
-            section("Detection rate", "Share of the outlier cells among the lowest-valued cells.", header, curves),
-        ]
-    )
-
-
-def cleaning_section(rows: list[dict]) -> str:
-    lines = [
-        [name, what, *(cell(row, 0, 3) for row in rows if (row["data"], row["what"]) == (name, what))]
-        for name, what in dict.fromkeys((row["data"], row["what"]) for row in rows)
-    ]
-    text = "Score of a random forest (accuracy; R² for diabetes) on clean rows kept out: 16 % outlier cells repaired by medians, 10 % flipped labels removed."
-    return section("Repairing and removing", text, ["data", "what", "0 %", "10 %", "20 %", "30 %"], lines)
-
-
-_SECTIONS = {
-    "outliers": outlier_section,
-    "baselines": lambda rows: by_score("Against other scores", (baselines.__doc__ or "").strip() + " AUCPR / AUROC.", rows),
-    "mislabels": lambda rows: section(
-        "Flipped labels", "10 % of the labels flipped; low row values.", ["data", "AUCPR", "AUROC"], [[row["data"], cell(row), cell(row, 1)] for row in rows]
-    ),
-    "cleaning": cleaning_section,
-    "learners": lambda rows: section(
-        "Other weak learners", "16 % outlier cells, 200 learners.", ["data", "learner", "AUCPR", "AUROC"],
-        [[row["data"], row["learner"], cell(row), cell(row, 1)] for row in rows],
-    ),
-    "convergence": lambda rows: section(
-        "Convergence", "Rank correlation of cell values between two seeds (breast_cancer, 16 % outlier cells).", ["learners", "Spearman"],
-        [[str(row["learners"]), f"{row['spearman']:.2f}"] for row in rows],
-    ),
-    "backdoor": lambda rows: section(
-        "Backdoor", inspect.cleandoc(backdoor.__doc__ or ""),
-        ["share of columns", "cells of the poisoned rows: AUCPR (base .06)", "AUROC", "mean map of the poisoned rows: AUCPR", "AUROC", f"poisoned among the {FLAGGED} most uneven rows", "their map: AUCPR"],
-        [[row["fraction"], *(cell(row, place) for place in range(6))] for row in rows],
-    ),
-}  # fmt: skip
-
-
 def main() -> None:
-    """Run the parts that are named and write the page."""
-    path = HERE / "valuation_quality.json"
-    found = read_json(path) if path.is_file() else {}
-    for part in (outliers, baselines, mislabels, cleaning, learners, convergence, backdoor):
-        if part.__name__ in sys.argv[1:] or len(sys.argv) == 1:
-            found[part.__name__] = part()
-            write_json(path, {**found, "versions": versions()})
-    (HERE.parent / "docs/valuation.md").write_text(page(found))
+    """Run the parts that are named and keep their figures."""
+    parts = {
+        part.__name__: part for part in (outliers, baselines, mislabels, cleaning, learners, convergence, backdoor)
+    }
+    for name in names(__doc__, parts):
+        found = parts[name]()
+        if found is None:
+            print(f"{name}: not measured, its figures stay", file=sys.stderr)
+        else:
+            keep("valuation_quality.json", {name: found, "settings": SETTINGS, "versions": versions()})
 
 
 if __name__ == "__main__":
