@@ -32,17 +32,17 @@ def main() -> None:
     asked.add_argument("folder", type=Path, metavar="OUT_FOLDER")
     asked.add_argument("seeds", type=int, nargs="*", metavar="SEED")
     given = asked.parse_args()
-    audits = {}
-    for seed in given.seeds or [0, 1, 2]:
-        place = given.folder / f"seed-{seed}"
-        audits[str(seed)] = audit = demo(place, seed)
-        row = summary(audit, read_json(place / "run/run.json")["seconds"])
-        plan = read_json(place / "spec.json")["demo"]
-        keep(STORE, {"seeds": {str(seed): row}, "plan": plan, "versions": versions()}, depth=2)
+    places = {str(seed): given.folder / f"seed-{seed}" for seed in given.seeds or [0, 1, 2]}
+    audits = {seed: demo(place, seed) for seed, place in places.items()}
+    committed = stored(STORE)
+    plan = plan_of(places, committed)
+    rows = {seed: summary(audits[seed], read_json(place / "run/run.json")["seconds"]) for seed, place in places.items()}
+    for seed, row in rows.items():
         shown = {name: [round(value, 3) for value in row[name]] for name in TRUTH}
         print(seed, f"{row['seconds']:.0f} s", shown, row["reliability_views"])
         print({layer: [round(value, 4) for value in values] for layer, values in row["calibrated"].items()})
-    lacking = [seed for seed in stored(STORE).get("pooled_seeds", []) if seed not in audits]
+    keep(STORE, {"seeds": rows, "plan": plan, "versions": versions()}, depth=2)
+    lacking = [seed for seed in committed.get("pooled_seeds", []) if seed not in audits]
     if lacking:
         print(f"pooled figures stay: they stand on seed {', '.join(lacking)}, too", file=sys.stderr)
         return
@@ -51,12 +51,29 @@ def main() -> None:
     print(found)
 
 
-def demo(place: Path, seed: int) -> Audit:
+def plan_of(places: dict[str, Path], committed: dict[str, Any]) -> dict[str, Any]:
+    """The plan of the demos; ends the script if figures of two plans, such as --quick, would stand side by side."""
+    plans = {seed: read_json(place / "spec.json")["demo"] for seed, place in places.items()}
+    known = committed.get("seeds", {})
+    stays = [committed["plan"]] if set(known) - set(plans) else []
+    plan = [*stays, *plans.values()][0]
+    strange = [seed for seed, each in plans.items() if each != plan]
+    if strange:
+        sys.exit(
+            f"the demo of seed {strange[0]} in {str(places[strange[0]])!r} has another plan than the others. Expected one plan. "
+            f"Run it anew without --quick, or ask for all seeds: {', '.join(dict.fromkeys([*known, *plans]))}"
+        )
+    return plan
+
+
+def demo(place: Path, seed: str) -> Audit:
     """The audit of a finished demo, run as a user would if it is not there."""
     folder = place / "audit"
     if not (folder / "audit.json").is_file() or "truth" not in Audit.load(folder).record:
-        command = [sys.executable, "-m", "memloc", "demo", "--out", str(place), "--seed", str(seed)]
-        subprocess.run(command, check=True)
+        command = [sys.executable, "-m", "memloc", "demo", "--out", str(place), "--seed", seed]
+        code = subprocess.run(command).returncode
+        if code:
+            sys.exit(code)  # memloc has said why
     return Audit.load(folder)
 
 

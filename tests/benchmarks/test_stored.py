@@ -73,6 +73,19 @@ def test_seeds_of_a_design_that_are_not_measured_again_keep_their_figures(script
     assert joined(old, {**new, "design": [4, 26]}) == {**new, "design": [4, 26]}
 
 
+def test_a_demo_of_another_plan_takes_no_seed(script, tmp_path):
+    truth, committed = script("demo_truth"), {"plan": {"epochs": 560}, "seeds": {"0": {}, "1": {}}}
+    places = {seed: tmp_path / seed for seed in ("0", "1")}
+    for seed, epochs in (("0", 560), ("1", 40)):
+        places[seed].mkdir()
+        (places[seed] / "spec.json").write_text(json.dumps({"demo": {"epochs": epochs}}))
+    assert truth.plan_of({"0": places["0"]}, committed) == {"epochs": 560}
+    for asked in ({"1": places["1"]}, places):
+        with pytest.raises(SystemExit, match="seed 1 in .* has another plan than the others.*all seeds: 0, 1"):
+            truth.plan_of(asked, committed)
+    assert truth.plan_of({"1": places["1"]}, {"seeds": {"1": {}}, "plan": {"epochs": 560}}) == {"epochs": 40}
+
+
 def test_designs_are_drawn_as_the_demo_draws(script):
     from memloc.cli._demo import FULL, demo_inputs
 
