@@ -51,10 +51,11 @@ bench: env $(OPTIONAL)/.complete $(PEERS)/.complete
 	$(BIN)/python benchmarks/valuation.py
 	PEERS=$(CURDIR)/$(PEERS) $(BIN)/python benchmarks/coreset_speed.py
 
+# Reads benchmarks/*.json and measures nothing; what the figures lack stays in the pages, and is named.
 docs: env
 	$(BIN)/python scripts/make_docs.py
 
-# Hours on two cores; every training, intervention and figure that is there is kept.
+# Hours on two cores; every training, intervention and figure that is there is kept. Then: make docs
 findings: env
 	$(BIN)/python benchmarks/findings_runs.py
 	$(BIN)/python benchmarks/findings_acts.py

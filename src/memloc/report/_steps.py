@@ -144,7 +144,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
 
 @lru_cache
 def evidence() -> dict[str, str]:
-    """What was measured of each step, in words; written by benchmarks/findings.py from the runs of docs/findings.md."""
+    """What was measured of each step, in words; `make docs` renders it from benchmarks/findings.json."""
     return json.loads(files("memloc.report").joinpath("evidence.json").read_text())
 
 
