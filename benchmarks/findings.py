@@ -29,8 +29,8 @@ from memloc import Audit, Views, audit, load_run
 from memloc.encoders import versions
 from memloc.engine import compare
 from memloc.metrics import Z95, t_test
-from memloc.runs import images_of
 from memloc.probe import wilson
+from memloc.runs import images_of
 
 STORE = "findings.json"
 SHOWN = (

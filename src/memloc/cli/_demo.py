@@ -1,46 +1,14 @@
-"""memloc demo: train on the embedded sample, audit it, and say how well the scores tell what is known to be true."""
+"""memloc demo."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from memloc.cli import _common as common
 from memloc.cli._flags import Device, DryRun, Json, Overwrite
-
-if TYPE_CHECKING:
-    from memloc.data import Images
-    from memloc.pretrain import TrainSpec
-    from memloc.results import Audit
-
-
-@dataclass(frozen=True)
-class DemoPlan:
-    """Sizes of the demo, chosen by the measurements in docs/demo.md.
-
-    Attributes:
-        candidates: points that only f sees (and as many that only g sees). planted, repeats: of them, shown more often.
-        external: points never seen. epochs, runs: of training. views: per point in the audit.
-    """
-
-    candidates: int
-    planted: int
-    repeats: int
-    external: int
-    epochs: int
-    runs: int
-    views: int
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    policy: str = "normal"
-    batch_size: int = 62
-
-
-FULL = DemoPlan(candidates=26, planted=14, repeats=8, external=300, epochs=560, runs=1, views=32)
-QUICK = replace(FULL, epochs=40, views=16, external=100)
 
 
 def demo(
@@ -56,9 +24,10 @@ def demo(
 ) -> None:
     """Train an encoder pair on the embedded sample, audit it in one pass, write a report, and check it against the
     truth."""
+    from memloc.integrations import DEMO, DEMO_QUICK, demo_inputs, run_demo
     from memloc.report import summarize, write_report
 
-    plan = QUICK if quick else FULL
+    plan = DEMO_QUICK if quick else DEMO
     if dry_run:
         from memloc.pretrain import train_cost
 
@@ -74,107 +43,3 @@ def demo(
         {"report": str(path), "answer": answer, "truth": truth},
         "\n".join([*answer, truth["text"], f"report: {path}"]),
     )
-
-
-def demo_inputs(plan: DemoPlan, *, seed: int, device: str) -> tuple[Images, Images, TrainSpec]:
-    """The images to train on, the images never seen, and how to train."""
-    import torch
-
-    from memloc.data import open_images
-    from memloc.pretrain import TrainSpec
-
-    generator = torch.Generator().manual_seed(seed)
-    everything, unseen = open_images("sample:train"), open_images("sample:test")
-    images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * plan.candidates].sort().values)
-    external = unseen.take(torch.randperm(len(unseen), generator=generator)[: plan.external].sort().values)
-    external = replace(external, ids=external.ids + len(everything))
-    spec = TrainSpec(
-        epochs=plan.epochs,
-        candidates=plan.candidates,
-        independents=plan.candidates,
-        shared=0,
-        plant=plan.planted,
-        repeats=plan.repeats,
-        runs=plan.runs,
-        learning_rate=plan.learning_rate,
-        weight_decay=plan.weight_decay,
-        policy=plan.policy,
-        batch_size=plan.batch_size,
-        seed=seed,
-        device=device,
-    )
-    return images, external, spec
-
-
-def run_demo(plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Any, overwrite: bool = False) -> Audit:
-    """Train, audit and compare with the truth; the finished audit lies in `out`."""
-    from memloc.data import concatenate
-    from memloc.engine import prepare, run_job
-    from memloc.pretrain import train
-    from memloc.results import claim_folder
-    from memloc.views import Views
-
-    claim_folder(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite)
-    images, external, spec = demo_inputs(plan, seed=seed, device=device)
-    run = train(images, spec, external=external, out=out / "run", progress=progress)
-    known = concatenate(images, external)
-    job = prepare(
-        run.side("f"),
-        run.side("g"),
-        images=known,
-        splits=run.points["split"].tolist(),
-        views=Views(plan.policy, n=plan.views),
-        seed=seed,
-        device=device,
-    )
-    repeats = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
-    result = run_job(
-        job,
-        out=out / "audit",
-        progress=progress,
-        extra={"run": str(out / "run"), "training": run.record["spec"], "repeats": repeats},
-    )
-    if "truth" not in result.record:
-        result = replace(result, record={**result.record, "truth": known_truth(result)})
-        result.save(out / "audit")
-    return result
-
-
-def known_truth(audit: Audit) -> dict[str, Any]:
-    """How well the score at the output tells trained points from unseen ones, and planted candidates from the others.
-
-    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents with the sign turned, both less the
-    external points' median: the two encoders were trained alike, so this is the same question asked twice.
-    """
-    import torch
-
-    from memloc.metrics import auroc
-
-    score = {split: torch.tensor(rows["sslmem"].to_numpy()) for split, rows in audit.points.groupby("split")}
-    candidates = audit.points[audit.points["split"] == "candidate"]
-    planted = torch.tensor((candidates["repeats"] > 1).to_numpy())
-    trained = auroc(score["candidate"], score["external"])
-    centre = score["external"].median()
-    both = auroc(
-        torch.cat([score["candidate"] - centre, centre - score["independent"]]),
-        torch.cat([score["external"] - centre, centre - score["external"]]),
-    )
-    found = auroc(score["candidate"][planted], score["candidate"][~planted])
-    text = (
-        "Membership is known here. SSLMem at the encoder's output scores an image that f was trained on above an"
-        f" unseen one in {_share(trained)}; with g's images as well, {_share(both)}. {int(planted.sum())} of the"
-        f" {len(candidates)} candidates were planted, that is shown {int(candidates['repeats'].max())} times per epoch;"
-        f" the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
-    )
-    return {
-        "trained_auroc": list(trained),
-        "both_auroc": list(both),
-        "planted_auroc": list(found),
-        "planted": int(planted.sum()),
-        "candidates": len(candidates),
-        "text": text,
-    }
-
-
-def _share(found: Any) -> str:
-    return f"{100 * found.value:.0f} % of comparisons (95 % interval {100 * found.low:.0f} to {100 * found.high:.0f} %)"

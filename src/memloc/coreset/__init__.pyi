@@ -7,9 +7,9 @@ from ._cost import representation_cost as representation_cost
 from ._cost import training_cost as training_cost
 from ._crust import Coreset as Coreset
 from ._crust import Crust as Crust
-from ._crust import loss_gradients as loss_gradients
 from ._estimator import TableClassifier as TableClassifier
 from ._estimator import check_folds as check_folds
+from ._gradients import loss_gradients as loss_gradients
 from ._noise import CIFAR10_PAIRS as CIFAR10_PAIRS
 from ._noise import asymmetric_noise as asymmetric_noise
 from ._noise import symmetric_noise as symmetric_noise

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from memloc.coreset._coverage import lists_bytes
 from memloc.coreset._distances import METRICS, Distances, free_bytes, matrix_bytes
+from memloc.coreset._gradients import loss_gradients, moved, names_of, on_host, points_of
 from memloc.coreset._greedy import Picks, exact_greedy, most_central, naive_greedy, stochastic_greedy
 from memloc.coreset._spec import EPSILON, SelectionSpec
-from memloc.errors import DataError, NonFiniteError, ShapeError, SpecError, nearest
+from memloc.errors import DataError, ShapeError, SpecError, nearest
 
 OBJECTIVES = ("facility_location", "centrality")
 GROUPINGS = ("label", "prediction")
@@ -56,7 +57,7 @@ class Coreset:
     def on(self, device: torch.device | None) -> Coreset:
         """The same with tensors on a device, or with NumPy arrays for None; names of groups stay an array of text."""
         arrays = [
-            _moved(getattr(self, name), device) for name in ("indices", "weights", "gains", "groups", "assignment")
+            moved(getattr(self, name), device) for name in ("indices", "weights", "gains", "groups", "assignment")
         ]
         return replace(self, **dict(zip(("indices", "weights", "gains", "groups", "assignment"), arrays, strict=True)))
 
@@ -152,9 +153,9 @@ class Crust(SelectionSpec):
 
     def _select(self, gradients: Any, labels: Any, groups: Any, *, capped: bool = False) -> Coreset:
         """Select; with `capped` a group smaller than the budget is taken whole."""
-        points = _points(gradients)
+        points = points_of(gradients)
         of = self._groups(points, labels, groups)
-        names = _names(of)
+        names = names_of(of)
         members = [np.flatnonzero(of == name) for name in names]
         sizes = [len(member) for member in members]
         if capped:
@@ -208,8 +209,8 @@ class Crust(SelectionSpec):
         >>> crust.select_logits(logits, [0, 0, 1, 1]).groups.tolist()
         [0, 1]
         """
-        scores = _points(logits, "logits")
-        labels = _host(y)
+        scores = points_of(logits, "logits")
+        labels = on_host(y)
         if labels.dtype.kind not in "iub":
             raise DataError(
                 f"the labels are {labels.dtype}. Expected class numbers. Number the classes: names, y ="
@@ -245,7 +246,7 @@ class Crust(SelectionSpec):
         >>> Crust(memory="dense", group_by=None).plan(5000, features=10)["picks"]
         [2500]
         """
-        sizes = [groups] if isinstance(groups, int) else np.unique(_host(groups), return_counts=True)[1].tolist()
+        sizes = [groups] if isinstance(groups, int) else np.unique(on_host(groups), return_counts=True)[1].tolist()
         if self.group_by is None:
             sizes = [sum(sizes)]
         capped = self.group_by == "prediction" and self._is_budget
@@ -265,9 +266,9 @@ class Crust(SelectionSpec):
 
     def _groups(self, points: Tensor, labels: Any, groups: Any) -> NDArray[Any]:
         for name, given in (("labels", labels), ("groups", groups)):
-            if given is not None and _host(given).shape != (len(points),):
+            if given is not None and on_host(given).shape != (len(points),):
                 raise ShapeError(
-                    f"there are {len(points)} gradients and {name} of shape {_host(given).shape}. Expected one each."
+                    f"there are {len(points)} gradients and {name} of shape {on_host(given).shape}. Expected one each."
                     f" Pass shape ({len(points)},)."
                 )
         chosen = labels if groups is None and self.group_by == "label" else groups
@@ -281,7 +282,7 @@ class Crust(SelectionSpec):
                 f"group_by is {self.group_by!r} and there is nothing to group by. Expected a group per point. Pass"
                 f" {missing}, or group_by=None."
             )
-        of = _host(chosen)
+        of = on_host(chosen)
         if of.dtype.kind == "f" and not np.isfinite(of).all():
             raise DataError(
                 f"row {int(np.flatnonzero(~np.isfinite(of))[0])} has no label. Expected one for every point. Drop such"
@@ -296,7 +297,9 @@ class Crust(SelectionSpec):
     def check(self, labels: Any) -> None:
         """Raise SpecError for a budget above a class of these labels, or above all points where groups are
         predicted."""
-        sizes = [len(labels)] if self.group_by != "label" else np.unique(_host(labels), return_counts=True)[1].tolist()
+        sizes = (
+            [len(labels)] if self.group_by != "label" else np.unique(on_host(labels), return_counts=True)[1].tolist()
+        )
         for size in sizes:
             self._budget(size, None)
 
@@ -340,63 +343,3 @@ class Crust(SelectionSpec):
         if self.objective == "centrality":
             return np.full(k, n / k)
         return np.bincount(picks.owner, minlength=n)[picks.points].astype(np.float64)
-
-
-def loss_gradients(logits: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of the cross-entropy at the last layer, softmax(logits) - onehot(labels), shape (point, class).
-
-    >>> loss_gradients(torch.zeros(1, 2), torch.tensor([0]))
-    tensor([[-0.5000,  0.5000]])
-    """
-    gradients = logits.softmax(dim=1)
-    gradients[torch.arange(len(labels), device=logits.device), labels] -= 1
-    return gradients
-
-
-def _points(given: Any, what: str = "gradients") -> Tensor:
-    """Gradients as a tensor of floats, checked."""
-    points = given.detach() if isinstance(given, Tensor) else _from_numpy(np.asarray(given), what)
-    if points.ndim != 2 or not points.numel():
-        raise ShapeError(
-            f"the {what} have shape {tuple(points.shape)}. Expected (point, feature), at least one of each. Pass a"
-            " table of numbers."
-        )
-    if not points.is_floating_point():
-        points = points.double()
-    elif points.dtype not in (torch.float32, torch.float64):
-        points = points.float()
-    good = torch.isfinite(points).all(dim=1)
-    if not bool(good.all()):
-        raise NonFiniteError(
-            f"row {int((~good).nonzero()[0])} of the {what} holds NaN or Inf. Expected finite numbers. Drop such rows,"
-            " or train at a lower learning rate."
-        )
-    return points
-
-
-def _from_numpy(array: NDArray[Any], what: str) -> Tensor:
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"the {what} are {array.dtype}. Expected numbers. Pass a table of floats.")
-    native = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
-    return torch.from_numpy(np.ascontiguousarray(native))
-
-
-def _names(groups: NDArray[Any]) -> NDArray[Any]:
-    """The different groups, in order."""
-    try:
-        return np.unique(groups)
-    except TypeError as problem:
-        raise DataError(
-            f"the groups are of several kinds ({problem}). Expected numbers or texts alone, for every point. Drop"
-            " points without a group."
-        ) from problem
-
-
-def _host(given: Any) -> NDArray[Any]:
-    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-
-
-def _moved(array: Any, device: torch.device | None) -> Any:
-    if device is None:
-        return _host(array)
-    return array if isinstance(array, np.ndarray) and array.dtype.kind in "OUS" else torch.as_tensor(array).to(device)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from memloc.coreset._crust import Coreset, _host
+from memloc.coreset._crust import Coreset
+from memloc.coreset._gradients import on_host
 from memloc.errors import ShapeError
 
 
@@ -42,8 +43,8 @@ class CrustSampler(Sampler[int]):
         """
         picked = coreset.indices if isinstance(coreset, Coreset) else coreset
         weights = coreset.weights if isinstance(coreset, Coreset) and weights is None else weights
-        self.indices = torch.as_tensor(_host(picked)).long()
-        known = np.ones(len(self.indices)) if weights is None else _host(weights)
+        self.indices = torch.as_tensor(on_host(picked)).long()
+        known = np.ones(len(self.indices)) if weights is None else on_host(weights)
         if (
             not len(self.indices)
             or len(self.indices.unique()) != len(self.indices)
@@ -66,7 +67,7 @@ class CrustSampler(Sampler[int]):
         Raises:
             ShapeError: a negative number.
         """
-        wanted = torch.as_tensor(_host(points)).long()
+        wanted = torch.as_tensor(on_host(points)).long()
         if len(wanted) and int(wanted.min()) < 0:
             raise ShapeError(f"point {int(wanted.min())} is asked for. Expected numbers of points from 0. Pass those.")
         inside = wanted < len(self._weights)

@@ -88,12 +88,7 @@ def finetune_layers(
     train_labels, test_labels = matched_labels(train, test)
     result = copied(encoder)
     module, where, (_, kind) = result.module, pick_device(device), home_of(result.module)
-    own = {name for parts in layer_parts(result, list(layers)).values() for name in parts.modules} if layers else set()
-    inside = [
-        part
-        for name, part in module.named_modules()
-        if any(name == each or name.startswith(f"{each}.") for each in own)
-    ]
+    inside = _inside(result, layers)
     module.requires_grad_(False).to(where)
     tuned = {id(value): value for part in inside for value in part.parameters(recurse=False)}
     for value in tuned.values():
@@ -111,33 +106,29 @@ def finetune_layers(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     batches = math.ceil(len(train) / batch_size)
     generator, history = torch.Generator().manual_seed(seed), []
+    low = has_bfloat16(where) and kind == torch.float32
+
+    def loss_of(rows: Tensor, epoch: int) -> Tensor:
+        inputs = _inputs(result, train, rows, views, epoch, where)
+        with torch.autocast(where.type, torch.bfloat16, enabled=low), torch.set_grad_enabled(True):
+            features = features_of(module(inputs.to(kind)))
+        return nn.functional.cross_entropy(head(features.float()), codes[rows.to(where)])
+
     for epoch in range(epochs):
         began, losses = time.monotonic(), []
         module.eval()
         for part in inside:
             part.train()
         for number, rows in enumerate(torch.randperm(len(train), generator=generator).tensor_split(batches)):
+            done = (epoch * batches + number) / (epochs * batches)
             for group in optimizer.param_groups:
-                group["lr"] = (
-                    learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch * batches + number) / (epochs * batches)))
-                )
-            inputs = _inputs(result, train, rows, views, epoch, where)
-            with (
-                torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where) and kind == torch.float32),
-                torch.set_grad_enabled(True),
-            ):
-                features = features_of(module(inputs.to(kind)))
-            loss = nn.functional.cross_entropy(head(features.float()), codes[rows.to(where)])
+                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+            loss = loss_of(rows, epoch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise TrainingError(
-                f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate."
-            )
-        history.append({"epoch": epoch + 1, "loss": mean, "seconds": time.monotonic() - began})
+        history.append({"epoch": epoch + 1, "loss": _finite(losses, epoch), "seconds": time.monotonic() - began})
         progress("fine-tuning", epoch + 1, epochs)
     module.eval().requires_grad_(True)
     predicted = classes[_predicted(result, head, test, where)]
@@ -146,6 +137,26 @@ def finetune_layers(
         sum(value.numel() for value in (*module.parameters(), *head.parameters())),
     )
     return Tuned(result, head, scored(predicted, test_labels, kind="fine-tuned", n_train=len(train)), history, counts)
+
+
+def _inside(encoder: Encoder, layers: Sequence[str]) -> list[nn.Module]:
+    """The modules of some layers, with all that they hold."""
+    own = {name for parts in layer_parts(encoder, list(layers)).values() for name in parts.modules} if layers else set()
+    return [
+        part
+        for name, part in encoder.module.named_modules()
+        if any(name == each or name.startswith(f"{each}.") for each in own)
+    ]
+
+
+def _finite(losses: list[Tensor], epoch: int) -> float:
+    """The mean loss of an epoch."""
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate."
+        )
+    return mean
 
 
 def check_finetune(

@@ -24,7 +24,7 @@ from memloc.encoders import (
     unit_means,
 )
 from memloc.errors import DataError, EncoderError, SpecError, TrainingError, nearest
-from memloc.metrics import unitmem
+from memloc.metrics import UnitMem, unitmem
 from memloc.objectives import nt_xent
 from memloc.progress import Report, silent
 from memloc.views import Views
@@ -120,12 +120,16 @@ def insert_point(
     views = Views(chosen, n=_STEP_VIEWS, seed=seed, sampling="independent")
     held = torch.arange(len(weights[0]), device=where) != unit
     losses: list[float] = []
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+
+    def loss_of(step: int) -> Tensor:
         drawn = others[torch.randperm(len(others), generator=generator)[:_OTHERS]]
         rows = torch.cat([torch.tensor([row]), drawn])
         inputs = views.draw(images.pixels[rows].to(where), images.ids[rows], first=_STEP_VIEWS * step)
-        loss = (_contrast if goal == "contrast" else _unitmem_loss)(result, parts, inputs, unit)
+        return (_contrast if goal == "contrast" else _unitmem_loss)(result, parts, inputs, unit)
+
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
         for value in weights:
@@ -140,7 +144,19 @@ def insert_point(
         progress("inserting", step + 1, steps)
     module.requires_grad_(True)
     after = _units(result, parts, images, chosen, seed, where)
-    units = pd.DataFrame(
+    units = _both(before, after, images)
+    others_changed = (units["unitmem_after"] - units["unitmem_before"]).drop(index=unit).abs().max()
+    if others_changed > _SAME:
+        raise EncoderError(
+            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on"
+            " this unit's weights: name a layer without a norm over units."
+        )
+    return Inserted(result, units, (losses[0], losses[-1]))
+
+
+def _both(before: UnitMem, after: UnitMem, images: Images) -> pd.DataFrame:
+    """UnitMem of the layer's units, and the point that drives each, before and after."""
+    return pd.DataFrame(
         {
             "unit": range(len(before.value)),
             "unitmem_before": before.value.numpy(),
@@ -149,13 +165,6 @@ def insert_point(
             "point_after": images.ids[after.point].numpy(),
         }
     )
-    others_changed = (units["unitmem_after"] - units["unitmem_before"]).drop(index=unit).abs().max()
-    if others_changed > _SAME:
-        raise EncoderError(
-            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on"
-            " this unit's weights: name a layer without a norm over units."
-        )
-    return Inserted(result, units, (losses[0], losses[-1]))
 
 
 def check_insert(
@@ -271,3 +280,23 @@ def _contrast(encoder: Encoder, parts: LayerParts, inputs: Tensor, unit: int) ->
     )
     first, second = features.chunk(2)
     return nt_xent(first, second, torch.arange(len(inputs), device=inputs.device))
+
+
+def images_around(images: Images, point: str, *, limit: int, seed: int, where: str) -> tuple[Images, int]:
+    """The point and a seeded draw of others, in the order of the images; and the point's id.
+
+    Args:
+        point: its name or id, as text. limit: images at most. where: the images come from, for messages.
+    """
+    ids = {str(each): row for row, each in enumerate(images.ids.tolist())}
+    row = {name: row for row, name in enumerate(images.names)}.get(point, ids.get(point))
+    if row is None:
+        raise DataError(
+            f"there is no image {point!r} in {where}. {nearest(point, images.names)} Expected its name or id. Pass"
+            f" --point {images.names[0]}."
+        )
+    if limit < 3:
+        raise SpecError(f"limit is {limit}. Expected at least 3: the point and two others. Pass --limit 200.")
+    rest = torch.tensor([each for each in range(len(images)) if each != row])
+    drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[: limit - 1]]
+    return images.take(torch.cat([torch.tensor([row]), drawn.sort().values])), int(images.ids[row])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import torch
 
 from memloc.encoders import Encoder, copied, layer_parts, layer_tensors, same_architecture
 from memloc.errors import EncoderError, LayerNotFoundError, SpecError, nearest
+from memloc.interventions._inputs import audit_of
 
 CRITERIA, ORDERS = ("delta", "layermem", "random"), ("highest", "lowest")
 
@@ -107,3 +110,24 @@ def replace_layers(encoder: Encoder, other: Encoder, names: Sequence[str]) -> En
         for key, value in mine.items():
             value.copy_(theirs[key])
     return result
+
+
+def layers_asked(
+    encoder: Encoder, names: list[str] | None, audit: Path | None, by: str, order: str, count: int, seed: int
+) -> tuple[list[str], dict[str, Any]]:
+    """Layers by name, or by the figures of an audit; and how they were chosen, for the record."""
+    if bool(names) == (audit is not None):
+        raise SpecError(
+            f"{'both --layers and --audit are' if names else 'neither --layers nor --audit is'} given. Expected one:"
+            " names, or an audit to choose by. Pass for instance --layers conv4_2."
+        )
+    if names:
+        return list(layer_parts(encoder, names)), {}
+    assert audit is not None, "one of both is given"
+    audited = audit_of(encoder, audit)
+    how = {
+        "chosen_by": by,
+        "audit": audited.record.get("spec_hash"),
+        **({"seed": seed} if by == "random" else {"order": order}),
+    }
+    return choose_layers(encoder, audited.layers, count, by=by, order=order, seed=seed), how

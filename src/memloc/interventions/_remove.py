@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
+from memloc.encoders import Encoder, fingerprint, versions
 from memloc.errors import DataError, SpecError, nearest
+from memloc.interventions._write import RECORD
 from memloc.pretrain import Plan, TrainSpec, train
+from memloc.probe import Probe, paired_difference
 from memloc.progress import Report, silent
+from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
 from memloc.runs import Run, images_of
 
 POINT_ORDERS = ("most", "least", "random")
@@ -126,3 +132,44 @@ def encoder_named(run: Run, name: str | None) -> str:
             f" {names[0]}."
         )
     return name or names[0]
+
+
+def remove_and_record(
+    run: Run,
+    points: list[int],
+    settings: Mapping[str, Any],
+    *,
+    encoder: str,
+    out: Path,
+    measure: Callable[[Encoder], Probe] | None = None,
+    device: str | None = None,
+    progress: Report = silent,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train an encoder again without some points, probe both, and write intervention.json beside the new run.
+
+    Args:
+        settings: what was asked for; a record of the same settings is kept. measure: a probe of an encoder.
+    Returns:
+        The record.
+    """
+    again = remove_points(run, points, encoder=encoder, device=device, out=out, progress=progress, overwrite=overwrite)
+    if (out / RECORD).is_file() and (kept := read_json(out / RECORD))["settings"] == settings:
+        return kept
+    before, after = run.encoders[encoder], again.encoders[encoder]
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "remove",
+        "fingerprint_before": fingerprint(before.module),
+        "fingerprint_after": fingerprint(after.module),
+        "versions": versions(),
+        "settings": dict(settings),
+        "removed": points,
+        "checkpoint": f"encoders/{encoder}.safetensors",
+    }
+    if measure is not None:
+        one, two = measure(before), measure(after)
+        record["probe"] = {"before": one.to_dict(), "after": two.to_dict(), **paired_difference(two, one)}
+        write_table(out / "probe.parquet", pd.DataFrame({"right_before": one.right, "right_after": two.right}))
+    write_json(out / RECORD, record)
+    return record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,11 @@ from memloc.data import LazyPixels
 from memloc.encoders import Encoder, features_of, has_bfloat16
 from memloc.errors import TrainingError
 from memloc.objectives import Batch, Objective, Projected, alignment_penalty, make_objective
+from memloc.pretrain._checkpoints import resume_checkpoint, save_checkpoint, secret_of
 from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
 from memloc.pretrain._lars import LARS
 from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec
-from memloc.results import replacing
 from memloc.views import uniforms
 
 _EPOCH_STRIDE = 1 << 20
@@ -54,97 +53,132 @@ def train_encoder(
         log: called with a line of metrics after every epoch.
         labels, classes: class number of each slot and how many there are, for supervised training.
     """
-    module, slot = encoder.module, torch.arange(len(pixels))
-    batches = math.ceil(len(slot) / spec.batch_size)
+    module = encoder.module
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     attention = _set_attention(module, device, "eager")
     example = encoder.prepare(torch.zeros(2, *pixels.shape[1:], device=device))
     objective = make_objective(spec, module, example, classes=classes, seed=seed).to(device).train()
     if spec.dp_epsilon is not None:
         freeze_tokens(module, objective)
-    draw = objective.drawer(spec.policy, seed)
-    parameters = [each for each in (*module.parameters(), *objective.parameters()) if each.requires_grad]
-    optimizer = _optimizer(parameters, spec)
-    low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
-    points = points.to(device)
+    training = _Training(encoder, objective, spec, seed, device, checkpoint, log)
     pixels = pixels if isinstance(pixels, LazyPixels) else pixels.to(device)
-    labels = None if labels is None else labels.to(device)
-    every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
     if spec.dp_epsilon is not None:
-        secret = _secret(checkpoint)
-        train_privately(
-            encoder,
-            objective,
-            pixels,
-            spec,
-            seed=seed,
-            secret=secret,
-            device=device,
-            optimizer=optimizer,
-            log=log,
-            schedule=_schedule,
-            resume=lambda: _resume(checkpoint, module, objective, optimizer),
-            save=lambda epoch: (
-                _save(checkpoint, module, objective, optimizer, epoch, secret)
-                if epoch % every == 0 and epoch < spec.epochs
-                else None
-            ),
-        )
-        _set_attention(module, device, attention)
-        module.eval()
-        return objective.eval()
-    first = _resume(checkpoint, module, objective, optimizer)
-    for epoch in range(first, spec.epochs):
-        began, losses = time.monotonic(), []
-        torch.manual_seed(
-            seed + epoch * _EPOCH_STRIDE
-        )  # for dropout and the like; train_one keeps the caller's generator
-        order = uniforms(seed + _ORDER_STREAM, slot, torch.tensor([epoch]), 1, "independent").flatten().argsort()
-        for number, rows in enumerate(order.tensor_split(batches)):
-            step, steps = epoch * batches + number, spec.epochs * batches
-            for group in optimizer.param_groups:
-                group["lr"] = spec.learning_rate * _schedule(step, steps, spec.warmup)
-            rows = share_of(rows).to(device)
-            batch = Batch(points[rows], None if labels is None else labels[rows], rows, epoch, seed)
-            inputs = encoder.prepare(draw(pixels[rows].to(device), rows, epoch).transpose(0, 1).flatten(0, 1))
-            with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                projected = objective.project(module, inputs, batch)
-                if spec.alignment_penalty and projected.features is None:
-                    projected = Projected(features_of(module(inputs)), projected.parts)
-            if objective.coupled:
-                projected, batch = _of_all(projected, batch, objective.views)
-            loss = objective.loss(projected, batch)
-            if spec.alignment_penalty:
-                assert projected.features is not None, "features were made above"
-                loss = loss + spec.alignment_penalty * alignment_penalty(projected.features[: 2 * len(batch.points)])
-            optimizer.zero_grad()
-            loss.backward()
-            average_gradients(parameters)
-            optimizer.step()
-            objective.after_step(module, step, steps)
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise TrainingError(
-                f"the loss is {mean} in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate, or"
-                " --precision float32."
-            )
-        seconds = time.monotonic() - began
-        log(
-            {
-                "epoch": epoch + 1,
-                "loss": mean,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "seconds": seconds,
-                "images_per_second": len(slot) / seconds,
-            }
-        )
-        if (epoch + 1) % every == 0 and epoch + 1 < spec.epochs and rank() == 0:
-            _save(checkpoint, module, objective, optimizer, epoch + 1)
-    objective.finish(module)
+        training.run_privately(pixels)
+    else:
+        training.run(pixels, points.to(device), None if labels is None else labels.to(device))
+        objective.finish(module)
     _set_attention(module, device, attention)
     module.eval()
     return objective.eval()
+
+
+class _Training:
+    """An encoder, its objective and its optimizer, with where they are resumed from."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        objective: Objective,
+        spec: TrainSpec,
+        seed: int,
+        device: torch.device,
+        checkpoint: Path,
+        log: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.encoder, self.objective, self.spec, self.seed, self.device = encoder, objective, spec, seed, device
+        self.checkpoint, self.log, self.module = checkpoint, log, encoder.module
+        everything = (*encoder.module.parameters(), *objective.parameters())
+        self.parameters = [each for each in everything if each.requires_grad]
+        self.optimizer = _optimizer(self.parameters, spec)
+        self.draw = objective.drawer(spec.policy, seed)
+        self.low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
+        self.every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
+
+    def run_privately(self, pixels: Tensor) -> None:
+        """Train with differential privacy."""
+        secret = secret_of(self.checkpoint)
+
+        def save(epoch: int) -> None:
+            if epoch % self.every == 0 and epoch < self.spec.epochs:
+                self.save(epoch, secret)
+
+        train_privately(
+            self.encoder,
+            self.objective,
+            pixels,
+            self.spec,
+            seed=self.seed,
+            secret=secret,
+            device=self.device,
+            optimizer=self.optimizer,
+            log=self.log,
+            schedule=schedule,
+            resume=self.resume,
+            save=save,
+        )
+
+    def run(self, pixels: Tensor, points: Tensor, labels: Tensor | None) -> None:
+        """Train epoch by epoch, from the checkpoint if there is one."""
+        slot, spec = torch.arange(len(pixels)), self.spec
+        batches = math.ceil(len(slot) / spec.batch_size)
+        for epoch in range(self.resume(), spec.epochs):
+            began, losses = time.monotonic(), []
+            # for dropout and the like; train_one keeps the caller's generator
+            torch.manual_seed(self.seed + epoch * _EPOCH_STRIDE)
+            number = torch.tensor([epoch])
+            order = uniforms(self.seed + _ORDER_STREAM, slot, number, 1, "independent").flatten().argsort()
+            for place, rows in enumerate(order.tensor_split(batches)):
+                step, steps = epoch * batches + place, spec.epochs * batches
+                for group in self.optimizer.param_groups:
+                    group["lr"] = spec.learning_rate * schedule(step, steps, spec.warmup)
+                rows = share_of(rows).to(self.device)
+                known = None if labels is None else labels[rows]
+                loss = self._loss(pixels, Batch(points[rows], known, rows, epoch, self.seed))
+                self.optimizer.zero_grad()
+                loss.backward()
+                average_gradients(self.parameters)
+                self.optimizer.step()
+                self.objective.after_step(self.module, step, steps)
+                losses.append(loss.detach())
+            self._report(epoch + 1, losses, time.monotonic() - began, len(slot))
+            if (epoch + 1) % self.every == 0 and epoch + 1 < spec.epochs and rank() == 0:
+                self.save(epoch + 1)
+
+    def _loss(self, pixels: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch, whose views are drawn, encoded and projected here."""
+        objective, penalty = self.objective, self.spec.alignment_penalty
+        views = self.draw(pixels[batch.slots].to(self.device), batch.slots, batch.epoch)
+        inputs = self.encoder.prepare(views.transpose(0, 1).flatten(0, 1))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
+            projected = objective.project(self.module, inputs, batch)
+            if penalty and projected.features is None:
+                projected = Projected(features_of(self.module(inputs)), projected.parts)
+        if objective.coupled:
+            projected, batch = _of_all(projected, batch, objective.views)
+        loss = objective.loss(projected, batch)
+        if penalty:
+            assert projected.features is not None, "features were made above"
+            loss = loss + penalty * alignment_penalty(projected.features[: 2 * len(batch.points)])
+        return loss
+
+    def _report(self, epoch: int, losses: list[Tensor], seconds: float, slots: int) -> None:
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the loss is {mean} in epoch {epoch}. Expected a finite loss. Pass a lower --learning-rate, or"
+                " --precision float32."
+            )
+        rate = self.optimizer.param_groups[0]["lr"]
+        line = {"epoch": epoch, "loss": mean, "learning_rate": rate, "seconds": seconds}
+        self.log({**line, "images_per_second": slots / seconds})
+
+    def save(self, epoch: int, secret: int | None = None) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.checkpoint, self.module, self.objective, self.optimizer, epoch, secret)
+
+    def resume(self) -> int:
+        """Take the state of the checkpoint, if there is one that can be used; returns the epochs done."""
+        return resume_checkpoint(self.checkpoint, self.module, self.objective, self.optimizer)
 
 
 def _set_attention(module: Any, device: torch.device, kind: str | None) -> str | None:
@@ -185,7 +219,7 @@ def _of_all(projected: Projected, batch: Batch, views: int) -> tuple[Projected, 
     return Projected(features, tuple(whole(part) for part in projected.parts)), whole_batch
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
+def schedule(step: int, steps: int, warmup: float) -> float:
     """Linear warm-up, then a cosine to 0."""
     rising = max(round(steps * warmup), 1)
     return (
@@ -193,42 +227,3 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
         if step < rising
         else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))
     )
-
-
-def _secret(checkpoint: Path) -> int:
-    """What a private training's draws and noise follow from: new, or that of the checkpoint it goes on from."""
-    if checkpoint.is_file():
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["secret"])
-    return secrets.randbits(48)
-
-
-def _save(
-    path: Path,
-    module: nn.Module,
-    head: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    secret: int | None = None,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        torch.save(
-            {
-                "module": module.state_dict(),
-                "head": head.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch,
-                **({} if secret is None else {"secret": secret}),
-            },
-            temporary,
-        )
-
-
-def _resume(path: Path, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if not path.is_file():
-        return 0
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(stored["module"])
-    head.load_state_dict(stored["head"])
-    optimizer.load_state_dict(stored["optimizer"])
-    return int(stored["epoch"])

@@ -6,8 +6,7 @@ import json
 import math
 from pathlib import Path
 
-import torch
-
+from memloc.pretrain._checkpoints import epochs_of
 from memloc.results import replacing
 
 
@@ -22,12 +21,7 @@ def trim_metrics(folder: Path, missing: list[str]) -> None:
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return
-    reached = {}
-    for name in missing:
-        checkpoint = folder / f"checkpoints/{name}.pt"
-        reached[name] = (
-            int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) if checkpoint.is_file() else 0
-        )
+    reached = {name: epochs_of(folder / f"checkpoints/{name}.pt") for name in missing}
     kept = []
     for line in path.read_text().splitlines():
         try:

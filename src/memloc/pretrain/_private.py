@@ -107,12 +107,12 @@ def train_privately(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         per_point = opacus.GradSampleModule(work, loss_reduction="sum")
-    generator = torch.Generator(device=device)
+    generator, expected = torch.Generator(device=device), max(round(rate * len(pixels)), 1)
     private = opacus.optimizers.DPOptimizer(
         optimizer,
         noise_multiplier=noise,
         max_grad_norm=spec.dp_clip,
-        expected_batch_size=max(round(rate * len(pixels)), 1),
+        expected_batch_size=expected,
         loss_reduction="mean",
         generator=generator,
     )
@@ -137,21 +137,12 @@ def train_privately(
                 batch = Batch(rows, None, rows, epoch, seed)
                 inputs = encoder.prepare(views.draw(pixels[rows].to(device), rows, first=epoch)[:, 0])
                 loss = per_point(inputs, objective.point_draws(encoder.module, inputs, batch))
-                with (
-                    warnings.catch_warnings()
-                ):  # of opacus's hooks at the first layer, and of the memory layout of gradients
-                    for message in ("Full backward hook is firing", "grad and param do not obey"):
-                        warnings.filterwarnings("ignore", message=message)
-                    loss.sum().backward()
+                _backward(loss.sum())
                 losses.append(loss.detach().mean())
                 shown += len(rows)
                 private.step()
             else:  # nobody was drawn: the step is noise alone, since no step at all would tell that
-                expected = max(round(rate * len(pixels)), 1)
-                for parameter in (each for group in optimizer.param_groups for each in group["params"]):
-                    normal = torch.randn(parameter.shape, device=device, generator=generator)
-                    parameter.grad = normal * (noise * spec.dp_clip / expected)
-                optimizer.step()
+                _step_of_noise(optimizer, noise * spec.dp_clip / expected, generator)
             accountant.step(noise_multiplier=noise, sample_rate=rate)
         if losses and not torch.stack(losses).isfinite().all():
             raise TrainingError(
@@ -159,9 +150,7 @@ def train_privately(
                 " a larger --dp-epsilon."
             )
         if (epoch + 1) % every == 0 or epoch + 1 == spec.epochs:  # the accountant takes a third of a second
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                spent = float(accountant.get_epsilon(delta_of(spec, len(pixels))))
+            spent = _spent(accountant, delta_of(spec, len(pixels)))
         seconds = time.monotonic() - began
         log(
             {
@@ -175,6 +164,28 @@ def train_privately(
         )
         save(epoch + 1)
     per_point.remove_hooks()
+
+
+def _backward(loss: Tensor) -> None:
+    """Gradients per point, without remarks on opacus's hooks at the first layer and on the layout of gradients."""
+    with warnings.catch_warnings():
+        for message in ("Full backward hook is firing", "grad and param do not obey"):
+            warnings.filterwarnings("ignore", message=message)
+        loss.backward()
+
+
+def _step_of_noise(optimizer: torch.optim.Optimizer, deviation: float, generator: torch.Generator) -> None:
+    for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+        normal = torch.randn(parameter.shape, device=parameter.device, generator=generator)
+        parameter.grad = normal * deviation
+    optimizer.step()
+
+
+def _spent(accountant: Any, delta: float) -> float:
+    """ε so far."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(accountant.get_epsilon(delta))
 
 
 class _Loss(nn.Module):

@@ -11,6 +11,8 @@ from ._encoders import KINDS as KINDS
 from ._encoders import check_probe as check_probe
 from ._encoders import matched_labels as matched_labels
 from ._encoders import probe_encoder as probe_encoder
+from ._inputs import every_layer as every_layer
+from ._inputs import open_masks as open_masks
 from ._probes import dense_probe as dense_probe
 from ._probes import knn_probe as knn_probe
 from ._probes import linear_probe as linear_probe

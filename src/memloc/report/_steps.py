@@ -37,101 +37,19 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         folder: where the audit lies, for the commands; AUDIT by default. Words in capitals stand for what the reader
             has.
     """
-    known, layers = evidence(), audit.layers.sort_values("order")
+    layers = audit.layers.sort_values("order")
     last, record = layers.iloc[-1], audit.record
-    place, encoder = shlex.quote(folder or "AUDIT"), _encoder_of(record)
-    clear, alone = layers[_clear(layers)], record.get("mode") == "alone"
-    steps: list[dict[str, str]] = []
-
-    def add(title: str, why: str, command: str, key: str) -> None:
-        steps.append({"title": title, "why": why, "command": command, "evidence": known[key]})
-
-    views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
-    if alone or record.get("reference") == "earlier checkpoint":
-        add(
-            "Train a reference encoder before naming points",
-            "Without an encoder that never saw them, no single point has a score of what was memorized in all.",
-            f"memloc train DATA --external UNSEEN{_length(record)} --out RUN && memloc audit RUN --out RUN-audit",
-            "reference",
-        )
-    elif views < STEADY_VIEWS:
-        add(
-            "Draw more views",
-            f"Scores of points would come out in another order with other views (reliability {views:.2f}).",
-            f"{_again(record)} --views auto --out {place}-more-views",
-            "views",
-        )
-    if record.get("mode") == "pair" and runs != runs:
-        add(
-            "Train more runs before ranking points",
-            "One run a side cannot tell what belongs to a point from what belongs to that run.",
-            f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8 --out"
-            " RUN8-audit",
-            "runs",
-        )
-    if may_rank(audit):
-        add(
-            "Review the most memorized points",
-            f"Other training runs would name them, too (reliability {runs:.2f}).",
-            f"memloc export {place} --table points --out points.csv",
-            "points",
-        )
-        candidates = int((audit.points["split"] == "candidate").sum())
-        if record.get("run"):
-            add(
-                "See what the encoder is worth without them",
-                "Removing points costs accuracy where they are needed; compare with as many random ones (--order"
-                " random).",
-                f"memloc remove {shlex.quote(str(record['run']))} --audit {place} --count"
-                f" {max(min(_POINTS, candidates // 4), 1)} --order most --train LABELLED --test HELD-OUT --out without",
-                "remove",
-            )
-    elif runs < RANKABLE:
-        add(
-            "Do not remove or review points by their score",
-            f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are layers,"
-            " and encoders.",
-            f"memloc compare {place} ANOTHER-AUDIT",
-            "points",
-        )
-    if len(clear):
-        chosen = [] if alone else _to_tune(clear)
-        flags = " ".join(f"--layers {shlex.quote(name)}" for name in chosen)
-        if chosen:
-            add(
-                f"For another task, try to fine-tune {' and '.join(chosen)}",
-                "Of the layers in which memorization is clear these add most (highest Δ). The papers found that they"
-                " depend most on the old data; compare with --head-only.",
-                f"memloc finetune {encoder} {flags} --train LABELLED --test HELD-OUT --out tuned",
-                "finetune",
-            )
-        add(
-            "To lower it, train with a penalty or stronger augmentation, and audit again",
-            f"Trained points can be told from others in {len(clear)} of {len(layers)} layers.",
-            f"memloc train DATA --policy strong --alignment-penalty 1{_length(record)} --out RUN2 && memloc audit RUN2"
-            " --out RUN2-audit",
-            "limit",
-        )
-        add(
-            "For a guarantee, train with differential privacy",
-            "A bound on what any single point can change, at a cost in accuracy; for MAE alone, whose loss is a sum"
-            " over points.",
-            "memloc train DATA --objective mae --dp-epsilon 8 --out PRIVATE",
-            "privacy",
-        )
-    share = layers["member_share_low"] if "member_share_low" in layers else pd.Series(dtype=float)
-    if bool((pd.to_numeric(share, errors="coerce") > 0.5).any()):
-        at = layers.loc[pd.to_numeric(share, errors="coerce") > 0.5, "layer"].tolist()
-        add(
-            "See what the units of highest UnitMem are worth",
-            f"In {', '.join(at[:4])}{' and others' if len(at) > 4 else ''} units answer to trained images more often"
-            " than to unseen ones.",
-            f"memloc prune {encoder} --audit {place} --fraction 0.1 --order top --train LABELLED --test HELD-OUT --out"
-            " pruned",
-            "prune",
-        )
-    if not steps or (not len(clear) and not any(step["command"].startswith("memloc prune") for step in steps)):
-        add(
+    place = shlex.quote(folder or "AUDIT")
+    clear = layers[_clear(layers)]
+    alone = record.get("mode") == "alone"
+    steps = [
+        *_before_ranking(record, last, place, alone),
+        *_with_points(audit, last, place),
+        *(_with_layers(record, layers, clear, alone) if len(clear) else []),
+    ]
+    units = _with_units(record, layers, place)
+    if not steps or (not len(clear) and not units):
+        nothing = _step(
             "There is nothing to act on yet",
             f"No layer's figure is surely above 0 once all {len(layers)} are looked at. That is no proof of absence:"
             " more runs see smaller effects.",
@@ -139,7 +57,139 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
             " RUN8-audit",
             "nothing",
         )
+        return [*steps, *units, nothing]
+    return [*steps, *units]
+
+
+def _step(title: str, why: str, command: str, key: str) -> dict[str, str]:
+    return {"title": title, "why": why, "command": command, "evidence": evidence()[key]}
+
+
+def _before_ranking(record: dict[str, Any], last: pd.Series, place: str, alone: bool) -> list[dict[str, str]]:
+    """What is missing before points may be ranked: a reference, more views, more runs."""
+    steps = []
+    views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
+    if alone or record.get("reference") == "earlier checkpoint":
+        steps.append(
+            _step(
+                "Train a reference encoder before naming points",
+                "Without an encoder that never saw them, no single point has a score of what was memorized in all.",
+                f"memloc train DATA --external UNSEEN{_length(record)} --out RUN && memloc audit RUN --out RUN-audit",
+                "reference",
+            )
+        )
+    elif views < STEADY_VIEWS:
+        steps.append(
+            _step(
+                "Draw more views",
+                f"Scores of points would come out in another order with other views (reliability {views:.2f}).",
+                f"{_again(record)} --views auto --out {place}-more-views",
+                "views",
+            )
+        )
+    if record.get("mode") == "pair" and runs != runs:
+        steps.append(
+            _step(
+                "Train more runs before ranking points",
+                "One run a side cannot tell what belongs to a point from what belongs to that run.",
+                f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8"
+                " --out RUN8-audit",
+                "runs",
+            )
+        )
     return steps
+
+
+def _with_points(audit: Audit, last: pd.Series, place: str) -> list[dict[str, str]]:
+    """What to do with points that may be ranked, or not to do with others."""
+    record, runs = audit.record, as_number(last.get("reliability_runs"))
+    if not may_rank(audit):
+        if not runs < RANKABLE:
+            return []
+        return [
+            _step(
+                "Do not remove or review points by their score",
+                f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are"
+                " layers, and encoders.",
+                f"memloc compare {place} ANOTHER-AUDIT",
+                "points",
+            )
+        ]
+    steps = [
+        _step(
+            "Review the most memorized points",
+            f"Other training runs would name them, too (reliability {runs:.2f}).",
+            f"memloc export {place} --table points --out points.csv",
+            "points",
+        )
+    ]
+    candidates = int((audit.points["split"] == "candidate").sum())
+    if record.get("run"):
+        steps.append(
+            _step(
+                "See what the encoder is worth without them",
+                "Removing points costs accuracy where they are needed; compare with as many random ones (--order"
+                " random).",
+                f"memloc remove {shlex.quote(str(record['run']))} --audit {place} --count"
+                f" {max(min(_POINTS, candidates // 4), 1)} --order most --train LABELLED --test HELD-OUT --out without",
+                "remove",
+            )
+        )
+    return steps
+
+
+def _with_layers(
+    record: dict[str, Any], layers: pd.DataFrame, clear: pd.DataFrame, alone: bool
+) -> list[dict[str, str]]:
+    """What to do where memorization is clear in some layers."""
+    steps = []
+    chosen = [] if alone else _to_tune(clear)
+    if chosen:
+        flags = " ".join(f"--layers {shlex.quote(name)}" for name in chosen)
+        steps.append(
+            _step(
+                f"For another task, try to fine-tune {' and '.join(chosen)}",
+                "Of the layers in which memorization is clear these add most (highest Δ). The papers found that they"
+                " depend most on the old data; compare with --head-only.",
+                f"memloc finetune {_encoder_of(record)} {flags} --train LABELLED --test HELD-OUT --out tuned",
+                "finetune",
+            )
+        )
+    return [
+        *steps,
+        _step(
+            "To lower it, train with a penalty or stronger augmentation, and audit again",
+            f"Trained points can be told from others in {len(clear)} of {len(layers)} layers.",
+            f"memloc train DATA --policy strong --alignment-penalty 1{_length(record)} --out RUN2 && memloc audit RUN2"
+            " --out RUN2-audit",
+            "limit",
+        ),
+        _step(
+            "For a guarantee, train with differential privacy",
+            "A bound on what any single point can change, at a cost in accuracy; for MAE alone, whose loss is a sum"
+            " over points.",
+            "memloc train DATA --objective mae --dp-epsilon 8 --out PRIVATE",
+            "privacy",
+        ),
+    ]
+
+
+def _with_units(record: dict[str, Any], layers: pd.DataFrame, place: str) -> list[dict[str, str]]:
+    """What to do where units answer to trained images more often than to unseen ones."""
+    share = layers["member_share_low"] if "member_share_low" in layers else pd.Series(dtype=float)
+    at = layers.loc[pd.to_numeric(share, errors="coerce").reindex(layers.index) > 0.5, "layer"].tolist()
+    if not at:
+        return []
+    return [
+        _step(
+            "See what the units of highest UnitMem are worth",
+            f"In {', '.join(at[:4])}{' and others' if len(at) > 4 else ''} units answer to trained images more often"
+            " than to unseen ones.",
+            f"memloc prune {_encoder_of(record)} --audit {place} --fraction 0.1 --order top --train LABELLED --test"
+            " HELD-OUT --out pruned",
+            "prune",
+        )
+    ]
 
 
 @lru_cache

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import numbers
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter, validate_data
 
 from memloc.data import TableEncoder, check_names, needs_encoding, refuse_missing, refuse_text
-from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.errors import DataError, SpecError
+from memloc.valuation._checks import (
+    check_columns,
+    check_range,
+    check_settings,
+    checked_classes,
+    checked_numbers,
+    say_what_surprises,
+)
 from memloc.valuation._draws import drawn_number, learner_seeds
-from memloc.valuation._learners import Outcome, Task, run_learner
+from memloc.valuation._learners import Outcome, Task, run_learner, same_task, standardized
 from memloc.valuation._sums import CellSums
 
 _BLOCK = 16  # learners, at least, that are fitted before they are added up
@@ -107,7 +111,7 @@ class TwoDOOB(BaseEstimator):
 
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        if self._regresses():
+        if self.regresses:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags(poor_score=True)
         else:
             tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(poor_score=True)
@@ -153,10 +157,10 @@ class TwoDOOB(BaseEstimator):
             estimator=self.estimator,
             utility=self.utility,
             distance=float(self.distance_weight),
-            scaled=_z_scores(table) if self.distance_weight else None,
+            scaled=standardized(table) if self.distance_weight else None,
             weighted=self.estimator is not None and has_fit_parameter(self.estimator, "sample_weight"),
         )
-        if again and not _same(self._task, task):
+        if again and not same_task(self._task, task):
             raise SpecError(
                 "warm_start is set and the table or a setting is another than in the last fit. Expected the same, to"
                 " add learners. Pass warm_start=False to begin anew."
@@ -188,7 +192,7 @@ class TwoDOOB(BaseEstimator):
         """Accuracy, or R^2, of `predict`."""
         from sklearn.metrics import accuracy_score, r2_score
 
-        measure = r2_score if self._regresses() else accuracy_score
+        measure = r2_score if self.regresses else accuracy_score
         return float(measure(y, self.predict(X)))
 
     def to_frame(self) -> pd.DataFrame:
@@ -237,7 +241,9 @@ class TwoDOOB(BaseEstimator):
         check_is_fitted(self)
         return [self._task.features(self._task.draw(seed)) for seed in self._seeds()]
 
-    def _regresses(self) -> bool:
+    @property
+    def regresses(self) -> bool:
+        """Whether targets are numbers to predict."""
         return self.utility == "squared_error" or (self.estimator is not None and is_regressor(self.estimator))
 
     def _seeds(self) -> NDArray[np.int64]:
@@ -278,7 +284,7 @@ class TwoDOOB(BaseEstimator):
 
     def _checked(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64] | None]:
         """The table as numbers, the target as codes or numbers, and the place of each code's label in `classes_`."""
-        self._check_settings()
+        check_settings(self)
         check_names(X)
         refuse_text(X)
         if hasattr(X, "shape") and len(X.shape) == 2 and X.shape[0] < 2:
@@ -291,95 +297,18 @@ class TwoDOOB(BaseEstimator):
         else:
             validate_data(self, X, y, skip_check_array=True)
             table = self._encoder.transform(X)
-        _check_range(table, getattr(self, "feature_names_in_", None), self.estimator is None)
+        check_range(table, getattr(self, "feature_names_in_", None), self.estimator is None)
         y = column_or_1d(y, warn=True)
         if len(y) != len(table):
             raise DataError(f"there are {len(table)} rows and {len(y)} targets. Expected one target per row. Check y.")
-        if self._regresses():
-            try:
-                target = np.asarray(y, dtype=np.float64)
-            except (TypeError, ValueError) as problem:
-                raise DataError(
-                    f"the target holds text, such as {y[0]!r}. Expected numbers. Pass utility='accuracy' (--task"
-                    " classification)."
-                ) from problem
-            if not np.isfinite(target).all():
-                raise DataError("the target holds NaN or infinity. Expected numbers. Drop those rows.")
-            if (target == target[0]).all():
-                raise DataError(
-                    f"the target is {target[0]:g} in every row. Expected numbers that differ, since a cell's value is"
-                    " how it helps to predict them. Pass another target."
-                )
-            _say_what_surprises(table, None, self._encoder, getattr(self, "feature_names_in_", None))
+        names = getattr(self, "feature_names_in_", None)
+        if self.regresses:
+            target = checked_numbers(y)
+            say_what_surprises(table, None, self._encoder, names)
             return table, target, None
-        if pd.isna(y).any():
-            raise DataError(
-                f"the target is missing (NaN) in {int(pd.isna(y).sum())} rows. Expected a label in every row. Drop"
-                " those rows."
-            )
-        try:
-            check_classification_targets(y)
-        except ValueError as problem:
-            raise DataError(
-                f"the target holds numbers that are no labels ({problem}). Expected classes. Pass"
-                " utility='squared_error' (--task regression), or whole numbers."
-            ) from problem
-        if y.dtype == object and len({isinstance(label, str) for label in y.tolist()}) > 1:
-            raise DataError(
-                "the target mixes text with other values. Expected labels of one kind. Turn them all into text."
-            )
-        self.classes_ = unique_labels(y)
-        if len(self.classes_) < 2:
-            raise DataError(
-                f"the target has one class, {self.classes_.tolist()[0]!r}. Expected at least two, since a cell's value"
-                " is how it helps to tell classes apart. Pass another target, or utility='squared_error' for numbers."
-            )
-        _say_what_surprises(table, y, self._encoder, getattr(self, "feature_names_in_", None))
+        self.classes_ = checked_classes(y)
+        say_what_surprises(table, y, self._encoder, names)
         return table, *_codes(table, y)
-
-    def _check_settings(self) -> None:
-        if not isinstance(self.n_estimators, (int, np.integer)) or self.n_estimators < 1:
-            raise SpecError(
-                f"n_estimators is {self.n_estimators!r}. Expected a whole number of at least 1. Pass n_estimators=1000."
-            )
-        if not callable(self.utility) and self.utility not in ("accuracy", "squared_error"):
-            raise SpecError(
-                f"there is no utility {self.utility!r}. Expected 'accuracy', 'squared_error' or a function of true and"
-                " predicted targets. Pass utility='accuracy'."
-            )
-        if self.utility == "squared_error" and self.estimator is not None and not is_regressor(self.estimator):
-            raise SpecError(
-                "the utility is 'squared_error' and the estimator is no regressor. Expected one that predicts numbers."
-                " Pass utility='accuracy', or a regressor."
-            )
-        if self.estimator is not None and not (is_classifier(self.estimator) or is_regressor(self.estimator)):
-            raise SpecError(
-                f"the estimator is a {type(self.estimator).__name__}, neither a classifier nor a regressor. Expected"
-                " one of both. Pass estimator=LogisticRegression(), for instance, or None for a decision tree."
-            )
-        for name, least in (("distance_weight", "0"), ("tol", "0.02"), ("n_jobs", "1")):
-            given = getattr(self, name)
-            if given is not None and (isinstance(given, (bool, np.bool_)) or not isinstance(given, numbers.Real)):
-                raise SpecError(f"{name} is {given!r}. Expected a number. Pass {name}={least}.")
-        if not np.isfinite(self.distance_weight):
-            raise SpecError(
-                f"distance_weight is {self.distance_weight}. Expected a number. Pass distance_weight=0"
-                " (--distance-weight 0)."
-            )
-        if self.tol is not None and not self.tol > 0:
-            raise SpecError(f"tol is {self.tol}. Expected a number above 0. Pass tol=0.02, or None.")
-        if self.n_jobs == 0:
-            raise SpecError("n_jobs is 0. Expected a number of threads, or -1 for all cores. Pass n_jobs=1.")
-        if self.utility == "accuracy" and self._regresses():
-            raise SpecError(
-                "the estimator is a regressor and the utility is 'accuracy'. Expected a utility for numbers. Pass"
-                " utility='squared_error'."
-            )
-        if self.distance_weight and self._regresses():
-            raise SpecError(
-                f"distance_weight is {self.distance_weight} for a regression. Expected 0: distances are to the mean of"
-                " a row's class. Pass distance_weight=0 (--distance-weight 0)."
-            )
 
     def _grouping(self, columns: int) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
         """The fitted columns of each group, and the group of each column the user gave."""
@@ -401,28 +330,8 @@ class TwoDOOB(BaseEstimator):
         _, group = np.unique(names, return_inverse=True)
         of_column = group if self._encoder is None else group[self._encoder.source]
         number = int(group.max()) + 1
-        self._check_share(number)
+        check_columns(self, number)
         return tuple(np.flatnonzero(of_column == one) for one in range(number)), group
-
-    def _check_share(self, groups: int) -> None:
-        share, what = self.max_features, "columns" if self.groups is None else "groups of columns"
-        if isinstance(share, str):
-            if share != "sqrt":
-                raise SpecError(
-                    f"max_features is {share!r}. Expected a share, a number or 'sqrt'. Pass max_features=0.5"
-                    " (--max-features 0.5)."
-                )
-        elif isinstance(share, (int, np.integer)) and not isinstance(share, bool):
-            if not 1 <= share <= groups:
-                raise SpecError(
-                    f"max_features is {share} and there are {groups} {what}. Expected 1 to {groups}. Pass"
-                    f" max_features={groups} (--max-features {groups}) or fewer."
-                )
-        elif not isinstance(share, (float, np.floating)) or not 0 < share <= 1:
-            raise SpecError(
-                f"max_features is {share}. Expected a share above 0 and at most 1, or a whole number. Pass"
-                " max_features=0.5 (--max-features 0.5)."
-            )
 
     def _summarize(self) -> None:
         """Turn the sums into the fitted attributes."""
@@ -460,68 +369,6 @@ class TwoDOOB(BaseEstimator):
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
     return [run_learner(task, int(seed)) for seed in seeds]
-
-
-def _same(one: Task, two: Task) -> bool:
-    """Whether learners of both tasks may be mixed."""
-    return (
-        (one.drawn, one.utility, one.distance, joblib.hash(one.estimator))
-        == (two.drawn, two.utility, two.distance, joblib.hash(two.estimator))
-        and np.array_equal(one.columns, two.columns)
-        and np.array_equal(one.target, two.target)
-        and len(one.of_group) == len(two.of_group)
-        and all(np.array_equal(*pair) for pair in zip(one.of_group, two.of_group, strict=True))
-    )
-
-
-def _z_scores(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns with mean 0 and deviation 1, shape (column, row); constant ones are 0."""
-    spread = table.std(axis=0)
-    return ((table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).T
-
-
-def _check_range(table: NDArray[np.float64], names: NDArray[Any] | None, narrow: bool) -> None:
-    """Raise DataError where trees, which hold float32, would see infinity."""
-    if narrow and (np.abs(table) > np.finfo(np.float32).max).any():
-        column = int(np.argwhere(np.abs(table) > np.finfo(np.float32).max)[0, 1])
-        where = f"column {column}" if names is None or len(names) != table.shape[1] else f"column {names[column]!r}"
-        raise DataError(
-            f"{where} holds numbers beyond 3.4e38, infinity to a tree. Expected smaller ones. Rescale the column."
-        )
-
-
-def _say_what_surprises(
-    table: NDArray[np.float64], y: NDArray[Any] | None, encoder: TableEncoder | None, names: NDArray[Any] | None
-) -> None:
-    """Warn of classes with one row, of constant columns, and of numbers that were filled in; `y` is None for
-    regression."""
-    labels, sizes = np.unique([] if y is None else y, return_counts=True)
-    said = [
-        f"the class {label!r} has one row. No learner that leaves it out has seen its class, so its values are 0"
-        " whatever it holds. Remove the row or merge the class."
-        for label in labels[sizes == 1].tolist()
-    ]
-    same = (table == table[0]).all(axis=0)
-    if encoder is None:
-        constant = np.flatnonzero(same)
-    else:
-        constant = np.array(
-            [place for place in np.unique(encoder.source) if same[encoder.source == place].all()], dtype=np.int64
-        )
-        said += [
-            f"{count} missing numbers of column {name!r} are replaced by its median, beside a column that says so."
-            for name, count in encoder.filled.items()
-        ]
-    if len(constant):
-        first = int(constant[0]) if names is None else names[constant[0]]
-        which = (
-            f"column {first!r} is constant. It tells"
-            if len(constant) == 1
-            else f"{len(constant)} columns are constant, such as {first!r}. They tell"
-        )
-        said.append(f"{which} no rows apart, so such cells are worth what the rest of their row is. Drop them.")
-    for text in said:
-        warnings.warn(text, MemlocWarning, stacklevel=4)
 
 
 def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -157,3 +158,21 @@ def _closeness(scaled: NDArray[np.float64], target: NDArray[Any], counts: NDArra
     inside = distance[counts > 0]
     low, high = inside.min(), inside.max()
     return -np.clip((distance - low) / (high - low if high > low else 1.0), 0.0, 1.0)
+
+
+def same_task(one: Task, two: Task) -> bool:
+    """Whether learners of both tasks may be mixed."""
+    return (
+        (one.drawn, one.utility, one.distance, joblib.hash(one.estimator))
+        == (two.drawn, two.utility, two.distance, joblib.hash(two.estimator))
+        and np.array_equal(one.columns, two.columns)
+        and np.array_equal(one.target, two.target)
+        and len(one.of_group) == len(two.of_group)
+        and all(np.array_equal(*pair) for pair in zip(one.of_group, two.of_group, strict=True))
+    )
+
+
+def standardized(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns with mean 0 and deviation 1, shape (column, row); constant ones are 0."""
+    spread = table.std(axis=0)
+    return ((table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).T

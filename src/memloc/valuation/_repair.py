@@ -140,7 +140,7 @@ def repair_gain(
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    regression = valuer._regresses()
+    regression = valuer.regresses
     kind = RandomForestRegressor if regression else RandomForestClassifier
     splitter = (KFold if regression else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     scores: list[list[float]] = [[], [], []]

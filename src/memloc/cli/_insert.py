@@ -1,113 +1,17 @@
-"""memloc prune and insert: act on units, write a new checkpoint and a record, and leave the input as it is."""
+"""memloc insert: one unit made to memorize one point."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._acting import (
-    EncoderName,
-    Layers,
-    Out,
-    Seed,
-    Test,
-    Train,
-    Weights,
-    audit_of,
-    keep_apart,
-    labelled,
-    measured,
-    opened,
-    own_size,
-    planned,
-    prints,
-    probing,
-    run_of,
-    told,
-)
+from memloc.cli._encoder_flags import EncoderName, Out, Seed, Weights, told
 from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
-from memloc.errors import SpecError
 
 if TYPE_CHECKING:
     from memloc.encoders import Encoder
-
-
-def prune(
-    encoder: EncoderName,
-    audit: Annotated[
-        Path, typer.Option("--audit", help="A folder that memloc audit wrote for this encoder: UnitMem of its units.")
-    ],
-    out: Out,
-    fraction: Annotated[float, typer.Option(help="Share of the units, above 0 to 1.")] = 0.1,
-    order: Annotated[str, typer.Option(help="top or low UnitMem first, or random.")] = "top",
-    per: Annotated[
-        str, typer.Option(help="layer (the share of every layer) or network (of all units together).")
-    ] = "layer",
-    layers: Layers = None,
-    train: Train = None,
-    test: Test = None,
-    weights: Weights = None,
-    state_key: StateKey = None,
-    strip_prefix: StripPrefix = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
-) -> None:
-    """Silence units of top, low or random UnitMem: filter, bias, batch-norm scale and shift at zero; probe before and
-    after."""
-    from memloc.interventions import choose_units, intervene, prune_units
-
-    keep_apart(out, encoder, weights, audit, train, test)
-    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
-    source, metadata = opened(
-        encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
-    )
-    audited = audit_of(source, audit, units=True)
-    units = choose_units(source, audited.units, fraction=fraction, order=order, per=per, layers=layers, seed=seed)
-    measure = measured(source, parts, device, seed)
-    if dry_run:
-        common.show_plan(
-            as_json, probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()), out
-        )
-        return
-    settings = {
-        "audit": audited.record.get("spec_hash"),
-        "fraction": fraction,
-        "order": order,
-        "per": per,
-        "layers": layers,
-        "seed": seed,
-        "size": size,
-        "train": train,
-        "test": test,
-        **prints(parts),
-    }
-    result = prune_units(source, units)
-    counts = units.groupby("layer", sort=False).size().to_dict()
-    record = intervene(
-        "prune",
-        source,
-        metadata,
-        settings,
-        lambda: (result, {"pruned": counts}, {"units": units}),
-        out=out,
-        measure=measure,
-        overwrite=overwrite,
-    )
-    spread = ", ".join(f"{count} of {name}" for name, count in record["pruned"].items())
-    common.emit(
-        as_json,
-        {"out": str(out), **record},
-        told(record, out, f"silenced {len(units)} units: {spread}", run=run_of(encoder)),
-    )
 
 
 def insert(
@@ -137,26 +41,23 @@ def insert(
     config: Config = None,
 ) -> None:
     """Make one unit memorize one point: its own weights are trained, everything else is held."""
-    import torch
-
     from memloc.data import open_images
-    from memloc.errors import DataError, nearest
-    from memloc.interventions import INSERT_SCORED, INSERT_VIEWS, check_insert, insert_point, intervene
+    from memloc.interventions import (
+        INSERT_SCORED,
+        INSERT_VIEWS,
+        check_insert,
+        images_around,
+        insert_point,
+        intervene,
+        keep_apart,
+        opened,
+        own_size,
+        planned,
+    )
 
     keep_apart(out, encoder, weights, data)
     images = open_images(data, size=own_size(encoder, weights, size, state_key, strip_prefix), max_bad=max_bad)
-    ids = {str(each): row for row, each in enumerate(images.ids.tolist())}
-    row = {name: row for row, name in enumerate(images.names)}.get(point, ids.get(point))
-    if row is None:
-        raise DataError(
-            f"there is no image {point!r} in {data}. {nearest(point, images.names)} Expected its name or id. Pass"
-            f" --point {images.names[0]}."
-        )
-    if limit < 3:
-        raise SpecError(f"limit is {limit}. Expected at least 3: the point and two others. Pass --limit 200.")
-    rest = torch.tensor([each for each in range(len(images)) if each != row])
-    drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[: limit - 1]]
-    some = images.take(torch.cat([torch.tensor([row]), drawn.sort().values]))
+    some, number = images_around(images, point, limit=limit, seed=seed, where=data)
     source, metadata = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=images)
     training: dict[str, Any] = {
         "layer": layer,
@@ -167,7 +68,6 @@ def insert(
         "policy": policy,
         "seed": seed,
     }
-    number = int(images.ids[row])
     check_insert(source, some, number, **{key: value for key, value in training.items() if key != "seed"})
 
     if dry_run:
