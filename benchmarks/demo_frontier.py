@@ -16,9 +16,10 @@ from asked import checked, parser
 from stored import keep, stored
 
 from memloc import Views
-from memloc.data import Images, concatenate, open_images
+from memloc.data import Images, concatenate
 from memloc.encoders import versions
 from memloc.engine import prepare, run_job
+from memloc.integrations import DEMO, demo_inputs
 from memloc.metrics import auroc
 from memloc.pretrain import TrainSpec, train
 from memloc.progress import Console
@@ -26,7 +27,6 @@ from memloc.results import Audit
 
 STORE = "demo_frontier.json"
 PER_SEED = ("trained", "audits_own_auroc", "planted")
-POLICY, VIEWS = "normal", 32  # those of memloc demo
 STEPS = 138_880  # image steps of all encoders together
 DESIGNS = {  # encoders, images of an encoder, of them planted, repeats, batch size, images never seen
     "pair": (2, 26, 14, 8, 62, 300),
@@ -43,11 +43,9 @@ RUNS = [
 
 def drawn(number: int, outside: int, seed: int) -> tuple[Images, Images]:
     """The images that memloc demo would draw: twice `number` to train on, and those never seen."""
-    generator = torch.Generator().manual_seed(seed)
-    everything, unseen = open_images("sample:train"), open_images("sample:test")
-    images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * number].sort().values)
-    external = unseen.take(torch.randperm(len(unseen), generator=generator)[:outside].sort().values)
-    return images, replace(external, ids=external.ids + len(everything))
+    plan = replace(DEMO, candidates=number, planted=0, repeats=1, external=outside)
+    images, external, _ = demo_inputs(plan, seed=seed, device="cpu")
+    return images, external
 
 
 def trained(design: str, place: Path, seed: int) -> Audit:
@@ -67,7 +65,7 @@ def trained(design: str, place: Path, seed: int) -> Audit:
         if encoders == 2
         else {"encoders": list(run.encoders.values()), "membership": membership}
     )
-    splits, recipe = run.points["split"].tolist(), Views(POLICY, n=VIEWS)
+    splits, recipe = run.points["split"].tolist(), Views(DEMO.policy, n=DEMO.views)
     job = prepare(**who, images=concatenate(images, external), splits=splits, views=recipe, seed=seed)
     shown = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
     return run_job(job, out=place / "audit", progress=Console(), extra={"repeats": shown})

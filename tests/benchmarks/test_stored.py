@@ -3,11 +3,9 @@
 import doctest
 import importlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -84,15 +82,3 @@ def test_a_demo_of_another_plan_takes_no_seed(script, tmp_path):
         with pytest.raises(SystemExit, match="seed 1 in .* has another plan than the others.*all seeds: 0, 1"):
             truth.plan_of(asked, committed)
     assert truth.plan_of({"1": places["1"]}, {"seeds": {"1": {}}, "plan": {"epochs": 560}}) == {"epochs": 40}
-
-
-def test_designs_are_drawn_as_the_demo_draws(script):
-    from memloc.cli._demo import FULL, demo_inputs
-
-    frontier = script("demo_frontier")
-    images, external, _ = demo_inputs(replace(FULL, candidates=22, external=100), seed=3, device="cpu")
-    mine, unseen = frontier.drawn(22, 100, 3)
-    assert mine.ids.tolist() == images.ids.tolist()
-    assert unseen.ids.tolist() == external.ids.tolist()
-    assert torch.equal(mine.pixels, images.pixels)
-    assert (FULL.policy, FULL.views) == (frontier.POLICY, frontier.VIEWS)

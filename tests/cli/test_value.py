@@ -87,7 +87,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(place, monkeypatch, tol
 
 @pytest.mark.parametrize(("suffix", "between"), [("tsv", "\t"), ("csv", ";"), ("txt", ",")])
 def test_a_table_may_be_separated_by_commas_semicolons_or_tabs(place, suffix, between):
-    from memloc.valuation import open_table
+    from memloc.data import open_table
 
     table = pd.read_csv(place / "wine.csv")
     path = place / f"separated.{suffix}"
@@ -97,7 +97,7 @@ def test_a_table_may_be_separated_by_commas_semicolons_or_tabs(place, suffix, be
 
 
 def test_separators_at_the_ends_of_lines_and_columns_of_numbers_as_names(place):
-    from memloc.valuation import open_table
+    from memloc.data import open_table
 
     (place / "ends.csv").write_text("x,y\n1,a,\n2,b,\n\n3,a,\n")
     X, y = open_table(place / "ends.csv", "y")
@@ -371,7 +371,7 @@ def test_the_report_in_a_browser(place, browser):
 
 
 def test_decimal_commas_and_tables_of_categories(tmp_path, monkeypatch):
-    from memloc.valuation import open_table
+    from memloc.data import open_table
 
     rows = [f"{i},5;{'ab'[i % 2]};{i % 3};{'xy'[i % 2]}" for i in range(30)]
     (tmp_path / "commas.csv").write_text("\n".join(["size;mark;count;kind", *rows]))

@@ -133,7 +133,7 @@ def test_order_equivalence(pair, gray, four_splits):
 
 
 def test_an_interrupted_audit_resumes_bit_equal(pair, gray, four_splits, tmp_path, monkeypatch):
-    import memloc.engine._audit as engine
+    import memloc.engine._run as engine
 
     arguments = {"images": gray, "splits": four_splits, "views": VIEWS, "shard_size": 8}
     whole = audit(*pair, **arguments, out=tmp_path / "whole")

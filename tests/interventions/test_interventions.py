@@ -423,9 +423,9 @@ def test_what_g_memorized_scores_low_and_is_removed_first(pair):
     assert set(gone) == set(independents["point"].head(3))
     again = remove_points(run, gone, encoder="g", out=folder / "without-g")
     assert list(again.encoders) == ["g"]
-    from memloc.cli._audit import _from_run
+    from memloc.engine import run_subject
 
-    arguments, _, _ = _from_run(folder / "without-g", None, 0)
+    arguments = run_subject(folder / "without-g").arguments
     assert [each.name for each in arguments["f"]] == ["g"]
     assert arguments["g"] is None
 

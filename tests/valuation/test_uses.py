@@ -7,13 +7,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold
 from tests.valuation.test_two_d_oob import table
 
+from memloc.data import is_regression
 from memloc.errors import DataError, MemlocWarning, SpecError
 from memloc.valuation import (
     TwoDOOB,
     ValueSpec,
     check_repair,
     class_z_scores,
-    is_regression,
     lowest_cells,
     pixel_groups,
     recommended_share,
