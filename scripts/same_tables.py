@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from safetensors import safe_open
 from sklearn.datasets import load_breast_cancer
 
 # Each is one command; {} is the folder that holds them all.
@@ -26,7 +27,8 @@ COMMANDS = {
     "alone": "audit --f {}/demo/run/encoders/f.safetensors --data {}/some.npz --external {}/others.npz --out {}/alone --views 8 --size 28",
     "published": "audit {}/demo/run --protocol published-code --out {}/published",
     "value": "value {}/table.csv --target target --learners 200 --out {}/value",
-    "coreset": "coreset sample:train --limit 300 --epochs 8 --out {}/coreset",
+    "coreset": "coreset {}/some.npz --epochs 8 --batch-size 16 --out {}/coreset",
+    "coreset-table": "coreset {}/table.csv --target target --rounds 2 --out {}/coreset-table",
 }
 
 
@@ -60,8 +62,8 @@ def compare(one: Path, two: Path) -> bool:
         print(f"{name}: {left.num_rows} rows, {len(columns)} columns, " + (f"differ: {', '.join(unlike)}" if unlike else "same to the bit"))
         same &= not unlike
     for name in weights:
-        equal = all((folder / name).is_file() for folder in (one, two)) and (one / name).read_bytes() == (two / name).read_bytes()
-        print(f"{name}: {'same bytes' if equal else 'differ'}")
+        equal = all((folder / name).is_file() for folder in (one, two)) and _same_weights(one / name, two / name)
+        print(f"{name}: {'same to the bit' if equal else 'differ'}")
         same &= equal
     return same
 
@@ -75,6 +77,16 @@ def _same(left, right, column: str) -> bool:
     if pd.api.types.is_float_dtype(one.dtype):
         return one.to_numpy().tobytes() == two.to_numpy().tobytes() or bool(((one == two) | (one.isna() & two.isna())).all())
     return bool(one.equals(two))
+
+
+def _same_weights(one: Path, two: Path) -> bool:
+    """Whether tensors and metadata are equal; the order of metadata in a file is the library's."""
+    found = []
+    for path in (one, two):
+        with safe_open(path, framework="np") as opened:
+            found.append(({name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()))  # noqa: SIM118
+    (left, said), (right, told) = found
+    return said == told and left.keys() == right.keys() and all(left[name].tobytes() == right[name].tobytes() for name in left)
 
 
 if __name__ == "__main__":

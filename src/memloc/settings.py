@@ -21,6 +21,7 @@ class Setting:
     Attributes:
         text: its help. choices: the values it takes; () for any.
         low, high: the least and largest number. above, below: numbers it must not reach.
+        example: what to type where a value is wrong; its default where there is one.
         text_type: how a command line reads it where that is not the field's own type.
     """
 
@@ -30,6 +31,7 @@ class Setting:
     high: float | None = None
     above: float | None = None
     below: float | None = None
+    example: Any = None
     text_type: type | None = None
 
 
@@ -61,7 +63,8 @@ def setting(default: Any, text: str, *, choices: Iterable[str] = (), **limits: A
     """A field of a settings dataclass.
 
     Args:
-        text: its help. choices: the values it takes. limits: low, high, above, below or text_type, as in Setting.
+        text: its help. choices: the values it takes.
+        limits: low, high, above, below, example or text_type, as in Setting.
     """
     return field(default=default, metadata={"setting": Setting(text, tuple(choices), **limits)})
 
@@ -100,12 +103,12 @@ def check_limits(spec: Any) -> None:
         if one is None or value is None:
             continue
         if one.choices and isinstance(value, str):
-            check_choice(each.name, value, one.choices)
+            check_choice(each.name, value, one.choices, example=_example(each, one))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _check_number(each, one, value)
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: str, choices: Iterable[str], *, example: str | None = None) -> None:
     """Raise SpecError where a value is none of a setting's choices.
 
     >>> check_choice("optimizer", "sdg", ("adamw", "sgd"))
@@ -117,27 +120,29 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in known:
         raise SpecError(
             f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}."
-            f" Pass {flag_of(name)} {known[0]}."
+            f" Pass {flag_of(name)} {example or known[0]}."
         )
 
 
 def _check_number(of: Field[Any], one: Setting, value: float) -> None:
     """Raise SpecError where a number is beyond a limit; NaN is beyond all."""
-    for end, holds, words, example in (
-        (one.low, lambda end: value >= end, "at least {}", "{}"),
-        (one.high, lambda end: value <= end, "at most {}", "{}"),
-        (one.above, lambda end: value > end, "a number above {}", None),
-        (one.below, lambda end: value < end, "a number below {}", None),
+    for end, holds, words in (
+        (one.low, lambda end: value >= end, "at least {}"),
+        (one.high, lambda end: value <= end, "at most {}"),
+        (one.above, lambda end: value > end, "a number above {}"),
+        (one.below, lambda end: value < end, "a number below {}"),
     ):
         if end is not None and not holds(end):
-            usual = example.format(f"{end:g}") if example else _usual(of)
             raise SpecError(
-                f"{of.name} is {value}. Expected {words.format(f'{end:g}')}. Pass {flag_of(of.name)} {usual}."
+                f"{of.name} is {value}. Expected {words.format(f'{end:.12g}')}. Pass {flag_of(of.name)}"
+                f" {_example(of, one) or f'{end:.12g}'}."
             )
 
 
-def _usual(of: Field[Any]) -> str:
-    return "another" if of.default is MISSING or of.default is None else f"{of.default:g}"
+def _example(of: Field[Any], one: Setting) -> str | None:
+    """What to type for a setting, as text; None where nothing is known."""
+    usual = one.example if one.example is not None else of.default
+    return None if usual is MISSING or usual is None else str(usual)
 
 
 def make_spec(kind: type, settings: Mapping[str, Any]) -> Any:

@@ -1,19 +1,16 @@
 """The command line as installed, in a temporary folder: results, exit codes, messages, interruption."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
-MEMLOC = Path(sys.executable).parent / "memloc"
+from tests.cli.command import MEMLOC, run
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +28,6 @@ def place(tmp_path_factory):
     done = run(folder, "train", "train.npz", "--out", "run", *flags)
     assert done.returncode == 0, done.stderr
     return folder
-
-
-def run(folder, *arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [str(MEMLOC), *map(str, arguments)], cwd=folder, capture_output=True, text=True, env=environment, **options
-    )
 
 
 def test_audit_of_a_run_writes_tables_and_a_report(place):
@@ -192,7 +182,7 @@ def test_exports(place):
         (["train", "train.npz", "--policy", "weka", "--out", "x"], 2, "no view policy 'weka'"),
         (["audit", "run", "--out", "x", "--layers", "conv9"], 2, "has no layer 'conv9'"),
         (["audit", "run", "--out", "x", "--views", "many"], 2, "n is 'many' views"),
-        (["audit", "run", "--out", "x", "--policy", "norml"], 2, "no view policy 'norml'"),
+        (["audit", "run", "--out", "x", "--policy", "norml"], 2, "no policy 'norml'"),
         (["audit", "run", "--out", "x", "--nonsense"], 2, "No such option"),
         (["audit", "--f", "resnet9", "--data", "nothing", "--out", "x"], 2, "no file or folder 'nothing'"),
         (["audit", "--f", "resnet9", "--data", "empty", "--out", "x"], 2, "holds no images"),

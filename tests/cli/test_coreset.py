@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 from sklearn.datasets import load_wine
-from tests.cli.test_cli import run
+from tests.cli.command import run
 
 from memloc.cli import main
 
@@ -231,7 +231,7 @@ def test_dry_run_writes_nothing(place, monkeypatch, capsys):
         (["images.npz", "--by", "gradients"], "there is no by 'gradients'. Nearest: 'gradient'"),
         (["images.npz", "--warmup", "40"], "warmup is 40 of 40 epochs"),
         (["images.npz", "--noise", "1.5"], "the noise rate is 1.5"),
-        (["images.npz", "--noise", "0.4", "--noise-kind", "odd"], "there is no noise-kind 'odd'"),
+        (["images.npz", "--noise", "0.4", "--noise-kind", "odd"], "there is no noise_kind 'odd'"),
         (["images.npz", "--truth", "label"], "--truth is for tables"),
         (["images.npz", "--rounds", "2"], "--rounds is for tables"),
         (["wine.csv", "--target", "kind", "--epochs", "9"], "--epochs is for images"),

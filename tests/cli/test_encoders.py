@@ -147,8 +147,8 @@ def test_protocols_from_the_command_line(place, monkeypatch, capsys):
     assert (record["views"]["n"], record["views"]["policy"]) == (4, "normal-paper")
     for wrong, message in (
         (["--protocol", "papre"], "no protocol 'papre'"),
-        (["--pairs", "some"], "pairs is 'some'"),
-        (["--scale", "log"], "scale is 'log'"),
+        (["--pairs", "some"], "no pairs 'some'"),
+        (["--scale", "log"], "no scale 'log'"),
     ):
         assert main(["audit", *flags, *wrong, "--out", "wrong"]) == 2
         assert message in capsys.readouterr().err

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from tests.cli.test_cli import run as installed
+from tests.cli.command import run as installed
 
 from memloc.cli import main
 from memloc.encoders import fingerprint, load_encoder

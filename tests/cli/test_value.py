@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_wine
-from tests.cli.test_cli import run
+from tests.cli.command import run
 
 from memloc.cli import main
 from memloc.errors import DataError
@@ -268,7 +268,7 @@ def test_dry_run_states_the_cost(place):
         (["images.npz", "--block", "9"], "block is 9 for images of 8x8"),
         (["images.npz", "--region", "2", "--max-features", "0.5"], "--region and --max-features are both given"),
         (["images.npz", "--repair", "median"], "--repair is for tables"),
-        (["images.npz", "--limit", "1"], "--limit is 1"),
+        (["images.npz", "--limit", "1"], "limit is 1. Expected at least 2. Pass --limit 1000"),
         (["wine.csv", "--target", "kind", "--seed", "-1"], "seed is -1"),
         (["wine.csv", "--target", "kind", "--workers", "0"], "workers is 0"),
         (

@@ -126,7 +126,9 @@ def format_of(asked: Asked) -> Format:
     """
     taking = [each for each in FORMATS if each.takes(asked)]
     assert len(taking) < 2, f"formats that take the same: {[each.what for each in taking]}"
-    if not (taking and not taking[0].needs_path) and not asked.path.exists():
+    if taking and not taking[0].needs_path:
+        return taking[0]
+    if not asked.path.exists():
         raise DataNotFoundError(
             f"there is no file or folder {asked.text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive,"
             " or sample:train. Check the path, or try: memloc demo"

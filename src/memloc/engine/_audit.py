@@ -66,7 +66,9 @@ class ViewOptions:
     protocol: Protocol = setting(
         "memloc", "Sets what is not given of views, sampling, pairs, rest, scale.", choices=PROTOCOL_NAMES
     )
-    policy: str | None = setting(None, f"Views: {', '.join(POLICIES)}; as in training by default.", choices=POLICIES)
+    policy: str | None = setting(
+        None, f"Views: {', '.join(POLICIES)}; as in training by default.", choices=POLICIES, example="normal"
+    )
     views: str = setting("16", "Views per point, or auto.")
     views_seed: int = setting(0, "Of the views.")
     sampling: Literal["sobol", "independent"] = setting(

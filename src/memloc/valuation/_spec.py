@@ -28,7 +28,7 @@ class ValueSpec:
         "auto", "What the target is.", choices=("auto", "classification", "regression")
     )
     distance_weight: float = setting(0.0, "Weight of a row's closeness to its class.")
-    tol: float | None = setting(None, "Stop when every row's standard error is below this.", above=0)
+    tol: float | None = setting(None, "Stop when every row's standard error is below this.", above=0, example=0.02)
     seed: int = setting(0, "Of learners and samples.", low=0, high=_SEEDS - 1)
     workers: int = setting(1, "Threads; -1: all cores.")
 
@@ -47,7 +47,7 @@ class PixelSpec:
     region: int | None = setting(
         None, "Images: side in pixels of the region sought; sets --max-features to find it.", low=1
     )
-    limit: int | None = setting(None, "Images: value a seeded sample of this many.", low=2)
+    limit: int | None = setting(None, "Images: value a seeded sample of this many.", low=2, example=1000)
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -77,13 +77,15 @@ class ValueWork:
         """Value, repair if asked, and write everything but the report; what is finished in `out` is read."""
         settings = {key: value for key, value in asdict(self.spec).items() if key != "workers"}
         repairing = {"repair": self.repairing, "repair_share": self.share if self.repairing else None}
-        identity = {**settings, "block": self.block, **repairing, "fingerprint": self.extra["fingerprint"]}
+        X, y = self.X, self.y
+        fingerprint = table_fingerprint(X, y)
+        identity = {**settings, "block": self.block, **repairing, "fingerprint": fingerprint}
         claim_folder(out, identity, overwrite=overwrite)
         if (out / "value.json").is_file():
             return Valuation.load(out)
         work = out / ".sums.npz"
-        X, y = self.X, self.y
-        result = value_table(X, y, self.spec, groups=self.groups, extra=self.extra, work=work, report=progress)
+        extra = {**self.extra, "fingerprint": fingerprint}
+        result = value_table(X, y, self.spec, groups=self.groups, extra=extra, work=work, report=progress)
         scores = z_scores(X, y, regression=result.record["regression"])
         if self.repairing is not None:
             result.record["repair"] = self._repaired(result, out, progress)
@@ -115,8 +117,7 @@ def table_work(
     if target is None:
         raise SpecError(f"{path!r} is given without a target. Expected the column to predict. Pass --target COLUMN.")
     X, y = open_table(path, target)
-    extra = {"data": path, "target": target, "fingerprint": table_fingerprint(X, y.to_numpy())}
-    return ValueWork(X, y.to_numpy(), None, spec, repairing, share, extra=extra)
+    return ValueWork(X, y.to_numpy(), None, spec, repairing, share, extra={"data": path, "target": target})
 
 
 def image_work(
@@ -160,6 +161,5 @@ def image_work(
         "names": list(images.names),
         "data": where,
         "target": None,
-        "fingerprint": table_fingerprint(X, labels),
     }
     return ValueWork(X, labels, groups, spec, repairing, block=pixels.block, extra=extra)
