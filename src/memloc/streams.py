@@ -1,9 +1,9 @@
 """Every use of random numbers, once: two uses never share a stream, so none says anything of another.
 
-Views, order, masks and private batches are drawn by the counter-based generator, under `Stream.X.keyed(seed)`. Samples and
-bootstraps are drawn by NumPy, from `generator(Stream.X, seed, ...)`. Which points a training sees (splits, subsets, planted
-repeats) is drawn as in memloc 0.1, from the seed and numbers of points alone, so that runs can be repeated; those keys hold
-no number as large as a stream's.
+Views, order, masks and private batches are drawn by the counter-based generator, under `Stream.X.keyed(seed)`. Samples
+and bootstraps are drawn by NumPy, from `generator(Stream.X, seed, ...)`. Which points a training sees (splits, subsets,
+planted repeats) is drawn as in memloc 0.1, from the seed and numbers of points alone, so that runs can be repeated;
+those keys hold no number as large as a stream's. Initial weights follow from torch's own generator and the run's seed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Stream(IntEnum):
     BOOTSTRAP = 15
     BOOTSTRAP_BLOCKS = 16
     RUN_BOOTSTRAP = 17
-    RUN_HALVES = 18
-    COMPARE_BOOTSTRAP = 19
+    EXTERNAL_BOOTSTRAP = 18
+    RUN_HALVES = 19
     CALLBACK_SPLIT = 20
     VALUE_SAMPLE = 21
     RANDOM_CELLS = 22

@@ -337,3 +337,27 @@ def test_a_predicted_class_smaller_than_the_budget_is_taken_whole():
     assert found.groups.tolist() == [0] * 4 + [1]
     with pytest.raises(SpecError, match="budget is 4 and the 1 points of group 1 are fewer"):
         Crust(budget=4).select_logits(logits, [0] * 9 + [1])
+
+
+def test_stochastic_looks_at_as_many_candidates_as_it_says():
+    """ln(100) x 100 / 10 candidates a pick, rounded up to 47, after the first sums of all 100."""
+    found = Crust(budget=10, group_by=None, optimizer="stochastic").select(clusters(100))
+    assert found.evaluations == 100 + 10 * 47
+
+
+def test_of_equal_sampled_candidates_the_lowest_number_is_picked():
+    drawn = np.random.default_rng([0, 0]).random((1, 8)) * 8
+    assert int(drawn[0, 0]) > int(drawn.min())
+    found = Crust(budget=1, group_by=None, optimizer="stochastic").select(np.eye(8))
+    assert found.indices.tolist() == [int(drawn.min())]
+
+
+def test_a_point_between_two_picks_is_the_lower_numbers():
+    found = Crust(budget=2, group_by=None).select(np.array([[0.0], [0.0], [0.0], [10.0], [10.0], [5.0]]))
+    assert found.indices.tolist() == [0, 3]
+    assert found.assignment.tolist() == [0, 0, 0, 3, 3, 0]
+    assert found.weights.tolist() == [4.0, 2.0]
+
+
+def test_of_equally_central_points_the_lowest_numbers_are_picked():
+    assert Crust(budget=2, group_by=None, objective="centrality").select(np.eye(4)).indices.tolist() == [0, 1]

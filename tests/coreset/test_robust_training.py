@@ -376,3 +376,17 @@ def test_representations_need_no_labels():
     assert found.tables["coreset"]["weight"].sum() == 40
     assert (found.tables["coreset"]["class"] == -1).all()
     assert found.record["cost"] > 0
+
+
+def test_the_learning_rate_by_hand():
+    step, cosine = RobustSpec(), RobustSpec(epochs=4, warmup=1, schedule="cosine")
+    rates = [step.rate(epoch) for epoch in (0, 25, 26, 32, 33, 39)]  # .65 and .825 of 40 epochs are 26 and 33
+    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+    assert [cosine.rate(epoch) for epoch in range(4)] == pytest.approx([0.05, 0.0426777, 0.025, 0.0073223], abs=1e-7)
+    assert RobustSpec(schedule="constant").rate(39) == 0.05
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0, 1.0]])
+def test_a_sampler_has_a_weight_for_each_point(weights):
+    with pytest.raises(ShapeError, match="a weight each"):
+        CrustSampler([4, 2], np.array(weights))

@@ -542,3 +542,30 @@ def test_one_external_point_has_no_interval(pair, gray, four_splits):
     ]
     found = audit(*pair, images=gray, splits=splits, views=VIEWS).layers
     assert found[["external_se", "external_low", "own_se", "own_low"]].isna().all().all()
+
+
+def test_extremes_are_ranked_on_one_half_of_the_views_and_scored_on_the_other(pair, gray, four_splits):
+    half = audit_shard(prepare(*pair, images=gray, splits=four_splits, views=VIEWS), slice(0, 40)).points.columns[
+        "half"
+    ]
+    f, g = half[:12, :, 0], half[:12, :, 1]  # (candidate, layer, half)
+    score = ((g - f) / (g + f)).numpy()
+    layers = audit(*pair, images=gray, splits=four_splits, views=VIEWS).layers
+    for number, row in enumerate(layers.itertuples()):
+        orders = [np.argsort(score[:, number, ranked], kind="stable") for ranked in (0, 1)]
+        least, top = (  # a quarter of twelve
+            np.mean([score[order[part], number, 1 - ranked].mean() for ranked, order in enumerate(orders)])
+            for part in (slice(None, 3), slice(-3, None))
+        )
+        assert row.layermem_least == pytest.approx(least, abs=1e-12)
+        assert row.layermem_top == pytest.approx(top, abs=1e-12)
+
+
+def test_as_many_external_points_enter_unitmem_as_trained_ones(pair, gray):
+    splits = ["candidate"] * 6 + ["independent"] * 6 + ["external"] * 28
+    groups = prepare(*pair, images=gray, splits=splits, views=VIEWS).groups
+    assert {name: int(member.sum()) for name, member in groups.items()} == {
+        "trained": 6, "trained_equal": 6, "external_equal": 6,
+    }  # fmt: skip
+    assert groups["trained"][:6].all()
+    assert groups["external_equal"][12:].sum() == 6

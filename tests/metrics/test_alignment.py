@@ -74,3 +74,8 @@ def test_messages(unchecked):
         view_distances(torch.zeros(1, 1, 3))
     with pytest.raises(ShapeError, match="need an even number"):
         pair_distances(torch.zeros(1, 3, 3), "cross")
+
+
+def test_halves_of_the_pairs_with_the_image_share_none():
+    one, two = half_distances(torch.arange(25.0).view(1, 5, 5), "original")
+    assert (one.tolist(), two.tolist()) == ([[1.0, 3.0]], [[2.0, 4.0]])

@@ -13,6 +13,7 @@ from memloc.metrics import (
     mean_interval,
     membership_effect,
     relative_alignment,
+    run_weights,
     sslmem,
     sslmem_pairwise,
     sslmem_range,
@@ -173,3 +174,39 @@ def test_mean_interval_of_many_points_resamples_blocks():
     mean, se, low, high = mean_interval(values)
     assert (high - low) == pytest.approx(2 * 1.96 * se, rel=0.1)
     assert low < mean < high
+
+
+def test_the_clustered_error_by_hand():
+    """Residuals of ±.05 at four points: scores of ±.05, so sqrt(4/3 x 4 x .0025) over the memberships' square sum of 2."""
+    one = torch.tensor([0.25, 0.35, 0.55, 0.65], dtype=torch.float64)
+    seen = torch.tensor([[True, True, False, False], [False, False, True, True]])
+    found = membership_effect(torch.stack([one, 1 - one]), seen)
+    assert found.value == pytest.approx(0.3, abs=1e-12)
+    assert found.se == pytest.approx(300**-0.5, abs=1e-12)
+
+
+def test_every_resample_has_points_of_either_side():
+    seen = torch.tensor([[True] * 3 + [False] * 3, [False] * 3 + [True] * 3])
+    align = torch.rand(2, 6, dtype=torch.float64, generator=generator(9)) + 0.5
+    assert not membership_effect(align, seen).draws.isnan().any()
+
+
+def test_paired_runs_are_drawn_together():
+    seen = torch.tensor([[True, False]] * 3 + [[False, True]] * 3)
+    together, apart = (run_weights(seen, 50, paired=paired) for paired in (True, False))
+    assert torch.equal(together[:, :3], together[:, 3:])
+    assert not torch.equal(apart[:, :3], apart[:, 3:])
+    for weights in (together, apart):
+        assert weights.shape == (50, 6)
+        assert (weights[:, :3].sum(dim=1) == 3).all()
+        assert (weights[:, 3:].sum(dim=1) == 3).all()
+
+
+def test_a_thousand_samples_and_other_runs_by_another_seed():
+    seen = torch.tensor([[True, False]] * 3 + [[False, True]] * 3)
+    assert membership_effect(torch.rand(6, 2, dtype=torch.float64, generator=generator(10)), seen).draws.shape == (
+        1000,
+    )
+    assert run_weights(seen).shape == (1000, 6)
+    assert torch.equal(run_weights(seen, 50, 1), run_weights(seen, 50, 1))
+    assert not torch.equal(run_weights(seen, 50, 1), run_weights(seen, 50, 2))

@@ -8,6 +8,7 @@ from scipy.stats import mannwhitneyu
 from memloc.errors import ShapeError
 from memloc.metrics import (
     auroc,
+    bootstrap_sums,
     bootstrap_weights,
     empirical_p_values,
     excess_fraction,
@@ -116,3 +117,26 @@ def test_run_reliability_keeps_paired_runs_together():
     apart = run_reliability(align, target, ~target).value
     assert together > 0.6
     assert apart < together - 0.3
+
+
+def test_the_excess_bound_by_hand():
+    """Apart altogether: 1 less sqrt(ln(2 / .05) / 2n) of either sample, 200 and 50 points."""
+    value, low = excess_fraction(torch.arange(200.0) + 1000, torch.arange(50.0))
+    assert value == 1.0
+    assert low == pytest.approx(1 - 0.0960323 - 0.1920645, abs=1e-6)
+
+
+def test_an_external_score_that_is_equal_reaches_the_point():
+    assert empirical_p_values(torch.tensor([1.0]), torch.tensor([0.0, 1.0, 2.0])).tolist() == [3 / 4]
+
+
+def test_the_first_of_equal_scores_are_the_highest():
+    assert overlap_at_k(torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([3.0, 2.0, 1.0, 0.0]), 2) == 1.0
+
+
+def test_blocks_of_points_keep_the_shares_of_strata():
+    strata = (torch.arange(5000) % 10 < 3).long()
+    counted = torch.nn.functional.one_hot(strata, 2).double()
+    sums, sizes = bootstrap_sums(counted, repeats=20, strata=strata)
+    assert sums.unique(dim=0).tolist() == [[3500.0, 1500.0]]
+    assert sizes.unique().tolist() == [5000.0]

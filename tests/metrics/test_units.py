@@ -89,3 +89,8 @@ def test_messages(unchecked):
         classmem(torch.ones(2, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ShapeError, match="Pass labels="):
         classmem(torch.ones(2, 3), torch.zeros(3, dtype=torch.int64))
+
+
+def test_a_large_maximum_does_not_swallow_the_rest():
+    found = unitmem(torch.tensor([[2.0**24], [0.3], [0.3], [0.3]]))
+    assert found.mu_rest.tolist() == pytest.approx([0.3], rel=1e-6)

@@ -27,7 +27,7 @@ from memloc.objectives import (
     recipe,
     vicreg,
 )
-from memloc.pretrain import LARS, TrainSpec, spec_of, train_pair
+from memloc.pretrain import LARS, TrainSpec, spec_of, train_encoder, train_pair
 
 VIT = "hf:vit,hidden_size=24,num_hidden_layers=2,num_attention_heads=3,intermediate_size=48,image_size=8,patch_size=4"
 SMALL = {"epochs": 4, "batch_size": 16, "candidates": 8, "workers": 1, "precision": "float32"}
@@ -307,7 +307,6 @@ def test_every_objective_resumes_to_the_same_weights(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["simclr", "mae"])
 def test_a_vit_attends_plainly_in_training_and_then_as_before(tmp_path, name):
-    from memloc.pretrain import spec_of, train_encoder
 
     encoder = load_encoder(VIT, weights="random")
     before, seen = encoder.module.config._attn_implementation, set()
@@ -625,3 +624,13 @@ if rank() == 0:
     one, two = (torch.load(tmp_path / f"found{processes}.pt") for processes in (1, 2))
     assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-6)
     assert torch.allclose(one["grad"], two["grad"], atol=1e-6)
+
+
+def test_the_learning_rate_by_hand(tmp_path, tiny):
+    """Four epochs of one step: two of them rise to the full rate, then a cosine from 1 to 1/2."""
+    spec = spec_of(epochs=4, batch_size=8, learning_rate=0.2, warmup=0.5)
+    encoder, lines = load_encoder(tiny(0), shape=(1, 8, 8)), []
+    train_encoder(
+        encoder, as_images(images(8)).pixels, torch.arange(8), spec, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "c.pt", log=lines.append
+    )  # fmt: skip
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.1, 0.2, 0.2, 0.1])

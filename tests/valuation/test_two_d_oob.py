@@ -199,6 +199,24 @@ def test_groups_are_drawn_together():
     assert {tuple(columns) for columns in fitted.estimators_features_} == {(0, 2), (1, 4, 5), (3,)}
 
 
+@pytest.mark.parametrize("groups", [["c", "a", "b"], [2, 0, 0]])
+def test_values_stand_with_the_columns_that_were_used_whatever_groups_are_called(groups):
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    fitted = TwoDOOB(40, groups=groups, max_features=1, random_state=0).fit(X, X[:, 0] > 0)
+    used = np.zeros(X.shape)
+    for rows, columns in zip(fitted.estimators_samples_, fitted.estimators_features_, strict=True):
+        used[np.ix_(np.setdiff1d(np.arange(40), rows), columns)] += 1
+    assert np.array_equal(fitted.cell_counts_, used)
+    assert fitted.column_values_.argmax() == 0  # the label is the sign of column 0
+
+
+def test_a_category_before_the_numbers_is_valued_as_itself():
+    X = np.random.default_rng(0).normal(size=40)
+    frame = pd.DataFrame({"always": ["x"] * 40, "tells": X})
+    fitted = TwoDOOB(40, max_features=1, random_state=0).fit(frame, X > 0)
+    assert fitted.column_values_[1] > 0.9 > fitted.column_values_[0]
+
+
 def test_a_cell_never_covered_has_no_value():
     X, y = table()
     fitted = TwoDOOB(1, random_state=0).fit(X, y)

@@ -14,6 +14,7 @@ from memloc.valuation import (
     ValueSpec,
     check_repair,
     class_z_scores,
+    describe,
     lowest_cells,
     pixel_groups,
     recommended_share,
@@ -122,6 +123,7 @@ def test_repairs_touch_the_named_cells_only():
 def test_lowest_cells_leave_alone_what_has_no_value():
     values = np.array([[0.1, np.nan], [0.3, 0.2]])
     assert lowest_cells(values, 0.5).tolist() == [[True, False], [False, True]]
+    assert lowest_cells(np.zeros((2, 2)), 0.5).tolist() == [[True, True], [False, False]]  # the first of equals
     with pytest.raises(SpecError, match="share of cells to repair is 1.5"):
         lowest_cells(values, 1.5)
 
@@ -185,8 +187,11 @@ def test_pixel_blocks_and_the_share_that_finds_a_region():
     assert groups[0].tolist() == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2
     assert recommended_share(256, 16) == pytest.approx(0.7 / 16)
     assert recommended_share(4, 100) == 0.25  # at least one group
-    with pytest.raises(SpecError, match="block is 9"):
-        pixel_groups(1, 8, 8, block=9)
+    assert pixel_groups(1, 2, 2).tolist() == [0, 1, 2, 3]
+    assert pixel_groups(1, 3, 3, block=3).tolist() == [0] * 9
+    for block in (0, 9):
+        with pytest.raises(SpecError, match=f"block is {block}"):
+            pixel_groups(1, 8, 8, block=block)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +219,22 @@ def test_tables_that_changed_are_refused_by_name():
         fitted.predict(frame.to_numpy())
     with pytest.raises(DataError, match="column 0 holds numbers beyond"):
         TwoDOOB(5).fit(np.array([[1e39], [1.0], [2.0]]), [0, 1, 0])
+
+
+def test_the_quantiles_of_a_column_are_those_of_its_values():
+    X, y = table(rows=40)
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    found = value_table(frame, y, ValueSpec(learners=20))
+    listed = describe(found, frame, z_scores(frame, y, regression=False)).record["by_column"]
+    assert [one["column"] for one in listed] == list("abcdef")
+    for one in listed:
+        values = found.cells.loc[found.cells["column"] == one["column"], "value"]
+        assert one["quantiles"] == pytest.approx(values.quantile([0.05, 0.25, 0.5, 0.75, 0.95]).tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("tol", [0, -1.0])
+def test_a_tolerance_of_nothing_is_refused(tol):
+    with pytest.raises(SpecError, match="Expected a number above 0"):
+        TwoDOOB(5, tol=tol).fit(*table())
+    with pytest.raises(SpecError, match="Expected a number above 0"):
+        ValueSpec(tol=tol)

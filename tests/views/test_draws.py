@@ -71,3 +71,13 @@ def test_points_do_not_share_their_nets():
     drawn = uniforms(0, torch.arange(2), torch.arange(8), 4)
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0, 0::2], drawn[0, 1::2])
+
+
+def test_plain_draws_are_philoxs_words_in_order():
+    """Four numbers of each block: the counter is (view, block, point), the key the seed."""
+    zero = torch.tensor(0)
+    words = [
+        int(word) for block in (0, 1) for word in philox((zero + 3, zero + block, zero + 5, zero), (7, 0))
+    ]  # fmt: skip
+    found = uniforms(7, torch.tensor([5]), torch.tensor([3]), 6, "independent")[0, 0]
+    assert found.tolist() == [(word + 0.5) / 2**32 for word in words[:6]]

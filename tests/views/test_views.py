@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from memloc.errors import DataError, ShapeError, SpecError
-from memloc.views import POLICIES, Policy, Views
+from memloc.views import AUTO_COUNTS, POLICIES, Policy, Views
 from memloc.views._apply import _hue, apply_views
 from memloc.views._parameters import COLUMNS, Parameters
 
@@ -226,3 +226,46 @@ def test_wrong_images():
         Views().draw(images(2), torch.arange(3))
     with pytest.raises(SpecError, match="only an audit"):
         Views(n="auto").draw(images(1), torch.arange(1))
+
+
+def test_crops_reach_every_place():
+    """A quarter of 4x4 pixels at its own size: pixels say where it begins, 0 to 2 alike in either direction."""
+    rows = torch.arange(4).repeat_interleave(4).view(1, 1, 4, 4)
+    for picture in (rows, rows.transpose(2, 3)):
+        views = Views(Policy(crop_scale=(0.25, 0.25), crop_ratio=(1.0, 1.0)), n=300, size=2, sampling="independent")
+        drawn = views.draw(picture.contiguous().to(torch.uint8), torch.tensor([0]))
+        begins = (drawn.amin(dim=(0, 2, 3, 4)) * 255).round().long()
+        assert torch.bincount(begins).tolist() == pytest.approx([100, 100, 100], abs=30)
+
+
+def test_a_crop_that_does_not_fit_is_drawn_ten_times():
+    """Squares of 8x32 pixels: an attempt fits with chance .22, so the central square is left to .78 ** 10, and to 1 % by chance."""
+    from memloc.views._policy import parameters
+
+    from memloc.views import uniforms
+
+    count, zero = 4000, torch.zeros(1, dtype=torch.int64)
+    drawn = uniforms(0, torch.arange(count), zero, len(COLUMNS), "independent")[:, 0]
+    policy = Policy(crop_scale=(0.08, 1.0), crop_ratio=(1.0, 1.0))
+    found = parameters(policy, drawn, (8, 32), (8, 8), seed=0, point=torch.arange(count), view=zero.expand(count))
+    central = (found.left == 12) & (found.width == 8)
+    assert float(central.double().mean()) == pytest.approx(0.78**10 + 0.011, abs=0.02)
+
+
+def test_an_audit_that_chooses_doubles_the_views():
+    assert AUTO_COUNTS == (4, 8, 16, 32, 64)
+
+
+def test_blurs_are_uniform_between_their_ends():
+    from memloc.views._policy import parameters
+
+    from memloc.views import uniforms
+
+    count, zero = 4000, torch.zeros(1, dtype=torch.int64)
+    drawn = uniforms(0, torch.arange(count), zero, len(COLUMNS), "independent")[:, 0]
+    policy = Policy(blur=0.8, blur_sigma=(0.5, 2.5))
+    found = parameters(policy, drawn, (8, 8), (8, 8), seed=0, point=torch.arange(count), view=zero.expand(count))
+    assert 0.5 <= float(found.sigma.min()) < 0.51
+    assert 2.49 < float(found.sigma.max()) <= 2.5
+    assert float(found.sigma.mean()) == pytest.approx(1.5, abs=0.05)
+    assert float(found.blur.double().mean()) == pytest.approx(0.8, abs=0.02)

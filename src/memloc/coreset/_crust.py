@@ -18,6 +18,7 @@ from memloc.coreset._gradients import loss_gradients, moved, names_of, on_host, 
 from memloc.coreset._greedy import Picks, exact_greedy, most_central, naive_greedy, stochastic_greedy
 from memloc.coreset._spec import EPSILON, SelectionSpec
 from memloc.errors import DataError, ShapeError, SpecError, nearest
+from memloc.streams import Stream, generator
 
 OBJECTIVES = ("facility_location", "centrality")
 GROUPINGS = ("label", "prediction")
@@ -332,7 +333,7 @@ class Crust(SelectionSpec):
         if self.objective == "centrality":
             return most_central(distances, budget)
         if self.optimizer == "stochastic":
-            rng = np.random.default_rng([self.random_state, number])
+            rng = generator(Stream.STOCHASTIC_GREEDY, self.random_state, number)
             return stochastic_greedy(distances, budget, self.epsilon, rng)
         return exact_greedy(distances, budget) if self.optimizer == "lazy" else naive_greedy(distances, budget)
 

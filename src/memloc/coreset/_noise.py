@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memloc.errors import DataError, SpecError
+from memloc.streams import Stream, generator
 
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 """Truck to automobile, bird to airplane, deer to horse, cat and dog to each other (Patrini et al., CVPR 2017)."""
@@ -30,7 +31,7 @@ def symmetric_noise(
     0.4
     """
     labels, count = _checked(labels, rate, classes)
-    noisy, rng = labels.copy(), np.random.default_rng([seed, 40])
+    noisy, rng = labels.copy(), generator(Stream.SYMMETRIC_NOISE, seed)
     for rows in _chosen(labels, rate, rng):
         noisy[rows] = (labels[rows] + rng.integers(1, count, len(rows))) % count
     return noisy
@@ -54,7 +55,7 @@ def asymmetric_noise(
             f"the pairs name class {outside[0]} and the classes go from 0 to {count - 1}. Expected pairs of these. Pass"
             " pairs={0: 1}, or take symmetric noise."
         )
-    noisy, rng = labels.copy(), np.random.default_rng([seed, 41])
+    noisy, rng = labels.copy(), generator(Stream.ASYMMETRIC_NOISE, seed)
     for rows in _chosen(labels, rate, rng):
         noisy[rows] = [pairs.get(label, label) for label in labels[rows].tolist()]
     return noisy

@@ -22,6 +22,7 @@ from memloc.coreset._train import RobustRun, train_robust
 from memloc.data import Images, thumbnail
 from memloc.encoders import RANDOM_NOTE, Encoder, represent, versions
 from memloc.progress import Report, silent
+from memloc.streams import Stream, generator
 
 _SHOWN = 60  # points with a picture in the report
 
@@ -105,7 +106,7 @@ def representation_run(
     coreset = crust.select(features)
     table = picks_table(coreset, images.ids.tolist(), grouped=False)
     share = float(np.asarray(coreset.on(None).weights)[:10].sum() / len(images))
-    random = np.random.default_rng(crust.random_state).permutation(len(images))[: len(coreset)]
+    random = generator(Stream.RANDOM_PICKS, crust.random_state).permutation(len(images))[: len(coreset)]
     apart = _cost_of(features, torch.from_numpy(random))
     answer = [
         (

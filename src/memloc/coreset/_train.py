@@ -25,6 +25,7 @@ from memloc.errors import DataError, SpecError, TrainingError
 from memloc.progress import Report, silent
 from memloc.results import claim_folder, replacing
 from memloc.settings import make_spec
+from memloc.streams import Stream, generator
 
 Selector = Callable[[Tensor, Tensor, int], Any]
 _SCORED_AT_ONCE = 1000  # points
@@ -299,7 +300,7 @@ class _Partners:
     same pick stands for."""
 
     def __init__(self, coreset: Coreset | None, labels: Tensor, rows: Tensor, spec: RobustSpec, epoch: int) -> None:
-        self._rng = np.random.default_rng([spec.seed, 7, epoch])
+        self._rng = generator(Stream.MIXUP_PARTNERS, spec.seed, epoch)
         self._alpha, self._group, among = spec.mixup_alpha, None, rows
         if spec.mixup == "label":
             self._group = labels.numpy()

@@ -14,6 +14,7 @@ from torch import Tensor
 from memloc.data import Images
 from memloc.encoders import Encoder, Layer
 from memloc.engine._audit import Options
+from memloc.streams import Stream, generator
 from memloc.views import Views
 
 Mode = Literal["pair", "alone", "ensemble"]
@@ -82,7 +83,7 @@ class Job:
             varying = np.flatnonzero(~constant.numpy() & (self.split == "candidate"))
             varying = varying if len(varying) else np.flatnonzero(~constant.numpy())
             rows = torch.arange(len(constant))
-            drawn = np.random.default_rng([self.options.seed, 4]).choice(varying, int(constant.sum()))
+            drawn = generator(Stream.CHANCE_MEMBERSHIP, self.options.seed).choice(varying, int(constant.sum()))
             rows[constant] = torch.from_numpy(drawn)
             return self.membership[:, rows]
         side = torch.zeros_like(self.membership)

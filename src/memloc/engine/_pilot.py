@@ -12,6 +12,7 @@ from memloc.engine._job import Job
 from memloc.engine._shard import audit_shard
 from memloc.metrics import reliability, sslmem
 from memloc.progress import Report
+from memloc.streams import Stream, generator
 from memloc.views import AUTO_COUNTS
 
 PILOT_POINTS, PILOT_RELIABILITY = 256, 0.8
@@ -23,7 +24,7 @@ def with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
     if job.views.n != "auto":
         return job, {}
     candidates = np.flatnonzero(job.split == "candidate")
-    rows = np.sort(np.random.default_rng([job.options.seed, 4]).permutation(candidates)[:PILOT_POINTS])
+    rows = np.sort(generator(Stream.PILOT, job.options.seed).permutation(candidates)[:PILOT_POINTS])
     progress("choosing the number of views", 0, 1)
     index = torch.from_numpy(rows)
     layers = (job.layers[-1],)

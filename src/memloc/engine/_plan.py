@@ -14,6 +14,7 @@ from memloc.engine._audit import Options
 from memloc.engine._job import Job, Mode
 from memloc.engine._surprises import surprises
 from memloc.errors import DataError, SpecError
+from memloc.streams import Stream, generator
 from memloc.views import Views
 
 SHARED_SAMPLE = 1_000  # shared points scored beside all candidates, independents and external points
@@ -164,7 +165,7 @@ def _scored(images: Images, split: np.ndarray, seed: int) -> np.ndarray:
     order = np.argsort(images.ids.numpy(), kind="stable")
     shared = order[split[order] == "shared"]
     if len(shared) > SHARED_SAMPLE:
-        dropped = np.random.default_rng([seed, 1]).permutation(shared)[SHARED_SAMPLE:]
+        dropped = generator(Stream.SHARED_SAMPLE, seed).permutation(shared)[SHARED_SAMPLE:]
         order = order[~np.isin(order, dropped)]
     return order
 
@@ -176,8 +177,8 @@ def _groups(trained: Tensor, split: np.ndarray, seed: int) -> dict[str, Tensor]:
     groups = {"trained": trained}
     number = min(int(trained.sum()), int(external.sum()))
     if number >= 2:
-        generator = np.random.default_rng([seed, 2])
+        random = generator(Stream.EQUAL_GROUPS, seed)
         for name, member in (("trained_equal", trained), ("external_equal", external)):
-            rows = generator.permutation(np.flatnonzero(member.numpy()))[:number]
+            rows = random.permutation(np.flatnonzero(member.numpy()))[:number]
             groups[name] = torch.zeros(len(trained), dtype=torch.bool).index_fill_(0, torch.from_numpy(rows), True)
     return groups

@@ -9,6 +9,7 @@ from memloc.engine._job import Job
 from memloc.engine._shard import ShardState
 from memloc.errors import NonFiniteError
 from memloc.metrics import bootstrap_sums, mean_draws, run_weights, sslmem
+from memloc.streams import Stream
 
 REPEATS = 1_000  # bootstrap samples
 
@@ -79,10 +80,12 @@ def run_variance(job: Job, align: Tensor) -> Tensor:
     return total
 
 
-def score_draws(job: Job, align: Tensor, member: Tensor, spread: Tensor | None, *, apart: int = 0) -> Tensor:
+def score_draws(
+    job: Job, align: Tensor, member: Tensor, spread: Tensor | None, *, stream: Stream = Stream.BOOTSTRAP
+) -> Tensor:
     """Bootstrap means of the score over some points, and over runs where there are three or more a side: (repeat,).
 
-    Layers draw the same samples, and so do groups of points with equal numbers unless they are set `apart`.
+    Layers draw the same samples, and so do groups of points with equal numbers unless their streams differ.
     """
     seed = job.options.seed
     target, reference = job.target[:, member].double(), job.reference[:, member].double()
@@ -92,13 +95,13 @@ def score_draws(job: Job, align: Tensor, member: Tensor, spread: Tensor | None, 
     align = align[:, member]
     if runs is None or not member.any():
         means = [(align * side).sum(dim=0) / side.sum(dim=0) for side in (target, reference)]
-        return mean_draws(score_of(means[0], means[1], spread=spread), repeats=REPEATS, seed=seed + apart)
+        return mean_draws(score_of(means[0], means[1], spread=spread), repeats=REPEATS, seed=seed, stream=stream)
     draws = []
     for row, run in enumerate(runs):
         sides = [run[:, None] * side for side in (target, reference)]
         score = score_of(*[(align * side).sum(dim=0) / side.sum(dim=0) for side in sides], spread=spread)
         known = torch.stack([score.nan_to_num(), (~score.isnan()).double()], dim=1)
-        sums, _ = bootstrap_sums(known, repeats=REPEATS, seed=seed + apart, only=row)
+        sums, _ = bootstrap_sums(known, repeats=REPEATS, seed=seed, only=row, stream=stream)
         draws.append(sums[0, 0] / sums[0, 1])
     return torch.stack(draws)
 

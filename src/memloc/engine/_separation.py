@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from memloc.metrics import (
     relative_alignment,
     standard_error,
 )
+from memloc.streams import Stream, generator
 
 _CELL_REPEATS = 200  # bootstrap samples of points, each with an AUROC of all cells
 
@@ -26,7 +26,8 @@ def own_figure(
     """f's own memorization: candidates less points that neither encoder saw."""
     if not external.any() or score[external].isnan().all():
         return {}
-    draws = draws - score_draws(job, align, external, spread, apart=1)  # other points, drawn on their own
+    # other points, drawn on their own
+    draws = draws - score_draws(job, align, external, spread, stream=Stream.EXTERNAL_BOOTSTRAP)
     low, high = percentile_interval(draws)
     own = mean_of(score[candidate]) - mean_of(score[external])
     return {"layermem_own": own, "own_se": standard_error(draws), "own_low": low, "own_high": high}
@@ -43,9 +44,9 @@ def separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, extern
         trained = job.membership[0]
         score = -align.mean(dim=0)
         if external.any():
-            draws = mean_draws(-score[external], repeats=REPEATS, seed=job.options.seed + 1) - mean_draws(
-                -score[trained], repeats=REPEATS, seed=job.options.seed
-            )
+            seed, apart = job.options.seed, Stream.EXTERNAL_BOOTSTRAP  # other points, drawn on their own
+            unseen = mean_draws(-score[external], repeats=REPEATS, seed=seed, stream=apart)
+            draws = unseen - mean_draws(-score[trained], repeats=REPEATS, seed=seed)
             low, high = percentile_interval(draws)
             gap = mean_of(score[trained]) - mean_of(score[external])
             row = {"alignment_gap": gap, "gap_se": standard_error(draws), "gap_low": low, "gap_high": high}
@@ -67,9 +68,9 @@ def _cells_auroc(job: Job, align: Tensor) -> tuple[float, float, float]:
     relative = relative_alignment(align[:, varying], seen)
     closeness = -(relative - relative.mean(dim=1, keepdim=True))
     value = auroc(closeness[seen], closeness[~seen]).value
-    generator = np.random.default_rng([job.options.seed, 3])
+    random = generator(Stream.CELL_BOOTSTRAP, job.options.seed)
     draws = []
     for _ in range(_CELL_REPEATS):
-        rows = torch.from_numpy(generator.integers(0, closeness.shape[1], closeness.shape[1]))
+        rows = torch.from_numpy(random.integers(0, closeness.shape[1], closeness.shape[1]))
         draws.append(auroc(closeness[:, rows][seen[:, rows]], closeness[:, rows][~seen[:, rows]]).value)
     return (value, *percentile_interval(torch.tensor(draws, dtype=torch.float64)))

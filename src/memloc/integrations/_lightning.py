@@ -21,6 +21,7 @@ from memloc.engine import audit
 from memloc.errors import DataError, MissingExtraError, SpecError, nearest
 from memloc.report import write_report
 from memloc.results import claim_folder, headline, read_table, write_table
+from memloc.streams import Stream, generator
 from memloc.views import Views
 
 
@@ -86,7 +87,7 @@ class AuditCallback(_Callback):
         if splits is None and not 0 < held_out < 1:
             raise SpecError(f"held_out is {held_out}. Expected a share between 0 and 1. Pass held_out=0.2.")
         if splits is None:
-            external = np.random.default_rng([seed, 5]).permutation(len(self.images))[
+            external = generator(Stream.CALLBACK_SPLIT, seed).permutation(len(self.images))[
                 : round(held_out * len(self.images))
             ]
             drawn = np.full(len(self.images), "candidate", dtype=object)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from memloc.encoders import Encoder, copied, layer_parts, layer_tensors, same_architecture
 from memloc.errors import EncoderError, LayerNotFoundError, SpecError, nearest
 from memloc.interventions._inputs import audit_of
+from memloc.streams import Stream, generator
 
 CRITERIA, ORDERS = ("delta", "layermem", "random"), ("highest", "lowest")
 
@@ -58,7 +58,7 @@ def choose_layers(
             f" to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
         )
     if by == "random":
-        chosen = table["layer"].iloc[np.random.default_rng(seed).permutation(len(table))[:count]]
+        chosen = table["layer"].iloc[generator(Stream.RANDOM_LAYERS, seed).permutation(len(table))[:count]]
     else:
         chosen = table.sort_values("figure", ascending=order == "lowest", kind="stable")["layer"].iloc[:count]
     return [name for name in weighted if name in set(chosen)]

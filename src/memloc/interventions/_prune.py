@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from memloc.encoders import Encoder, Layer, copied, layer_parts, shape_of, silence, tapped, unit_means
 from memloc.errors import EncoderError, SpecError, nearest
+from memloc.streams import Stream, generator
 
 UNIT_ORDERS, SCOPES = ("top", "low", "random"), ("layer", "network")
 
@@ -62,7 +62,7 @@ def choose_units(
             "the audit has no unit that could be pruned. Expected convolutions, linear, attention or fully-connected"
             " layers. Audit with --layers auto."
         )
-    draw = np.random.default_rng(seed).permutation(len(table))
+    draw = generator(Stream.RANDOM_UNITS, seed).permutation(len(table))
     table = table.sort_values(["layer", "unit"]).assign(draw=draw)
     rank = {
         "top": table["unitmem"].rank(ascending=False, method="first"),

@@ -18,6 +18,7 @@ from memloc.probe import Probe, paired_difference
 from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
 from memloc.runs import Run, images_of
+from memloc.streams import Stream, generator
 
 POINT_ORDERS = ("most", "least", "random")
 
@@ -62,7 +63,9 @@ def choose_points(
             f" Expected 1 to {len(table)}. Pass --count {min(max(count, 1), len(table))}."
         )
     if order == "random":
-        return sorted(table["point"].to_numpy()[np.random.default_rng(seed).permutation(len(table))[:count]].tolist())
+        return sorted(
+            table["point"].to_numpy()[generator(Stream.RANDOM_REMOVAL, seed).permutation(len(table))[:count]].tolist()
+        )
     # An audit's scores are f's: what g memorized scores low.
     own = -table["sslmem"] if not run.is_ensemble and name.startswith("g") else table["sslmem"]
     ranked = table.assign(own=own).sort_values(["own", "point"], ascending=[order == "least", True])

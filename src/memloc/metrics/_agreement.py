@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memloc.errors import ShapeError
+from memloc.streams import Stream, generator
 
 _RUN_SPLITS = 32  # random halvings of the encoders that reliability over runs averages
 
@@ -110,14 +111,14 @@ def run_reliability(
     sides = [np.flatnonzero(side.numpy() == number) for number in range(int(side.max()) + 1)]
     if len(sides) == encoders:  # a subset ensemble: every encoder has its own training set
         sides = [np.arange(encoders)]
-    generator = np.random.default_rng([seed, encoders])
+    random = generator(Stream.RUN_HALVES, seed, encoders)
     found = []
     for _ in range(_RUN_SPLITS):
         half = torch.zeros(encoders, dtype=torch.bool)
         other = torch.zeros(encoders, dtype=torch.bool)
-        shuffled = generator.permutation(len(sides[0]))
+        shuffled = random.permutation(len(sides[0]))
         for members in sides:
-            order = shuffled if paired else generator.permutation(len(members))
+            order = shuffled if paired else random.permutation(len(members))
             size = len(members) // 2
             half[members[order[:size]]] = True
             other[members[order[size : 2 * size]]] = True

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from memloc.errors import NonFiniteError, ShapeError
 from memloc.metrics._bootstrap import bootstrap_sums, bootstrap_weights, percentile_interval
+from memloc.streams import Stream
 
 
 def sslmem(
@@ -238,16 +239,16 @@ def run_weights(membership: Tensor, repeats: int = 1000, seed: int = 0, *, paire
     _, side, counts = membership.unique(dim=0, return_inverse=True, return_counts=True)
     encoders = len(membership)
     if int(counts.min()) >= 3 and paired and len(counts) == 2 and counts[0] == counts[1]:
-        pairs = bootstrap_weights(int(counts[0]), repeats, seed + 1)
+        pairs = bootstrap_weights(int(counts[0]), repeats, seed, stream=Stream.RUN_BOOTSTRAP)
         weights = torch.zeros(repeats, encoders, dtype=torch.float64)
         for number in (0, 1):
             weights[:, side == number] = pairs
         return weights
     if int(counts.min()) >= 3:
-        return bootstrap_weights(encoders, repeats, seed + 1, strata=side)
+        return bootstrap_weights(encoders, repeats, seed, strata=side, stream=Stream.RUN_BOOTSTRAP)
     trained, untrained = membership.sum(dim=0), (~membership).sum(dim=0)
     if len(counts) == encoders and int(torch.minimum(trained, untrained).min()) >= 3:
-        return bootstrap_weights(encoders, repeats, seed + 1)
+        return bootstrap_weights(encoders, repeats, seed, stream=Stream.RUN_BOOTSTRAP)
     return None
 
 
@@ -268,9 +269,11 @@ def mean_interval(
     return float(values.mean()), se, low, high
 
 
-def mean_draws(values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0) -> Float[Tensor, " repeat"]:
-    """Bootstrap means of a sample of points; equal seeds and numbers of points draw the same points, so differences
-    pair up. NaN for fewer than two points.
+def mean_draws(
+    values: Float[Tensor, " point"], *, repeats: int = 1000, seed: int = 0, stream: Stream = Stream.BOOTSTRAP
+) -> Float[Tensor, " repeat"]:
+    """Bootstrap means of a sample of points; equal seeds, streams and numbers of points draw the same points, so
+    differences pair up. NaN for fewer than two points.
 
     >>> mean_draws(torch.tensor([1.0, 1.0], dtype=torch.float64), repeats=3)
     tensor([1., 1., 1.], dtype=torch.float64)
@@ -278,5 +281,5 @@ def mean_draws(values: Float[Tensor, " point"], *, repeats: int = 1000, seed: in
     known = values[~values.isnan()].double()
     if len(known) < 2:  # one point says nothing of how points vary
         return torch.full((repeats,), torch.nan, dtype=torch.float64)
-    sums, sizes = bootstrap_sums(known[:, None], repeats=repeats, seed=seed)
+    sums, sizes = bootstrap_sums(known[:, None], repeats=repeats, seed=seed, stream=stream)
     return sums[:, 0] / sizes

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from memloc.encoders import features_of
 from memloc.objectives._objective import Batch, Objective, Projected, width_of
+from memloc.streams import Stream
 from memloc.views import Views, policy_named
 
-_LOCAL_STREAM = 2 << 32
 _STUDENT, _TEACHER = 0.1, 0.04  # temperatures
 _CENTRE, _MOMENTUM = 0.9, 0.996
 # of the teacher's memory in a training: with the published momentum 400 steps would keep a fifth of its random weights
@@ -122,7 +122,10 @@ class DINO(Objective):
         whole = policy_named(policy)
         large = Views(replace(whole, crop_scale=(_CROP, 1.0)), n=2, seed=seed, sampling="independent")
         small = Views(
-            replace(whole, crop_scale=(_SMALLEST, _CROP)), n=local, seed=seed + _LOCAL_STREAM, sampling="independent"
+            replace(whole, crop_scale=(_SMALLEST, _CROP)),
+            n=local,
+            seed=Stream.LOCAL_CROPS.keyed(seed),
+            sampling="independent",
         )
 
         def draw(pixels: Tensor, slots: Tensor, epoch: int) -> Tensor:

@@ -18,10 +18,10 @@ from memloc.encoders import (
 )
 from memloc.errors import EncoderError
 from memloc.objectives._objective import Batch, Objective, Projected
+from memloc.streams import Stream
 from memloc.views import uniforms
 
 _HIDDEN = 0.75  # share of patches
-_STREAM = 3 << 32  # keeps masks apart from views and order
 
 
 def mae_loss(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class MAE(Objective):
         """A draw per patch that belongs to the point: the patches with the lowest are seen; shape (view, patch)."""
         patches = patches_of(module, inputs[:1]).shape[1]
         number = torch.tensor([batch.epoch])
-        drawn = uniforms(batch.seed + _STREAM, batch.slots.cpu(), number, patches, "independent")[:, 0]
+        drawn = uniforms(Stream.MASKS.keyed(batch.seed), batch.slots.cpu(), number, patches, "independent")[:, 0]
         return drawn.to(inputs.device).repeat(len(inputs) // len(drawn), 1)
 
     def reconstruct(self, module: nn.Module, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:

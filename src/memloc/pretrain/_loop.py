@@ -20,10 +20,10 @@ from memloc.pretrain._distributed import average_gradients, gathered, rank, shar
 from memloc.pretrain._lars import LARS
 from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec
+from memloc.streams import Stream
 from memloc.views import uniforms
 
 _EPOCH_STRIDE = 1 << 20
-_ORDER_STREAM = 1 << 32  # keeps the order of points apart from their views, which use the plain seed
 
 
 def train_encoder(
@@ -126,7 +126,7 @@ class _Training:
             # for dropout and the like; train_one keeps the caller's generator
             torch.manual_seed(self.seed + epoch * _EPOCH_STRIDE)
             number = torch.tensor([epoch])
-            order = uniforms(self.seed + _ORDER_STREAM, slot, number, 1, "independent").flatten().argsort()
+            order = uniforms(Stream.ORDER.keyed(self.seed), slot, number, 1, "independent").flatten().argsort()
             for place, rows in enumerate(order.tensor_split(batches)):
                 step, steps = epoch * batches + place, spec.epochs * batches
                 for group in self.optimizer.param_groups:

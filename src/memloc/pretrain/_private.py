@@ -16,10 +16,8 @@ from memloc.encoders import Encoder
 from memloc.errors import EncoderError, MissingExtraError, SpecError, TrainingError
 from memloc.objectives import Batch, Objective
 from memloc.pretrain._spec import TrainSpec
+from memloc.streams import Stream
 from memloc.views import Views, uniforms
-
-_DRAW_STREAM = 4 << 32  # which points a batch has
-_NOISE_STREAM = 5 << 32
 
 
 def check_private(module: nn.Module) -> None:
@@ -125,12 +123,14 @@ def train_privately(
     spent = None
     for epoch in range(first, spec.epochs):
         began, losses, shown = time.monotonic(), [], 0
-        generator.manual_seed(secret + _NOISE_STREAM + epoch)
+        generator.manual_seed(Stream.PRIVATE_NOISE.keyed(secret) + epoch)
         for number in range(steps):
             step = epoch * steps + number
             for group in optimizer.param_groups:
                 group["lr"] = spec.learning_rate * schedule(step, spec.epochs * steps, spec.warmup)
-            drawn = uniforms(secret + _DRAW_STREAM, slot, torch.tensor([step]), 1, "independent").flatten()
+            drawn = uniforms(
+                Stream.PRIVATE_BATCHES.keyed(secret), slot, torch.tensor([step]), 1, "independent"
+            ).flatten()
             rows = slot[drawn < rate].to(device)
             private.zero_grad()
             if len(rows):

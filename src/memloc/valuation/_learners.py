@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import joblib
@@ -48,9 +49,15 @@ class Task:
         """The rows and groups of the learner with this seed."""
         return draw(seed, rows=len(self.target), groups=len(self.of_group), drawn=self.drawn)
 
+    @cached_property
+    def _alone(self) -> bool:
+        """Whether every group is the column of its number."""
+        number = len(self.of_group)
+        return number == len(self.columns) and np.array_equal(np.concatenate(self.of_group), np.arange(number))
+
     def features(self, one: Draw) -> NDArray[np.int64]:
         """The columns of the drawn groups, ascending."""
-        if len(self.of_group) == len(self.columns):
+        if self._alone:
             return one.groups
         return np.sort(np.concatenate([self.of_group[group] for group in one.groups]))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from memloc.data import TableEncoder, needs_encoding
 from memloc.errors import MemlocWarning, SpecError
 from memloc.progress import Report, silent
+from memloc.streams import Stream, generator
 from memloc.valuation._estimator import TwoDOOB
 
 How = Literal["median", "model"]
@@ -155,7 +156,7 @@ def repair_gain(
         part = X.iloc[train].reset_index(drop=True)
         values = clone(valuer).fit(numbers[train], y[train]).cell_values_[:, first]
         lowest = lowest_cells(values, share)
-        anywhere = np.random.default_rng([seed, number]).permutation(lowest.ravel()).reshape(lowest.shape)
+        anywhere = generator(Stream.RANDOM_CELLS, seed, number).permutation(lowest.ravel()).reshape(lowest.shape)
         for found, cells in zip(scores, (np.zeros_like(lowest), lowest, anywhere), strict=True):
             table = repair(part, cells, how) if cells.any() else part
             encoded, held = _encoded(table, X.iloc[test])

@@ -17,6 +17,7 @@ from memloc.data import is_regression, open_images, open_table, table_fingerprin
 from memloc.errors import DataError, SpecError
 from memloc.progress import Report, roughly, silent
 from memloc.results import claim_folder, write_table
+from memloc.streams import Stream, generator
 from memloc.valuation._describe import describe
 from memloc.valuation._images import pixel_groups, pixel_table, recommended_share
 from memloc.valuation._repair import FOLDS, How, check_repair, check_share, lowest_cells, repair, repair_gain
@@ -138,7 +139,7 @@ def image_work(
         )
     known = torch.nonzero(images.labels >= 0).flatten()
     if pixels.limit is not None:
-        chosen = np.random.default_rng([spec.seed, 7]).permutation(len(known))[: pixels.limit]
+        chosen = generator(Stream.VALUE_SAMPLE, spec.seed).permutation(len(known))[: pixels.limit]
         known = known[torch.from_numpy(np.sort(chosen))]
     images = images.take(known)
     assert images.labels is not None, "they were looked at"
