@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import ENCODERS, Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.cli._flags import ENCODERS, IMAGES, WORK, Json
 from memloc.cli._options import Given, with_settings
 from memloc.engine import Options, ViewOptions
 from memloc.errors import SpecError
@@ -19,12 +19,22 @@ if TYPE_CHECKING:
 
 _SETS = {"data": "candidate", "independent": "independent", "shared": "shared", "external": "external"}
 _NOT_BESIDE_A_RUN = (
-    "g", "data", "independent", "shared", "size", "mean", "std", "f_weights", "g_weights", "state_key", "strip_prefix",
+    "g",
+    "data",
+    "independent",
+    "shared",
+    "size",
+    "mean",
+    "std",
+    "f_weights",
+    "g_weights",
+    "state_key",
+    "strip_prefix",
     "earlier",
-)  # fmt: skip
+)
 
 
-@with_settings(ViewOptions, Options)
+@with_settings(ViewOptions, Options, common=("state_key", "strip_prefix", *IMAGES, *WORK))
 def audit(
     out: Annotated[Path, typer.Option(help="Folder for the tables and the report; an interrupted audit is continued.")],
     settings: Given,
@@ -43,8 +53,6 @@ def audit(
         str | None, typer.Option(help="Checkpoint of --f: .safetensors, or PyTorch with tensors alone; or random.")
     ] = None,
     g_weights: Annotated[str | None, typer.Option(help="Checkpoint of --g.")] = None,
-    state_key: StateKey = None,
-    strip_prefix: StripPrefix = None,
     earlier: Annotated[
         bool, typer.Option("--earlier", help="--g is an earlier checkpoint of --f, which has seen the candidates too.")
     ] = False,
@@ -62,13 +70,6 @@ def audit(
             " gap) surely exceeds this."
         ),
     ] = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
     from memloc.engine import plan_audit, plan_cost, run_job, run_subject, sets_subject
@@ -81,7 +82,7 @@ def audit(
                 f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to"
                 f" audit. Expected one or the other. Leave {clash[0]} out."
             )
-        subject: Subject = run_subject(run, external=external, max_bad=max_bad, changed=f)
+        subject: Subject = run_subject(run, external=external, max_bad=settings.max_bad, changed=f)
     else:
         if not f or data is None:
             raise SpecError(
@@ -89,24 +90,44 @@ def audit(
                 " memloc audit --f ENC --data DATA --out DIR"
             )
         sets = dict(zip(_SETS.values(), (data, independent, shared, external), strict=True))
-        loading = {"mean": _numbers(mean), "std": _numbers(std), "state_key": state_key, "strip_prefix": strip_prefix}
+        loading = {
+            "mean": _numbers(mean),
+            "std": _numbers(std),
+            "state_key": settings.state_key,
+            "strip_prefix": settings.strip_prefix,
+        }
         subject = sets_subject(
-            f, g or [], sets=sets, f_weights=f_weights, g_weights=g_weights, layers=chosen, size=size, max_bad=max_bad,
-            earlier=earlier, **loading,
-        )  # fmt: skip
+            f,
+            g or [],
+            sets=sets,
+            f_weights=f_weights,
+            g_weights=g_weights,
+            layers=chosen,
+            size=settings.size,
+            max_bad=settings.max_bad,
+            earlier=earlier,
+            **loading,
+        )
     job = plan_audit(
-        subject, settings.of(ViewOptions), settings.of(Options), given=settings.named, layers=chosen, device=device
+        subject,
+        settings.of(ViewOptions),
+        settings.of(Options),
+        given=settings.named,
+        layers=chosen,
+        device=settings.device,
     )
     if fail_above is not None:
         _check_gate(job)
-    if dry_run:
+    if settings.dry_run:
         cost = plan_cost(job)
-        common.show_plan(as_json, cost, out)
+        common.show_plan(settings.as_json, cost, out)
         return 0
-    for text in [] if as_json else [*job.encoders[0].in_words(), *(f"warning: {warning}" for warning in job.found)]:
+    for text in (
+        [] if settings.as_json else [*job.encoders[0].in_words(), *(f"warning: {warning}" for warning in job.found)]
+    ):
         common.say(text)
-    result = run_job(job, out=out, progress=common.progress(as_json), overwrite=overwrite, extra=subject.extra)
-    return _finish(result, out, as_json, fail_above)
+    result = run_job(job, out=out, progress=settings.progress, overwrite=settings.overwrite, extra=subject.extra)
+    return _finish(result, out, settings.as_json, fail_above)
 
 
 def report(

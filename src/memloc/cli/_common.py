@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
-from memloc.errors import DataNotFoundError, MemlocError, SpecError, nearest
+from memloc.errors import DataNotFoundError, MemlocError, MemlocWarning, SpecError, nearest
 from memloc.progress import Console, Report, silent
 
 _INTERRUPTED = "\ninterrupted; nothing is half-written: repeat the command to go on"
@@ -100,11 +101,26 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A line for warnings of memloc, in the words of the command line; others as Python shows them."""
+    text = f"warning: {message}"
+    say(text if issubclass(category, MemlocWarning) else warnings.formatwarning(message, category, filename, lineno))
+
+
 def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run the command line and turn every outcome into an exit code (see docs/guide.md)."""
     command = typer.main.get_command(app)
     try:
-        outcome = command.main(args=arguments, prog_name="memloc", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            outcome = command.main(args=arguments, prog_name="memloc", standalone_mode=False)
         if outcome == 130:  # newer versions of typer turn an interrupt into this code themselves
             say(_INTERRUPTED)
         return outcome if isinstance(outcome, int) else 0

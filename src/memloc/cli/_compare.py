@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import Json, Overwrite
+from memloc.cli._options import Given, with_settings
 from memloc.errors import DataNotFoundError, SpecError
 
 
+@with_settings(common=("as_json", "overwrite"))
 def compare(
     first: Annotated[Path, typer.Argument(help="A folder that memloc audit wrote.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same images.")],
+    settings: Given,
     k: Annotated[int | None, typer.Option(help="How many of the most memorized points; a tenth by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables between, within, splits and extremes.")
     ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
 ) -> None:
     """Do two audits name the same points: overlap and Kendall's tau per layer, and t-tests between splits."""
     from memloc.engine import compare as compared
@@ -44,7 +44,7 @@ def compare(
                 "second": audits[1].record.get("spec_hash"),
                 "k": found.record["k"],
             },
-            overwrite=overwrite,
+            overwrite=settings.overwrite,
         )
         for name, table in tables.items():
             write_table(out / f"{name}.parquet", table)
@@ -65,7 +65,7 @@ def compare(
     if out is not None:
         lines.append(str(out))
     common.emit(
-        as_json,
+        settings.as_json,
         {**found.record, **{name: table.to_dict("records") for name, table in tables.items()}},
         "\n".join(lines),
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size
+from memloc.cli._flags import IMAGES, WORK
 from memloc.cli._options import Given, with_settings
 from memloc.coreset import CoresetSpec, RobustSpec, SelectionSpec
 from memloc.errors import SpecError
@@ -20,7 +20,14 @@ _IMAGES = (
 _TABLES = ("truth", "learner", "rounds", "folds")
 
 
-@with_settings(CoresetSpec, SelectionSpec, RobustSpec, leave_out=("device",), defaults={"precision": "auto"})
+@with_settings(
+    CoresetSpec,
+    SelectionSpec,
+    RobustSpec,
+    leave_out=("device",),
+    defaults={"precision": "auto"},
+    common=(*IMAGES, *WORK),
+)
 def coreset(
     data: Annotated[
         str,
@@ -47,13 +54,6 @@ def coreset(
             help="Folder of an audit or of memloc value of the same points, to compare with; repeat for more."
         ),
     ] = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
 ) -> None:
     """Train on the points whose labels can be trusted (CRUST), and list those whose labels cannot."""
     from memloc.coreset import CoresetWork
@@ -69,7 +69,7 @@ def coreset(
         raise SpecError(
             f"{clash[0]} is for {kinds[0]} and {data!r} is {kinds[1]}. Expected other flags. Leave {clash[0]} out."
         )
-    robust = RobustSpec(**settings.kept(RobustSpec), device=device)
+    robust = RobustSpec(**settings.kept(RobustSpec), device=settings.device)
     work = CoresetWork(
         data,
         spec,
@@ -79,14 +79,14 @@ def coreset(
         target=target,
         test=test,
         scores=scores or [],
-        size=size,
-        max_bad=max_bad,
+        size=settings.size,
+        max_bad=settings.max_bad,
     )
-    if dry_run:
+    if settings.dry_run:
         cost = work.cost()
-        common.show_plan(as_json, cost, out)
+        common.show_plan(settings.as_json, cost, out)
         return
-    found = work.run(out, progress=common.progress(as_json), overwrite=overwrite)
+    found = work.run(out, progress=settings.progress, overwrite=settings.overwrite)
     path = write_coreset_report(out)
     record, epochs = found.record, found.tables.get("epochs")
     result = {
@@ -100,6 +100,6 @@ def coreset(
         "warnings": record["warnings"],
         "last": None if epochs is None else epochs.iloc[-1].to_dict(),
     }
-    for warning in [] if as_json else record["warnings"]:
+    for warning in [] if settings.as_json else record["warnings"]:
         common.say(f"warning: {warning}")
-    common.emit(as_json, result, "\n".join([*record["answer"], f"report: {path}"]))
+    common.emit(settings.as_json, result, "\n".join([*record["answer"], f"report: {path}"]))

@@ -8,22 +8,21 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import Device, Json, MaxBad
+from memloc.cli._options import Given, with_settings
 from memloc.errors import DataError
 
 
+@with_settings(common=("max_bad", "device", "as_json"))
 def dejavu(
     run: Annotated[Path, typer.Argument(help="A folder with a pair that memloc train finished on labelled images.")],
     public: Annotated[str, typer.Option(help="Labelled images that no encoder of the run saw.")],
+    settings: Given,
     audit: Annotated[Path | None, typer.Option(help="The audit of the run, to compare Déjà Vu with SSLMem.")] = None,
     side: Annotated[
         float, typer.Option(help="Of the corners that stand in for the background, as a share of the image.")
     ] = 0.5,
     neighbours: Annotated[int, typer.Option(help="Public images that vote on the label.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Write the scores to this .csv, .jsonl or .parquet file.")] = None,
-    max_bad: MaxBad = 0,
-    device: Device = "auto",
-    as_json: Json = False,
 ) -> None:
     """The Déjà Vu baseline: how much better f than g infers a point's label from its corners; and its agreement with
     SSLMem."""
@@ -45,10 +44,10 @@ def dejavu(
             f"{str(run)!r} has no pair f, g. Expected a run of memloc train without --ensemble. Train a pair."
         )
     audited = None if audit is None else Audit.load(audit)
-    images, given = images_of(loaded, max_bad=max_bad)
+    images, given = images_of(loaded, max_bad=settings.max_bad)
     images = images if given is None else concatenate(images, given)
     rows = torch.from_numpy((loaded.points["split"] != "shared").to_numpy().nonzero()[0])
-    known = open_images(public, size=images.size, max_bad=max_bad)
+    known = open_images(public, size=images.size, max_bad=settings.max_bad)
     check_public(images, known)
     scores = score(
         sides[0][0],
@@ -57,8 +56,8 @@ def dejavu(
         known,
         side=side,
         neighbours=neighbours,
-        device=device,
-        progress=common.progress(as_json),
+        device=settings.device,
+        progress=settings.progress,
     )
     table = scores.merge(loaded.points[["point", "name", "split"]], on="point")
     points = loaded.points.assign(sslmem=float("nan")) if audited is None else audited.points
@@ -86,4 +85,4 @@ def dejavu(
             f"agreement with SSLMem over {found['candidates']} candidates: Kendall's tau {found['kendall']:+.3f} (p"
             f" {found['kendall_p']:.2g})"
         )
-    common.emit(as_json, found, "\n".join([*lines, *([] if out is None else [str(out)])]))
+    common.emit(settings.as_json, found, "\n".join([*lines, *([] if out is None else [str(out)])]))

@@ -10,7 +10,6 @@ import typer
 from memloc.cli._flags import ENCODERS
 
 EncoderName = Annotated[str, typer.Argument(help=ENCODERS)]
-Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or random.")]
 Train = Annotated[str | None, typer.Option(help="Labelled images to fit a linear probe on, before and after.")]
 Test = Annotated[str | None, typer.Option(help="Labelled images to test that probe on.")]
 Out = Annotated[Path, typer.Option(help="Folder for the new checkpoint and the record; the input is left as it is.")]

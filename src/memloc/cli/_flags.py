@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,3 +30,20 @@ StateKey = Annotated[
     typer.Option(help="Dictionary in the checkpoint that holds the weights, such as teacher; found by default."),
 ]
 StripPrefix = Annotated[str | None, typer.Option(help="What the weights' names begin with; found by default.")]
+Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or random.")]
+
+COMMON: dict[str, tuple[Any, Any]] = {  # options of several commands: their annotation and default
+    "weights": (Weights, None),
+    "state_key": (StateKey, None),
+    "strip_prefix": (StripPrefix, None),
+    "size": (Size, None),
+    "max_bad": (MaxBad, 0),
+    "device": (Device, "auto"),
+    "dry_run": (DryRun, False),
+    "as_json": (Json, False),
+    "overwrite": (Overwrite, False),
+    "config": (Config, None),
+}
+ENCODER = ("weights", "state_key", "strip_prefix")
+IMAGES = ("size", "max_bad", "device")
+WORK = ("dry_run", "as_json", "overwrite", "config")

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._encoder_flags import EncoderName, Out, Seed, Weights, told
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.cli._encoder_flags import EncoderName, Out, Seed, told
+from memloc.cli._flags import ENCODER, IMAGES, WORK
+from memloc.cli._options import Given, with_settings
 
 if TYPE_CHECKING:
     from memloc.encoders import Encoder
 
 
+@with_settings(common=(*ENCODER, *IMAGES, *WORK))
 def insert(
     encoder: EncoderName,
     data: Annotated[str, typer.Option(help="Images: the point and others that UnitMem contrasts it with.")],
@@ -21,6 +23,7 @@ def insert(
     layer: Annotated[str, typer.Option(help="Layer of the unit.")],
     unit: Annotated[int, typer.Option(help="Number of the unit.")],
     out: Out,
+    settings: Given,
     goal: Annotated[
         str, typer.Option(help="unitmem (raises the unit's contrast) or contrast (goes on with NT-Xent, as published).")
     ] = "unitmem",
@@ -28,19 +31,9 @@ def insert(
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     limit: Annotated[int, typer.Option(help="Images to use at most, the point among them.")] = 200,
     policy: Annotated[str | None, typer.Option(help="Of the views; as in training by default.")] = None,
-    weights: Weights = None,
-    state_key: StateKey = None,
-    strip_prefix: StripPrefix = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
     seed: Seed = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
 ) -> None:
-    """Make one unit memorize one point: its own weights are trained, everything else is held."""
+    """Make one unit memorize one point: its own settings.weights are trained, everything else is held."""
     from memloc.data import open_images
     from memloc.interventions import (
         INSERT_SCORED,
@@ -55,10 +48,14 @@ def insert(
         planned,
     )
 
-    keep_apart(out, encoder, weights, data)
-    images = open_images(data, size=own_size(encoder, weights, size, state_key, strip_prefix), max_bad=max_bad)
+    keep_apart(out, encoder, settings.weights, data)
+    images = open_images(
+        data,
+        size=own_size(encoder, settings.weights, settings.size, **settings.keys_of),
+        max_bad=settings.max_bad,
+    )
     some, number = images_around(images, point, limit=limit, seed=seed, where=data)
-    source, metadata = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=images)
+    source, metadata = opened(encoder, settings.weights, **settings.keys_of, images=images)
     training: dict[str, Any] = {
         "layer": layer,
         "unit": unit,
@@ -70,15 +67,15 @@ def insert(
     }
     check_insert(source, some, number, **{key: value for key, value in training.items() if key != "seed"})
 
-    if dry_run:
+    if settings.dry_run:
         trained = steps * INSERT_VIEWS
         forward = trained + 2 * INSERT_SCORED * len(some)
         plan = planned(source, some, forward=forward, backward=trained, point=number, layer=layer, unit=unit)
-        common.show_plan(as_json, plan, out)
+        common.show_plan(settings.as_json, plan, out)
         return
 
     def act() -> tuple[Encoder, dict[str, Any], dict[str, Any]]:
-        found = insert_point(source, some, number, device=device, progress=common.progress(as_json), **training)
+        found = insert_point(source, some, number, device=settings.device, progress=settings.progress, **training)
         table = found.units.set_index("unit")
         change = (table["unitmem_after"] - table["unitmem_before"]).abs()
         line = table.loc[unit]
@@ -94,15 +91,15 @@ def insert(
             more["warnings"] = ["The unit's UnitMem did not rise. Try more --steps, or a lower --learning-rate."]
         return found.encoder, more, {"units": found.units}
 
-    settings = {
+    asked = {
         "data": data,
         "fingerprint": some.fingerprint(),
-        "size": size,
+        "size": settings.size,
         "point": number,
         "limit": limit,
         **training,
     }
-    record = intervene("insert", source, metadata, settings, act, out=out, overwrite=overwrite)
+    record = intervene("insert", source, metadata, asked, act, out=out, overwrite=settings.overwrite)
     lines = [
         (
             f"unit {unit} of {layer}: UnitMem {record['unitmem_before']:.4f} before, {record['unitmem_after']:.4f}"
@@ -110,4 +107,4 @@ def insert(
         ),
         f"largest change among the layer's other units: {record['largest_other_change']:.1e}",
     ]
-    common.emit(as_json, {"out": str(out), **record}, told(record, out, *lines))
+    common.emit(settings.as_json, {"out": str(out), **record}, told(record, out, *lines))

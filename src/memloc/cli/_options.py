@@ -10,6 +10,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from memloc.cli._common import progress as common_progress
+from memloc.cli._flags import COMMON
+from memloc.progress import Report
 from memloc.settings import KnownSetting, plain_type, settings_of
 
 _CONTEXT = "context"
@@ -18,13 +21,36 @@ _CONTEXT = "context"
 class Given(dict[str, Any]):
     """The values of a command's settings; `named` are those that the command line or the settings file gave.
 
+    Options that several commands share are attributes.
+
     >>> Given({"epochs": 200, "seed": 1}, named={"seed"}).only_named()
     {'seed': 1}
     """
 
-    def __init__(self, values: Mapping[str, Any], *, named: set[str]) -> None:
+    weights: str | None
+    state_key: str | None
+    strip_prefix: str | None
+    size: int | None
+    max_bad: int
+    device: str
+    dry_run: bool
+    as_json: bool
+    overwrite: bool
+
+    def __init__(self, values: Mapping[str, Any], *, named: set[str], **common: Any) -> None:
         super().__init__(values)
         self.named = named
+        vars(self).update(common)
+
+    @property
+    def keys_of(self) -> dict[str, str | None]:
+        """Where in a checkpoint to look, as `load_encoder` takes it."""
+        return {"state_key": self.state_key, "strip_prefix": self.strip_prefix}
+
+    @property
+    def progress(self) -> Report:
+        """Progress on standard error; none under --json."""
+        return common_progress(self.as_json)
 
     def only_named(self) -> dict[str, Any]:
         """Those that were given."""
@@ -45,6 +71,7 @@ class Given(dict[str, Any]):
 
 def with_settings(
     *kinds: type,
+    common: tuple[str, ...] = (),
     leave_out: tuple[str, ...] = (),
     defaults: Mapping[str, Any] | None = None,
     flags: Mapping[str, str] | None = None,
@@ -52,7 +79,8 @@ def with_settings(
     """Give a command the fields of settings dataclasses as options, and their values as its argument `settings`.
 
     Args:
-        kinds: the dataclasses; a name in several stands once. leave_out: fields that are no options here.
+        kinds: the dataclasses; a name in several stands once. common: names of COMMON.
+        leave_out: fields that are no options here.
         defaults: other than the fields' own. flags: other names of fields.
     """
     seen: dict[str, KnownSetting] = {}
@@ -71,26 +99,25 @@ def with_settings(
         def run(**values: Any) -> Any:
             context: typer.Context = values.pop(_CONTEXT)
             named = {name for name in context.params if _was_given(context, name)}
-            settings = Given({name: values.pop(name) for name in seen}, named=named)
+            shared = {name: values.pop(name) for name in common}
+            settings = Given({name: values.pop(name) for name in seen}, named=named, **shared)
             return command(**values, settings=settings)
 
         parameters = [
-            inspect.Parameter(name, each.kind, default=each.default, annotation=hints[name])
-            for name, each in own.items()
+            *(_keyword(name, hints[name], each.default) for name, each in own.items()),
+            *(_option(known, (flags or {}).get(known.name)) for known in seen.values()),
+            *(_keyword(name, *COMMON[name]) for name in common),
+            _keyword(_CONTEXT, typer.Context),
         ]
-        last = next((place for place, name in enumerate(own) if name in _LAST), len(parameters))
-        options = [_option(known, (flags or {}).get(known.name)) for known in seen.values()]
-        context = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        whole = [*parameters[:last], *options, *parameters[last:]]
-        whole = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in whole]
-        run.__signature__ = inspect.Signature([*whole, context])  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in (*whole, context)}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
 
     return decorate
 
 
-_LAST = ("size", "max_bad", "device", "dry_run", "as_json", "overwrite", "config")  # what every help ends with
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -108,4 +135,4 @@ def _option(known: KnownSetting, flag: str | None) -> inspect.Parameter:
         names = [f"{names[0]}/--no-{names[0][2:]}"]
     kind = one.text_type or plain_type(known.kind)
     annotation: Any = Annotated[kind, typer.Option(*names, help=text)]
-    return inspect.Parameter(known.name, inspect.Parameter.KEYWORD_ONLY, default=known.default, annotation=annotation)
+    return _keyword(known.name, annotation, known.default)

@@ -8,14 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._encoder_flags import EncoderName, Weights
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Size, StateKey, StripPrefix
+from memloc.cli._encoder_flags import EncoderName
+from memloc.cli._flags import ENCODER, IMAGES
+from memloc.cli._options import Given, with_settings
 
 
+@with_settings(common=(*ENCODER, *IMAGES, "dry_run", "as_json", "config"))
 def probe(
     encoder: EncoderName,
     train: Annotated[str, typer.Option(help="Labelled images to fit the probe on.")],
     test: Annotated[str, typer.Option(help="Labelled images to test it on.")],
+    settings: Given,
     kind: Annotated[str, typer.Option(help="linear, knn, or dense (a label per patch).")] = "linear",
     layer: Annotated[
         list[str] | None, typer.Option(help="Layers to probe; repeat for more; output by default; all for every layer.")
@@ -26,16 +29,7 @@ def probe(
     ] = None,
     test_masks: Annotated[Path | None, typer.Option(help="Dense: the same for the test images.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
-    weights: Weights = None,
-    state_key: StateKey = None,
-    strip_prefix: StripPrefix = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
     seed: Annotated[int, typer.Option(help="Of the part that the regularization is chosen on.")] = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    config: Config = None,
 ) -> None:
     """How well a frozen encoder's layers tell labelled images apart: linear, nearest-neighbour or per patch."""
     from memloc.data import open_images
@@ -43,11 +37,11 @@ def probe(
     from memloc.probe import check_probe, every_layer, open_masks, probe_encoder
     from memloc.results import make_folder, replacing
 
-    size = own_size(encoder, weights, size, state_key, strip_prefix)
-    images, tested = open_images(train, size=size, max_bad=max_bad), open_images(test, size=size, max_bad=max_bad)
+    size = own_size(encoder, settings.weights, settings.size, **settings.keys_of)
+    images, tested = (open_images(each, size=size, max_bad=settings.max_bad) for each in (train, test))
     if out is not None:
         make_folder(out.parent)
-    loaded, _ = opened(encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=images)
+    loaded, _ = opened(encoder, settings.weights, **settings.keys_of, images=images)
     masks = open_masks(train_masks, test_masks)
     known = [each.name for each in loaded.layers]
     chosen = every_layer(loaded, images, dense=kind == "dense") if layer == ["all"] else layer or ["output"]
@@ -59,10 +53,10 @@ def probe(
             f"{loaded.name} has no layer {unknown[0]!r}. {nearest(unknown[0], known)} List them with: memloc layers"
             f" {encoder}"
         )
-    check_probe(loaded, images, tested, kind=kind, masks=masks, neighbours=neighbours, device=device)
-    if dry_run:
+    check_probe(loaded, images, tested, kind=kind, masks=masks, neighbours=neighbours, device=settings.device)
+    if settings.dry_run:
         plan = planned(loaded, images, forward=len(chosen) * (len(images) + len(tested)), layers=chosen)
-        common.show_plan(as_json, plan)
+        common.show_plan(settings.as_json, plan)
         return
     rows: list[dict[str, Any]] = []
     for name in chosen:
@@ -75,8 +69,8 @@ def probe(
             neighbours=neighbours,
             masks=masks,
             seed=seed,
-            device=device,
-            progress=common.progress(as_json),
+            device=settings.device,
+            progress=settings.progress,
         )
         rows.append({"layer": name, **found.to_dict()})
     width = max(len(row["layer"]) for row in rows) + 2
@@ -96,4 +90,4 @@ def probe(
 
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(plain(result), indent=1) + "\n")
-    common.emit(as_json, result, "\n".join(lines))
+    common.emit(settings.as_json, result, "\n".join(lines))

@@ -8,35 +8,28 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._encoder_flags import EncoderName, Layers, Out, Seed, Test, Train, Weights, told
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.cli import _encoder_flags as flags
+from memloc.cli._flags import ENCODER, IMAGES, WORK
+from memloc.cli._options import Given, with_settings
 
 
+@with_settings(common=(*ENCODER, *IMAGES, *WORK))
 def prune(
-    encoder: EncoderName,
+    encoder: flags.EncoderName,
     audit: Annotated[
         Path, typer.Option("--audit", help="A folder that memloc audit wrote for this encoder: UnitMem of its units.")
     ],
-    out: Out,
+    out: flags.Out,
+    settings: Given,
     fraction: Annotated[float, typer.Option(help="Share of the units, above 0 to 1.")] = 0.1,
     order: Annotated[str, typer.Option(help="top or low UnitMem first, or random.")] = "top",
     per: Annotated[
         str, typer.Option(help="layer (the share of every layer) or network (of all units together).")
     ] = "layer",
-    layers: Layers = None,
-    train: Train = None,
-    test: Test = None,
-    weights: Weights = None,
-    state_key: StateKey = None,
-    strip_prefix: StripPrefix = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
+    layers: flags.Layers = None,
+    train: flags.Train = None,
+    test: flags.Test = None,
+    seed: flags.Seed = 0,
 ) -> None:
     """Silence units of top, low or random UnitMem: filter, bias, batch-norm scale and shift at zero; probe before and
     after."""
@@ -45,37 +38,34 @@ def prune(
         choose_units,
         intervene,
         keep_apart,
-        labelled,
         measured,
-        opened,
-        own_size,
+        opened_with_probe,
         prints,
         probing,
         prune_units,
         run_of,
     )
 
-    keep_apart(out, encoder, weights, audit, train, test)
-    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
-    source, metadata = opened(
-        encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
+    keep_apart(out, encoder, settings.weights, audit, train, test)
+    source, metadata, parts = opened_with_probe(
+        encoder, settings.weights, train, test, size=settings.size, max_bad=settings.max_bad, **settings.keys_of
     )
     audited = audit_of(source, audit, units=True)
     units = choose_units(source, audited.units, fraction=fraction, order=order, per=per, layers=layers, seed=seed)
-    measure = measured(source, parts, device, seed)
-    if dry_run:
+    measure = measured(source, parts, settings.device, seed)
+    if settings.dry_run:
         common.show_plan(
-            as_json, probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()), out
+            settings.as_json, probing(source, parts, units=units.groupby("layer", sort=False).size().to_dict()), out
         )
         return
-    settings = {
+    asked = {
         "audit": audited.record.get("spec_hash"),
         "fraction": fraction,
         "order": order,
         "per": per,
         "layers": layers,
         "seed": seed,
-        "size": size,
+        "size": settings.size,
         "train": train,
         "test": test,
         **prints(parts),
@@ -86,15 +76,15 @@ def prune(
         "prune",
         source,
         metadata,
-        settings,
+        asked,
         lambda: (result, {"pruned": counts}, {"units": units}),
         out=out,
         measure=measure,
-        overwrite=overwrite,
+        overwrite=settings.overwrite,
     )
     spread = ", ".join(f"{count} of {name}" for name, count in record["pruned"].items())
     common.emit(
-        as_json,
+        settings.as_json,
         {"out": str(out), **record},
-        told(record, out, f"silenced {len(units)} units: {spread}", run=run_of(encoder)),
+        flags.told(record, out, f"silenced {len(units)} units: {spread}", run=run_of(encoder)),
     )

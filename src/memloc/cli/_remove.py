@@ -9,27 +9,24 @@ import typer
 
 from memloc.cli import _common as common
 from memloc.cli._encoder_flags import Test, Train, told
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite
+from memloc.cli._flags import WORK
+from memloc.cli._options import Given, with_settings
 
 
+@with_settings(common=("max_bad", "device", *WORK))
 def remove(
     run: Annotated[Path, typer.Argument(help="A folder that memloc train finished.")],
     audit: Annotated[Path, typer.Option("--audit", help="The audit of that run: SSLMem of its points.")],
     out: Annotated[Path, typer.Option(help="Folder for the new run and the record; an interrupted one is resumed.")],
     count: Annotated[int, typer.Option(help="Points to remove.")],
+    settings: Given,
     order: Annotated[str, typer.Option(help="most or least memorized first, or random.")] = "most",
     encoder: Annotated[
         str | None, typer.Option(help="Encoder of the run to train again; the first by default.")
     ] = None,
     train: Train = None,
     test: Test = None,
-    max_bad: MaxBad = 0,
     seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
 ) -> None:
     """Train an encoder again without its most memorized, least memorized or random points; probe both."""
     from memloc.interventions import (
@@ -50,16 +47,16 @@ def remove(
     name = encoder_named(loaded, encoder)
     audited = audit_of(loaded.encoders[name], audit)
     gone = choose_points(loaded, audited.points, count, order=order, encoder=name, seed=seed)
-    parts = labelled(train, test, loaded.record["size"], max_bad)
-    measure = measured(loaded.encoders[name], parts, device, seed)
-    if dry_run:
+    parts = labelled(train, test, loaded.record["size"], settings.max_bad)
+    measure = measured(loaded.encoders[name], parts, settings.device, seed)
+    if settings.dry_run:
         images, _ = images_of(loaded)
         slots = loaded.record["spec"]["epochs"] * int(loaded.membership[name].sum() - len(gone)) * 2
         probed = 0 if parts is None else 2 * (len(parts[0]) + len(parts[1]))
         plan = planned(loaded.encoders[name], images, forward=slots + probed, backward=slots, removed=gone)
-        common.show_plan(as_json, plan, out)
+        common.show_plan(settings.as_json, plan, out)
         return
-    settings = {
+    asked = {
         "run": str(run),
         "audit": audited.record.get("spec_hash"),
         "count": count,
@@ -73,14 +70,14 @@ def remove(
     record = remove_and_record(
         loaded,
         gone,
-        settings,
+        asked,
         encoder=name,
         out=out,
         measure=measure,
-        device=device,
-        progress=common.progress(as_json),
-        overwrite=overwrite,
+        device=settings.device,
+        progress=settings.progress,
+        overwrite=settings.overwrite,
     )
     which = f"{order}{' memorized' if order != 'random' else ''}"
     text = told(record, out, f"trained {name} again without {count} points ({which})")
-    common.emit(as_json, {"out": str(out), **record}, text)
+    common.emit(settings.as_json, {"out": str(out), **record}, text)

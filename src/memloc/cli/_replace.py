@@ -7,53 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._encoder_flags import (
-    AuditFolder,
-    By,
-    Count,
-    EncoderName,
-    Layers,
-    Order,
-    Out,
-    Seed,
-    Test,
-    Train,
-    Weights,
-    told,
-)
-from memloc.cli._flags import Config, Device, DryRun, Json, MaxBad, Overwrite, Size, StateKey, StripPrefix
+from memloc.cli import _encoder_flags as flags
+from memloc.cli._flags import ENCODER, IMAGES, WORK
+from memloc.cli._options import Given, with_settings
 
 if TYPE_CHECKING:
     pass
 
 
+@with_settings(common=(*ENCODER, *IMAGES, *WORK))
 def replace(
-    encoder: EncoderName,
+    encoder: flags.EncoderName,
     donor: Annotated[
         str, typer.Option("--from", help="Encoder of the same architecture that the layers are taken from.")
     ],
-    out: Out,
-    layers: Layers = None,
-    audit: AuditFolder = None,
-    by: By = "delta",
-    order: Order = "highest",
-    count: Count = 3,
-    train: Train = None,
-    test: Test = None,
-    weights: Weights = None,
+    out: flags.Out,
+    settings: Given,
+    layers: flags.Layers = None,
+    audit: flags.AuditFolder = None,
+    by: flags.By = "delta",
+    order: flags.Order = "highest",
+    count: flags.Count = 3,
+    train: flags.Train = None,
+    test: flags.Test = None,
     donor_weights: Annotated[
         str | None, typer.Option("--from-weights", help="Checkpoint of --from, or random.")
     ] = None,
-    state_key: StateKey = None,
-    strip_prefix: StripPrefix = None,
-    size: Size = None,
-    max_bad: MaxBad = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
+    seed: flags.Seed = 0,
 ) -> None:
     """Replace layers by those of another encoder, chosen by Δ, LayerMem, at random or by name; probe before and
     after."""
@@ -61,45 +41,50 @@ def replace(
     from memloc.interventions import (
         intervene,
         keep_apart,
-        labelled,
         layers_asked,
         measured,
         opened,
-        own_size,
+        opened_with_probe,
         prints,
         probing,
         replace_layers,
         run_of,
     )
 
-    keep_apart(out, encoder, weights, donor, donor_weights, audit, train, test)
-    parts = labelled(train, test, own_size(encoder, weights, size, state_key, strip_prefix), max_bad)
-    source, metadata = opened(
-        encoder, weights, state_key=state_key, strip_prefix=strip_prefix, images=parts and parts[0]
+    keep_apart(out, encoder, settings.weights, donor, donor_weights, audit, train, test)
+    source, metadata, parts = opened_with_probe(
+        encoder, settings.weights, train, test, size=settings.size, max_bad=settings.max_bad, **settings.keys_of
     )
     other, _ = opened(donor, donor_weights, images=parts and parts[0])
     chosen, how = layers_asked(source, layers, audit, by, order, count, seed)
-    measure = measured(source, parts, device, seed)
+    measure = measured(source, parts, settings.device, seed)
     result = replace_layers(source, other, chosen)  # cheap, and finds what does not fit before any folder is made
-    if dry_run:
-        common.show_plan(as_json, probing(source, parts, layers=chosen), out)
+    if settings.dry_run:
+        common.show_plan(settings.as_json, probing(source, parts, layers=chosen), out)
         return
-    settings = {
+    asked = {
         "layers": chosen,
         "from": donor,
         "from_fingerprint": fingerprint(other.module),
         **how,
         "seed": seed,
-        "size": size,
+        "size": settings.size,
         "train": train,
         "test": test,
         **prints(parts),
     }
     record = intervene(
-        "replace", source, metadata, settings, lambda: (result, {}, {}), out=out, measure=measure, overwrite=overwrite
+        "replace",
+        source,
+        metadata,
+        asked,
+        lambda: (result, {}, {}),
+        out=out,
+        measure=measure,
+        overwrite=settings.overwrite,
     )
     common.emit(
-        as_json,
+        settings.as_json,
         {"out": str(out), **record},
-        told(record, out, f"replaced in {source.name}: {', '.join(chosen)}", run=run_of(encoder)),
+        flags.told(record, out, f"replaced in {source.name}: {', '.join(chosen)}", run=run_of(encoder)),
     )

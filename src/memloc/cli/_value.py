@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import Config, DryRun, Json, MaxBad, Overwrite, Size
+from memloc.cli._flags import WORK
 from memloc.cli._options import Given, with_settings
 from memloc.errors import SpecError
 from memloc.valuation import PixelSpec, ValueSpec
 
 
-@with_settings(ValueSpec, PixelSpec)
+@with_settings(ValueSpec, PixelSpec, common=("size", "max_bad", *WORK))
 def value(
     table: Annotated[
         str,
@@ -26,12 +26,6 @@ def value(
     target: Annotated[str | None, typer.Option(help="The column to predict; images bring their labels.")] = None,
     repair: Annotated[str | None, typer.Option(help="Also repair the lowest cells: median or model.")] = None,
     repair_share: Annotated[float, typer.Option(help="Share of cells to repair.")] = 0.05,
-    size: Size = None,
-    max_bad: MaxBad = 0,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    overwrite: Overwrite = False,
-    config: Config = None,
 ) -> None:
     """Value every cell and row of a labelled table (2D-OOB): which help a model and which hurt it."""
     from memloc.data import is_table
@@ -55,12 +49,14 @@ def value(
             )
         if {"region", "max_features"} <= settings.named:
             raise SpecError("--region and --max-features are both given. Expected one. Leave one of them out.")
-        work = image_work(table, spec, settings.of(PixelSpec), repairing=repair, size=size, max_bad=max_bad)
-    if dry_run:
+        work = image_work(
+            table, spec, settings.of(PixelSpec), repairing=repair, size=settings.size, max_bad=settings.max_bad
+        )
+    if settings.dry_run:
         cost = work.cost()
-        common.show_plan(as_json, cost, out)
+        common.show_plan(settings.as_json, cost, out)
         return
-    result = work.run(out, progress=common.progress(as_json), overwrite=overwrite)
+    result = work.run(out, progress=settings.progress, overwrite=settings.overwrite)
     path = write_value_report(out)
     record = result.record
     found = {
@@ -74,10 +70,10 @@ def value(
         "repaired": str(out / "repaired.parquet") if repair else None,
         "warnings": record["warnings"],
     }
-    for warning in [] if as_json else record["warnings"]:
+    for warning in [] if settings.as_json else record["warnings"]:
         common.say(f"warning: {warning}")
     lines = [*record["answer"], *([f"repaired table: {found['repaired']}"] if repair else []), f"report: {path}"]
-    common.emit(as_json, found, "\n".join(lines))
+    common.emit(settings.as_json, found, "\n".join(lines))
 
 
 def _share(given: float | int | str) -> float | int | str:

@@ -12,16 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.coreset._crust import Coreset
-from memloc.results import (
-    SCHEMA_VERSION,
-    conform,
-    make_folder,
-    read_record,
-    read_table,
-    spec_hash,
-    write_json,
-    write_table,
-)
+from memloc.results import conform, read_record, read_table, save_results
 
 _TABLES = ("coreset", "labels", "epochs")
 
@@ -40,16 +31,7 @@ class CoresetRun:
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables and coreset.json (last) to a folder."""
-        folder = make_folder(Path(folder))
-        metadata = {
-            "memloc_schema_version": str(SCHEMA_VERSION),
-            "memloc_spec": spec_hash(self.record["spec"]),
-            "memloc_seed": str(self.record["seed"]),
-        }
-        for name, table in self.tables.items():
-            write_table(folder / f"{name}.parquet", conform(name, table), metadata)
-        write_json(folder / "coreset.json", {"schema_version": SCHEMA_VERSION, **self.record})
-        return folder
+        return save_results(folder, self.tables, self.record, "coreset.json")
 
     def suspected(self) -> list[str]:
         """Names of the points whose label is suspected, the least likely label first."""

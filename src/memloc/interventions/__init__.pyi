@@ -5,6 +5,7 @@ from ._inputs import audit_of as audit_of
 from ._inputs import keep_apart as keep_apart
 from ._inputs import labelled as labelled
 from ._inputs import opened as opened
+from ._inputs import opened_with_probe as opened_with_probe
 from ._inputs import own_size as own_size
 from ._inputs import prints as prints
 from ._inputs import run_of as run_of

@@ -103,3 +103,23 @@ def run_of(encoder: str) -> Path | None:
     path = Path(encoder)
     folder = path.parent.parent
     return folder if path.parent.name == "encoders" and path.stem == "f" and (folder / "run.json").is_file() else None
+
+
+def opened_with_probe(
+    text: str,
+    weights: str | None,
+    train: str | None,
+    test: str | None,
+    *,
+    size: int | None = None,
+    max_bad: int = 0,
+    **keys: str | None,
+) -> tuple[Encoder, dict[str, str], tuple[Images, Images] | None]:
+    """An encoder that a user named with the text to keep with its weights, and the images of a probe, if any.
+
+    Args:
+        train, test: labelled images; both or neither. keys: state_key and strip_prefix, as in `load_encoder`.
+    """
+    parts = labelled(train, test, own_size(text, weights, size, **keys), max_bad)
+    source, metadata = opened(text, weights, **keys, images=parts and parts[0])
+    return source, metadata, parts

@@ -27,7 +27,7 @@ from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
 from memloc.pretrain._spec import TrainSpec
 from memloc.progress import Report, silent
-from memloc.results import claim_folder, read_table, write_json
+from memloc.results import WRITES, claim_folder, read_table, write_json
 from memloc.runs import Run, encoder_of, open_run
 from memloc.workers import run_apart
 
@@ -173,6 +173,7 @@ def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn
         else {name: fingerprint(encoder_of(spec.encoder, file).module) for name, file in files.items()}
     )
     return {
+        "writes": WRITES,
         "spec": asdict(spec),
         "skipped": [list(pair) for pair in known.skipped],
         "warnings": [_GRAY] if _repeats_gray(spec, module, known) else [],

@@ -12,8 +12,11 @@ from ._headline import comparable as comparable
 from ._headline import headline as headline
 from ._schema import SCHEMA_VERSION as SCHEMA_VERSION
 from ._schema import TABLES as TABLES
+from ._schema import WRITES as WRITES
 from ._schema import conform as conform
 from ._schema import read_record as read_record
+from ._schema import save_results as save_results
+from ._schema import say_what_is_missing as say_what_is_missing
 from ._spec import check_folder as check_folder
 from ._spec import claim_folder as claim_folder
 from ._spec import spec_hash as spec_hash

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from memloc.results._files import make_folder, read_table, write_json, write_table
-from memloc.results._schema import SCHEMA_VERSION, conform, read_record
+from memloc.results._files import read_table
+from memloc.results._schema import conform, read_record, save_results
 
 _NAMES = ("points", "point_layers", "layers", "units", "thumbnails")
 
@@ -41,16 +41,7 @@ class Audit:
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables and audit.json (last) to a folder."""
-        folder = make_folder(Path(folder))
-        metadata = {
-            "memloc_schema_version": str(SCHEMA_VERSION),
-            "memloc_spec": str(self.record.get("spec_hash", "")),
-            "memloc_seed": str(self.record.get("seed", 0)),
-        }
-        for name in _NAMES:
-            write_table(folder / f"{name}.parquet", conform(name, getattr(self, name)), metadata)
-        write_json(folder / "audit.json", {"schema_version": SCHEMA_VERSION, **self.record})
-        return folder
+        return save_results(folder, {name: getattr(self, name) for name in _NAMES}, self.record, "audit.json")
 
     @staticmethod
     def load(folder: str | Path) -> Audit:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from memloc.errors import DataNotFoundError, ResultsError
-from memloc.results._files import read_json
+from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError
+from memloc.results._files import make_folder, read_json, write_json, write_table
+from memloc.results._spec import spec_hash
 from memloc.results._units import UNIT_COLUMNS, Column
 
 SCHEMA_VERSION = 1
+WRITES = 2  # what folders hold besides their tables: 1 (memloc 0.1) had no versions of states, and shared streams
 
 
 def _c(
@@ -291,6 +294,25 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table[[column.name for column in columns if column.name in table]]
 
 
+def save_results(folder: str | Path, tables: Mapping[str, pd.DataFrame], record: Mapping[str, Any], name: str) -> Path:
+    """Write tables, then the record that says they are whole.
+
+    Args:
+        record: with "spec", and "spec_hash" and "seed" where those are not the spec's own. name: of its file.
+    """
+    folder = make_folder(Path(folder))
+    spec = record.get("spec") or {}
+    metadata = {
+        "memloc_schema_version": str(SCHEMA_VERSION),
+        "memloc_spec": str(record.get("spec_hash") or spec_hash(spec)),
+        "memloc_seed": str(record.get("seed", spec.get("seed", 0))),
+    }
+    for each, table in tables.items():
+        write_table(folder / f"{each}.parquet", conform(each, table), metadata)
+    write_json(folder / name, {"schema_version": SCHEMA_VERSION, "writes": WRITES, **record})
+    return folder
+
+
 def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, Any]:
     """The record of a finished results folder, written last.
 
@@ -309,4 +331,17 @@ def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, A
             f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version"
             f" {SCHEMA_VERSION}. Run the command again with this memloc, into another folder."
         )
+    say_what_is_missing(folder, record)
     return record
+
+
+def say_what_is_missing(folder: Path, record: Mapping[str, Any]) -> None:
+    """Warn of what a folder of an older memloc lacks; it opens all the same."""
+    if int(record.get("writes", 1)) < WRITES:
+        version = (record.get("versions") or {}).get("memloc", "0.1")
+        warnings.warn(
+            f"{str(folder)!r} was written by memloc {version}: it does not say the versions of its stored states, and"
+            " its intervals were drawn from streams that several uses shared. It opens as it is.",
+            MemlocWarning,
+            stacklevel=3,
+        )

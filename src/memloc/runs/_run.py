@@ -13,7 +13,7 @@ from torch import nn
 
 from memloc.encoders import Encoder, Preprocess, encoder_name, load_encoder, load_weights, read_weights
 from memloc.errors import DataNotFoundError
-from memloc.results import read_json, read_table
+from memloc.results import read_json, read_table, say_what_is_missing
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def open_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
         )
         raise DataNotFoundError(f"{str(folder)!r} {state}. Expected a folder that memloc train finished. {step}.")
     record, membership = read_json(folder / "run.json"), read_table(folder / "membership.parquet")
+    say_what_is_missing(folder, record)
     encoders = {}
     for name in membership.columns[1:]:
         path = folder / f"encoders/{name}.safetensors"

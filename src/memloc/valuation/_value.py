@@ -14,16 +14,7 @@ from numpy.typing import NDArray
 
 from memloc.data import is_regression, number_columns
 from memloc.progress import Report, silent
-from memloc.results import (
-    SCHEMA_VERSION,
-    conform,
-    make_folder,
-    read_record,
-    read_table,
-    spec_hash,
-    write_json,
-    write_table,
-)
+from memloc.results import conform, read_record, read_table, save_results
 from memloc.valuation._baseline import class_z_scores
 from memloc.valuation._estimator import LEARNERS_OF_A_STEP, TwoDOOB
 from memloc.valuation._spec import ValueSpec
@@ -47,16 +38,7 @@ class Valuation:
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables and value.json (last) to a folder."""
-        folder = make_folder(Path(folder))
-        metadata = {
-            "memloc_schema_version": str(SCHEMA_VERSION),
-            "memloc_spec": spec_hash(self.record["spec"]),
-            "memloc_seed": str(self.record["spec"]["seed"]),
-        }
-        for name in ("cells", "rows"):
-            write_table(folder / f"{name}.parquet", conform(name, getattr(self, name)), metadata)
-        write_json(folder / "value.json", {"schema_version": SCHEMA_VERSION, **self.record})
-        return folder
+        return save_results(folder, {"cells": self.cells, "rows": self.rows}, self.record, "value.json")
 
     @staticmethod
     def load(folder: str | Path) -> Valuation:
