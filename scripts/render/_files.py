@@ -10,7 +10,7 @@ from typing import Any
 from memloc.errors import ResultsError
 from memloc.results import read_json
 
-from . import coresets, demo, evidence, findings, objectives, reliability, schema, valuation
+from . import coresets, demo, evidence, findings, objectives, reliability, schema, settings, valuation
 from ._page import fill
 from ._table import RefusedError, Table
 
@@ -28,6 +28,7 @@ PAGES: dict[str, Callable[[Read], Content]] = {
 }
 EVIDENCE = "src/memloc/report/evidence.json"
 SCHEMA = "docs/tables.md"
+SETTINGS = "docs/settings.md"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def renderings(root: Path) -> Iterator[Rendering]:
             return Rendering(target, now, now, refused=str(reason))
 
     yield one(SCHEMA, lambda now: (schema.page(), []))
+    yield one(SETTINGS, lambda now: (settings.page(), []))
     for target, content in PAGES.items():
         yield one(target, lambda now, content=content: fill(now, *content(read)))
     yield one(EVIDENCE, lambda now: evidence.page(now, read("findings.json"), read("reliability.json")))
