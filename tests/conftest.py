@@ -7,8 +7,7 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-with install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype"):
-    pass
+install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype")  # as long as tests run: rooms open lazily
 
 import numpy as np
 import pytest

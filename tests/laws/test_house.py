@@ -127,3 +127,12 @@ def test_the_headline_is_the_first_figure_that_is_known():
 
 def test_files_are_of_one_topic():
     assert {path.name: n for path in SOURCE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400} == {}
+
+
+def test_shapes_are_checked_while_tests_run():
+    import torch
+
+    with pytest.raises(Exception, match="shape|type"):
+        memloc.metrics.layermem("no tensor")
+    with pytest.raises(Exception, match="dimension|shape|type"):
+        memloc.metrics.contrast(torch.zeros(2), torch.zeros(3))

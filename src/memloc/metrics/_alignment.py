@@ -82,7 +82,7 @@ def pair_distances(distances: Float[Tensor, "point view view"], pairs: Pairs = "
 
 def half_distances(
     distances: Float[Tensor, "point view view"], pairs: Pairs = "all"
-) -> tuple[Float[Tensor, "point pair"], Float[Tensor, "point pair"]]:
+) -> tuple[Float[Tensor, "point pair"], Float[Tensor, "point other"]]:
     """All pairs within the even views, and all within the odd ones: two scores of one point from other views.
 
     With pairs "original", the image against every second view, and against the others.
