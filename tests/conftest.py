@@ -5,16 +5,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from jaxtyping import install_import_hook
-
-install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype")  # as long as tests run: rooms open lazily
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 from torch import nn
 
+install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype")  # as long as tests run: rooms open lazily
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 OPTIONAL = Path(os.environ.get("MEMLOC_OPTIONAL", Path(__file__).parents[1] / ".optional"))
