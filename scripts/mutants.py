@@ -1,8 +1,8 @@
-"""Do the tests notice faults: python scripts/mutants.py [--each 20] [--seed 0] [--room ROOM] [--again] [--page]
+"""Do the tests notice faults: python scripts/mutants.py [--each 20] [--seed 0] [--room ROOM] [--again]
 
 Runs faults that are planted on purpose (tests/faults.toml) and a seeded sample of cosmic-ray's mutants of every room, one at a
 time, against the tests of the room and of the rooms that reach it. The library is never edited: a fault is written to a copy.
-Results go to benchmarks/mutants.json, the page to docs/mutants.md.
+Results go to benchmarks/mutants.json; `make docs` renders docs/mutants.md from them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ try:
 except ImportError:  # Python 3.10
     import tomli as tomllib
 
+from render.mutants import key
+
+from memloc.results import replacing
+
 ROOT = Path(__file__).parents[1]
-RECORD, PAGE = ROOT / "benchmarks/mutants.json", ROOT / "docs/mutants.md"
-FAULTS, EXPLAINED = ROOT / "tests/faults.toml", ROOT / "docs/mutants_explained.toml"
+RECORD, FAULTS = ROOT / "benchmarks/mutants.json", ROOT / "tests/faults.toml"
 TESTS = {  # of each room: its own tests first, then quick ones that reach it
     "metrics": ("metrics", "stats", "golden"),
     "stats": ("stats", "metrics"),
@@ -212,52 +215,6 @@ def _run(copy: Path, paths: list[str]) -> None:
     sys.exit(pytest.main([*flags, *paths]))
 
 
-def key(one: dict[str, Any]) -> tuple[str, str]:
-    """A mutant by its room and what it changes, wherever that stands."""
-    return one["room"], "\n".join(line.rstrip() for line in one["diff"].strip().splitlines())
-
-
-def page(record: dict[str, Any]) -> str:
-    """The record as a page."""
-    stored = tomllib.loads(EXPLAINED.read_text())["mutant"] if EXPLAINED.exists() else []
-    why = {key(one): one["why"] for one in stored}
-    lines = [
-        "# Do the tests notice faults", "",
-        f"Written by `make mutants` from {record['tool']}, {record['date']}, seed {record['seed']}. A fault is written to a copy of the library and the tests of its room "
-        "run until one fails. Sampled: places drawn at random where the tool changes an operator, a number or a keyword, one mutant of each; messages and annotations are "
-        "left out. Planted: mistakes that somebody could make, in `tests/faults.toml`.", "",
-        "| room | sampled | killed | share | planted | killed |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    rooms = [room for room in TESTS if any(one["room"] == room for one in record["mutants"])]
-    for room in [*rooms, "all"]:
-        mine = [one for one in record["mutants"] if room in (one["room"], "all")]
-        kinds = [[one for one in mine if (one["operator"] == "planted") == plant] for plant in (False, True)]
-        counts = [(len(kind), sum(one["result"] != "survived" for one in kind)) for kind in kinds]
-        share = f"{counts[0][1] / counts[0][0]:.0%}" if counts[0][0] else ""
-        lines.append(f"| {room} | {counts[0][0]} | {counts[0][1]} | {share} | {counts[1][0]} | {counts[1][1]} |")
-    timeouts = sum(one["result"] == "timeout" for one in record["mutants"])
-    lines += [
-        "",
-        f"A mutant that ran past the time limit counts as killed: {timeouts}.",
-        "",
-        "## Those that survived",
-        "",
-    ]
-    for one in record["mutants"]:
-        if one["result"] == "survived":
-            lines += [
-                f"`{one['file']}`, line {one['line']}{': ' + one['what'] if one['what'] else ''}",
-                "",
-                "```diff",
-                one["diff"],
-                "```",
-                "",
-                why.get(key(one), "**unexplained**"),
-                "",
-            ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--each", type=int, default=20, help="sampled mutants a room; 0 for planted faults alone")
@@ -267,27 +224,23 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="only what survived the last time, with its results put in place"
     )
-    parser.add_argument("--page", action="store_true", help="write the page anew and run nothing")
     given = parser.parse_args()
     rooms = given.room or list(TESTS)
     before = json.loads(RECORD.read_text()) if RECORD.exists() else {"mutants": []}
-    if not given.page:
-        listed = list(planted(rooms))
-        listed += [one for room in rooms if room in SAMPLED for one in sampled(room, given.each, given.seed)]
-        if given.again:
-            open_ones = {key(one) for one in before["mutants"] if one["result"] == "survived"}
-            listed = [one for one in listed if key(one) in open_ones]
-        listed.sort(key=lambda one: rooms.index(one["room"]))
-        record = {"tool": f"cosmic-ray {version('cosmic-ray')}", "date": time.strftime("%Y-%m-%d"), "seed": given.seed}
-        places = {key(one): one for one in before["mutants"] if one["room"] not in rooms or given.again}
-        for one in measured(listed, given.limit):  # written each time: an interrupt keeps those done
-            places[key(one)] = one
-            mutants = sorted(places.values(), key=lambda each: list(TESTS).index(each["room"]))
-            RECORD.write_text(json.dumps({**record, "mutants": mutants}, indent=1) + "\n")
-            PAGE.write_text(page({**record, "mutants": mutants}))
-    else:
-        PAGE.write_text(page(before))
-    print(PAGE)
+    listed = list(planted(rooms))
+    listed += [one for room in rooms if room in SAMPLED for one in sampled(room, given.each, given.seed)]
+    if given.again:
+        open_ones = {key(one) for one in before["mutants"] if one["result"] == "survived"}
+        listed = [one for one in listed if key(one) in open_ones]
+    listed.sort(key=lambda one: rooms.index(one["room"]))
+    record = {"tool": f"cosmic-ray {version('cosmic-ray')}", "date": time.strftime("%Y-%m-%d"), "seed": given.seed}
+    places = {key(one): one for one in before["mutants"] if one["room"] not in rooms or given.again}
+    for one in measured(listed, given.limit):  # written each time: an interrupt keeps those done
+        places[key(one)] = one
+        mutants = sorted(places.values(), key=lambda each: list(TESTS).index(each["room"]))
+        with replacing(RECORD) as temporary:
+            temporary.write_text(json.dumps({**record, "mutants": mutants}, indent=1) + "\n")
+    print(RECORD)
 
 
 def measured(listed: list[dict[str, Any]], limit: float) -> Iterator[dict[str, Any]]:

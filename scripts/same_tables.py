@@ -1,8 +1,8 @@
 """Are the tables of two versions the same, to the bit? `run MEMLOC OUT` runs one version, `compare A B` its tables with another's.
 
-    python scripts/same_tables.py run /path/to/old/.venv/bin/memloc /tmp/old
-    python scripts/same_tables.py run .venv/bin/memloc /tmp/new
-    python scripts/same_tables.py compare /tmp/old /tmp/new
+python scripts/same_tables.py run /path/to/old/.venv/bin/memloc /tmp/old
+python scripts/same_tables.py run .venv/bin/memloc /tmp/new
+python scripts/same_tables.py compare /tmp/old /tmp/new
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def run(memloc: str, out: Path) -> None:
         np.savez(out / f"{name}.npz", images=images, labels=generator.integers(0, 4, count))
     load_breast_cancer(as_frame=True).frame.to_csv(out / "table.csv", index=False)
     for name, command in COMMANDS.items():
-        done = subprocess.run([memloc, *command.format(*[out] * 9).split()], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [memloc, *command.format(*[out] * 9).split()], capture_output=True, text=True, check=False
+        )
         print(f"{name}: exit {done.returncode}", done.stderr[-600:] if done.returncode else "", flush=True)
 
 
@@ -59,7 +61,10 @@ def compare(one: Path, two: Path) -> bool:
         left, right = (pq.read_table(folder / name) for folder in (one, two))
         columns = [*left.column_names, *(column for column in right.column_names if column not in left.column_names)]
         unlike = [column for column in columns if not _same(left, right, column)]
-        print(f"{name}: {left.num_rows} rows, {len(columns)} columns, " + (f"differ: {', '.join(unlike)}" if unlike else "same to the bit"))
+        print(
+            f"{name}: {left.num_rows} rows, {len(columns)} columns, "
+            + (f"differ: {', '.join(unlike)}" if unlike else "same to the bit")
+        )
         same &= not unlike
     for name in weights:
         equal = all((folder / name).is_file() for folder in (one, two)) and _same_weights(one / name, two / name)
@@ -75,7 +80,9 @@ def _same(left, right, column: str) -> bool:
     if one.dtype != two.dtype or len(one) != len(two):
         return False
     if pd.api.types.is_float_dtype(one.dtype):
-        return one.to_numpy().tobytes() == two.to_numpy().tobytes() or bool(((one == two) | (one.isna() & two.isna())).all())
+        return one.to_numpy().tobytes() == two.to_numpy().tobytes() or bool(
+            ((one == two) | (one.isna() & two.isna())).all()
+        )
     return bool(one.equals(two))
 
 
@@ -86,7 +93,11 @@ def _same_weights(one: Path, two: Path) -> bool:
         with safe_open(path, framework="np") as opened:
             found.append(({name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()))  # noqa: SIM118
     (left, said), (right, told) = found
-    return said == told and left.keys() == right.keys() and all(left[name].tobytes() == right[name].tobytes() for name in left)
+    return (
+        said == told
+        and left.keys() == right.keys()
+        and all(left[name].tobytes() == right[name].tobytes() for name in left)
+    )
 
 
 if __name__ == "__main__":

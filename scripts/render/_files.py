@@ -10,7 +10,7 @@ from typing import Any
 from memloc.errors import ResultsError
 from memloc.results import read_json
 
-from . import coresets, demo, evidence, findings, objectives, reliability, schema, settings, valuation
+from . import coresets, demo, evidence, findings, mutants, objectives, reliability, schema, settings, valuation
 from ._page import fill
 from ._table import RefusedError, Table
 
@@ -29,6 +29,7 @@ PAGES: dict[str, Callable[[Read], Content]] = {
 EVIDENCE = "src/memloc/report/evidence.json"
 SCHEMA = "docs/tables.md"
 SETTINGS = "docs/settings.md"
+MUTANTS = "docs/mutants.md"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def renderings(root: Path) -> Iterator[Rendering]:
 
     yield one(SCHEMA, lambda now: (schema.page(), []))
     yield one(SETTINGS, lambda now: (settings.page(), []))
+    explained = root / "docs/mutants_explained.toml"
+    yield one(MUTANTS, lambda now: (mutants.page(read("mutants.json"), explained.read_text()), []))
     for target, content in PAGES.items():
         yield one(target, lambda now, content=content: fill(now, *content(read)))
     yield one(EVIDENCE, lambda now: evidence.page(now, read("findings.json"), read("reliability.json")))
