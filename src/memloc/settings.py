@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from memloc.errors import SpecError, nearest
@@ -96,15 +97,18 @@ def flag_of(name: str) -> str:
 
 
 def check_limits(spec: Any) -> None:
-    """Raise SpecError where a setting is none of its choices or beyond its limits; None is never looked at."""
+    """Raise SpecError where a setting is of another type, none of its choices or beyond its limits; None is never
+    looked at."""
+    kinds = {known.name: plain_type(known.kind) for known in settings_of(type(spec))}
     for each in fields(spec):
         one: Setting | None = each.metadata.get("setting")
         value = getattr(spec, each.name)
         if one is None or value is None:
             continue
+        _check_type(each, one, kinds[each.name], value)
         if one.choices and isinstance(value, str):
             check_choice(each.name, value, one.choices, example=_example(each, one))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif isinstance(value, Real) and not isinstance(value, bool):
             _check_number(each, one, value)
 
 
@@ -124,7 +128,22 @@ def check_choice(name: str, value: str, choices: Iterable[str], *, example: str 
         )
 
 
-def _check_number(of: Field[Any], one: Setting, value: float) -> None:
+def _check_type(of: Field[Any], one: Setting, kind: Any, value: Any) -> None:
+    """Raise SpecError where a value is no number of the kind that a setting takes."""
+    wanted = next((part for part in (get_args(kind) or (kind,)) if part is not type(None)), kind)
+    fits = {
+        int: isinstance(value, Integral) and not isinstance(value, bool),
+        float: isinstance(value, Real) and not isinstance(value, bool),
+        bool: isinstance(value, bool),
+    }.get(wanted, True)
+    if not fits:
+        words = {int: "a whole number", float: "a number", bool: "true or false"}[wanted]
+        raise SpecError(
+            f"{of.name} is {value!r}. Expected {words}. Pass {flag_of(of.name)} {_example(of, one) or one.low or 1}."
+        )
+
+
+def _check_number(of: Field[Any], one: Setting, value: Any) -> None:
     """Raise SpecError where a number is beyond a limit; NaN is beyond all."""
     for end, holds, words in (
         (one.low, lambda end: value >= end, "at least {}"),

@@ -136,3 +136,19 @@ def test_shapes_are_checked_while_tests_run():
         memloc.metrics.layermem("no tensor")
     with pytest.raises(Exception, match="dimension|shape|type"):
         memloc.metrics.contrast(torch.zeros(2), torch.zeros(3))
+
+
+@pytest.mark.parametrize("wrong", [{"shard_size": 2.5}, {"batch_size": "3"}, {"seed": True}, {"thumbnails": 1}])
+def test_a_setting_of_another_type_is_refused(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(memloc.MemlocError, match=f"{name} is {value!r}. Expected "):
+        Options(**wrong)
+
+
+def test_a_run_of_a_module_is_opened_at_its_own_size(gray):
+    """Whose forward pass takes 8x8 pixels alone."""
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16))
+    pair = train_pair(gray, encoder=net, epochs=1, candidates=8, batch_size=16)
+    assert (pair.f.shape, pair.f.layers[-1].units) == ((1, 8, 8), 16)

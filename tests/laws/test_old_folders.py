@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import joblib
@@ -14,6 +15,7 @@ from memloc.coreset import CoresetRun
 from memloc.engine import audit_shard, prepare
 from memloc.errors import MemlocWarning
 from memloc.results import Audit
+from memloc.stats import UnitState
 from memloc.valuation import Valuation
 
 OLD = Path(__file__).parents[1] / "written_by_0_1"
@@ -68,7 +70,20 @@ def test_only_old_folders_lack_something(folder, old):
     assert "writes" not in json.loads((old / folder / names[folder]).read_text())
 
 
-def test_a_shard_of_another_version_is_computed_again(tiny, gray, four_splits, tmp_path, monkeypatch):
+def of_another_version(content, version):
+    content["version"] = version - 1
+
+
+def without_a_field(content, _version):
+    del content["units"]["trained"]["conv1"]["total"]
+
+
+def with_a_field(content, _version):
+    content["classes"] = {"trained": {"conv1": {"squares": torch.zeros(1)}}}
+
+
+@pytest.mark.parametrize("spoil", [of_another_version, without_a_field, with_a_field])
+def test_a_shard_of_another_version_is_computed_again(tiny, gray, four_splits, tmp_path, monkeypatch, spoil):
     from memloc.engine import _run, _stored
 
     arguments = {"images": gray, "splits": four_splits, "views": memloc.Views(n=4), "shard_size": 20}
@@ -86,9 +101,10 @@ def test_a_shard_of_another_version_is_computed_again(tiny, gray, four_splits, t
         memloc.audit(tiny(0), tiny(1), **arguments, out=tmp_path / "out")
     path = tmp_path / "out/.shards/00000.pt"
     content = torch.load(path, weights_only=True)
-    assert set(content["units"]["trained"]["conv1"]) == {"points", "total", "mu_max", "point"}  # by name
-    torch.save({**content, "version": _stored.SHARD_VERSION - 1}, path)
-    with pytest.warns(MemlocWarning, match=r"stored by another version of memloc \(1, now 2\); it is computed again"):
+    assert set(content["units"]["trained"]["conv1"]) == {each.name for each in fields(UnitState)}  # by name
+    spoil(content, _stored.SHARD_VERSION)
+    torch.save(content, path)
+    with pytest.warns(MemlocWarning, match="stored by another version of memloc.*it is computed again"):
         resumed = memloc.audit(tiny(0), tiny(1), **arguments, out=tmp_path / "out")
     assert len(calls) == 2 + 2
     assert resumed.layers.equals(whole.layers)

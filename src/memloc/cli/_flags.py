@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from memloc.cli import _common as common
+from memloc.encoders import ENCODER_NAMES
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")]
@@ -21,10 +22,7 @@ Config = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(help="Bring every image to this many pixels (resize, centre crop).")]
 MaxBad = Annotated[int, typer.Option(help="Unreadable images to accept; they are skipped and listed.")]
-ENCODERS = (
-    "resnet9, resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory"
-    " or a .safetensors file."
-)
+ENCODERS = f"{ENCODER_NAMES}."
 StateKey = Annotated[
     str | None,
     typer.Option(help="Dictionary in the checkpoint that holds the weights, such as teacher; found by default."),

@@ -6,6 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
+from memloc.encoders import ENCODER_NAMES
 from memloc.errors import SpecError
 from memloc.settings import check_limits, documented, setting
 from memloc.views import policy_named
@@ -96,11 +97,7 @@ class CoresetSpec:
         "gradient (trains on labels) or representation (of --encoder; no labels).",
         choices=("gradient", "representation"),
     )
-    encoder: str = setting(
-        "resnet9",
-        "Images: resnet9, resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME, torchvision:NAME, hf:NAME,"
-        " file.py:factory or a .safetensors file.",
-    )
+    encoder: str = setting("resnet9", f"Images: {ENCODER_NAMES}.")
     weights: str | None = setting(None, "Checkpoint of --encoder; new weights by default, or random.")
     learner: str = setting(
         "forest",

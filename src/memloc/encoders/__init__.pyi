@@ -20,7 +20,9 @@ from ._layer import Reading as Reading
 from ._layers import find_layers as find_layers
 from ._layouts import pick_weights as pick_weights
 from ._load import load_encoder as load_encoder
+from ._names import ARCHITECTURES as ARCHITECTURES
 from ._names import BUILT_IN as BUILT_IN
+from ._names import ENCODER_NAMES as ENCODER_NAMES
 from ._names import EncoderName as EncoderName
 from ._names import encoder_name as encoder_name
 from ._names import file_of as file_of

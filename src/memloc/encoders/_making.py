@@ -13,7 +13,7 @@ from torch import nn
 
 from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import load_weights, read_weights
-from memloc.encoders._names import ADAPTERS, BUILT_IN, VITS, EncoderName, encoder_name
+from memloc.encoders._names import ADAPTERS, BUILT_IN, ENCODER_NAMES, VITS, EncoderName, encoder_name
 from memloc.encoders._resnet import ResNet
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders.from_transformers import build_vit
@@ -44,9 +44,8 @@ def made(
         adapter = importlib.import_module(f"memloc.encoders.{ADAPTERS[named.library][0]}")
         return adapter.build(named.name, dict(named.options), pretrained=pretrained), text, {}
     raise EncoderError(
-        f"there is no encoder {text!r}. {nearest(text, BUILT_IN)} Expected a built-in name, timm:NAME,"
-        " torchvision:NAME, hf:NAME, file.py:factory or a .safetensors file that memloc wrote. Pass one of these, or"
-        " an nn.Module from Python."
+        f"there is no encoder {text!r}. {nearest(text, [*BUILT_IN, *ADAPTERS])} Expected one of {ENCODER_NAMES} that"
+        " memloc wrote. Pass one of these, or an nn.Module from Python."
     )
 
 

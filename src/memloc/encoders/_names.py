@@ -18,6 +18,9 @@ ADAPTERS = {  # by library, its file of this room and an example of its options
     "hf": ("from_transformers", "image_size=32"),
 }
 _CHECKPOINT = ".safetensors"
+ARCHITECTURES = ", ".join([*BUILT_IN, *(f"{library}:NAME" for library in ADAPTERS), "file.py:factory"])
+ENCODER_NAMES = f"{ARCHITECTURES} or a {_CHECKPOINT} file"
+"""What a user may type for an encoder, in words."""
 _OUTSIDE_BRACKETS = re.compile(r",(?![^\[(]*[\])])")
 
 

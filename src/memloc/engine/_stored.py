@@ -34,14 +34,14 @@ def save_shard(path: Path, state: ShardState) -> None:
 
 
 def load_shard(path: Path) -> ShardState | None:
-    """Read a shard; None where there is none, or one that another version of memloc wrote, which is said."""
+    """Read a shard; None where there is none, or one that holds other fields than this memloc's, which is said."""
     if not path.is_file():
         return None
     content = torch.load(path, weights_only=True)
-    if content.get("version") != SHARD_VERSION:
+    if content.get("version") != SHARD_VERSION or not _is_whole(content):
         warnings.warn(
-            f"the shard {str(path)!r} was stored by another version of memloc ({content.get('version', 1)}, now"
-            f" {SHARD_VERSION}); it is computed again.",
+            f"the shard {str(path)!r} was stored by another version of memloc and holds other fields; it is computed"
+            " again.",
             MemlocWarning,
             stacklevel=2,
         )
@@ -52,6 +52,14 @@ def load_shard(path: Path) -> ShardState | None:
         _states(ClassState, content["classes"]),
         {},
     )
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether every state has the fields that it has today."""
+    held: list[tuple[type[Any], Any]] = [(PointState, content["points"])]
+    for kind, name in ((UnitState, "units"), (ClassState, "classes")):
+        held += [(kind, each) for states in content[name].values() for each in states.values()]
+    return all(set(each) == {field.name for field in fields(kind)} for kind, each in held)
 
 
 def _named(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from memloc.encoders import ARCHITECTURES
 from memloc.errors import SpecError
 from memloc.objectives import OBJECTIVES, objective_named
 from memloc.objectives import recipe as recipe_named
@@ -21,11 +22,7 @@ class TrainSpec:
     """How encoders are trained."""
 
     objective: str = setting("simclr", "What is minimized.", choices=OBJECTIVES)
-    encoder: str = setting(
-        "resnet9",
-        "resnet9 (by default; vit-tiny for mae), resnet18, resnet34, resnet50, vit-tiny, vit-base, timm:NAME,"
-        " torchvision:NAME, hf:NAME or file.py:factory; its weights are drawn anew.",
-    )
+    encoder: str = setting("resnet9", f"{ARCHITECTURES}; its weights are drawn anew; vit-tiny by default for mae.")
     epochs: int = setting(200, "Of every encoder.", low=1)
     batch_size: int = setting(256, "Largest batch; batches of an epoch are of equal size.", low=1)
     optimizer: Optimizer = setting("adamw", "sgd and lars have momentum .9.", choices=("adamw", "sgd", "lars"))

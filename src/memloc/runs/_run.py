@@ -97,7 +97,8 @@ def _encoder_like(module: nn.Module, path: Path) -> Encoder:
     fresh = copy.deepcopy(module)
     load_weights(fresh, tensors, name=str(path))
     mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
-    found = load_encoder(fresh)
+    shape = tuple(int(part) for part in metadata["shape"].split()) if "shape" in metadata else None
+    found = load_encoder(fresh, shape=shape)  # type: ignore[arg-type]
     return Encoder(
         found.module,
         found.layers,
