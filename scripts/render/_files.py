@@ -66,7 +66,9 @@ def renderings(root: Path) -> Iterator[Rendering]:
     yield one(SCHEMA, lambda now: (schema.page(), []))
     yield one(SETTINGS, lambda now: (settings.page(), []))
     explained = root / "docs/mutants_explained.toml"
-    yield one(MUTANTS, lambda now: (mutants.page(read("mutants.json"), explained.read_text()), []))
+    faults = read("mutants.json")
+    gone = ["every table: benchmarks/mutants.json"]
+    yield one(MUTANTS, lambda now: (mutants.page(faults, explained.read_text()), []) if faults else (now, gone))
     for target, content in PAGES.items():
         yield one(target, lambda now, content=content: fill(now, *content(read)))
     yield one(EVIDENCE, lambda now: evidence.page(now, read("findings.json"), read("reliability.json")))

@@ -404,7 +404,7 @@ def test_peak_memory_does_not_grow_with_points(tiny):
         ({"distance": "l7"}, SpecError, "Expected one of l2"),
         ({"rest": "mode"}, SpecError, "Expected one of mean, median"),
         ({"batch_size": 0}, SpecError, "batch_size is 0"),
-        ({"btach_size": 3}, SpecError, "Nearest: 'batch_size'"),
+        ({"btach_size": 3}, TypeError, "unexpected keyword argument 'btach_size'"),
         ({"device": "tpu"}, SpecError, "there is no device 'tpu'"),
         ({"views": Views(size=16)}, DataError, "smaller than a view"),
         ({"membership": torch.ones(2, 40)}, SpecError, "goes with encoders"),
@@ -414,6 +414,11 @@ def test_peak_memory_does_not_grow_with_points(tiny):
 def test_messages_before_work_starts(pair, gray, arguments, error, message):
     with pytest.raises(error, match=message):
         audit(*pair, **{"images": gray, "views": VIEWS, **arguments})
+
+
+def test_an_unknown_option_of_prepare_is_named_with_the_nearest(pair, gray):
+    with pytest.raises(SpecError, match="Nearest: 'batch_size'"):
+        prepare(*pair, images=gray, views=VIEWS, btach_size=3)
 
 
 def test_more_messages(pair, gray, tiny):

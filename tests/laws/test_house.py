@@ -82,7 +82,7 @@ def test_no_other_place_makes_a_generator_of_numpy():
 def test_no_format_of_images_hides_another(tmp_path):
     names = [
         "a.npz", "a.parquet", "a.mat", "a-images-idx3-ubyte", "a-images-idx3-ubyte.gz", "cifar.tar.gz", "cifar.zip",
-        "train_X.bin", "a.idx3", "folder", "folder.npz",
+        "train_X.bin", "a.idx3", "folder", "folder.npz", "a-images-idx3-ubyte.npz", "idx3-ubyte.parquet", "idx3-ubyte_X.bin",
     ]  # fmt: skip
     for name in names:
         path = tmp_path / name
@@ -152,3 +152,28 @@ def test_a_run_of_a_module_is_opened_at_its_own_size(gray):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16))
     pair = train_pair(gray, encoder=net, epochs=1, candidates=8, batch_size=16)
     assert (pair.f.shape, pair.f.layers[-1].units) == ((1, 8, 8), 16)
+
+
+def test_a_folder_with_the_name_of_an_encoder_is_none_of_a_run(tmp_path, monkeypatch):
+    from memloc.engine._subjects import is_run
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnet9", "run"):
+        (tmp_path / name).mkdir()
+    assert [is_run(name) for name in ("resnet9", "run", "nothing")] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["paired", "earlier"])
+def test_what_a_run_says_itself_is_refused_beside_it(tmp_path, name):
+    with pytest.raises(memloc.MemlocError, match=f"{name} is given beside a run"):
+        memloc.audit(tmp_path, **{name: True})
+
+
+def test_states_of_shards_hold_no_activations(tiny, gray, four_splits, tmp_path):
+    """Medians go through files: what was stored is read back without them."""
+    from memloc.engine import _run, prepare
+
+    job = prepare(tiny(0), images=gray, splits=four_splits, views=memloc.Views(n=4), rest="median", shard_size=20)
+    states = _run._states(job, tmp_path, lambda *_: None)
+    assert [state.activations for state in states] == [{}, {}]
+    assert len(list(tmp_path.glob("*.trained.npy"))) == 2

@@ -253,7 +253,7 @@ def test_recipes_are_the_published_settings():
         ({"dp_epsilon": 8.0, "objective": "mae", "precision": "bfloat16"}, "with precision bfloat16"),
         (
             {"temperature": 0.1, "objective": "dino"},
-            "temperature is 0.1 and would do nothing. Expected it for simclr alone",
+            "temperature is 0.1 for dino and would do nothing. Expected it for simclr alone",
         ),
         ({"dp_clip": 5.0}, "dp_clip is 5.0 and would do nothing"),
         ({"fraction": 0.3}, "fraction is 0.3 and would do nothing. Expected it for an ensemble"),
@@ -519,9 +519,9 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
 
 
 def test_private_training_resumes_to_the_same_weights_and_budget(tmp_path, monkeypatch):
-    from memloc.pretrain import _loop
+    from memloc.pretrain import _checkpoints
 
-    monkeypatch.setattr(_loop.secrets, "randbits", lambda _bits: 12345)
+    monkeypatch.setattr(_checkpoints.secrets, "randbits", lambda _bits: 12345)
     whole = private_run(tmp_path, "whole", epochs=4, checkpoint_every=1)
 
     class StoppedError(Exception):
@@ -543,7 +543,7 @@ def test_private_training_resumes_to_the_same_weights_and_budget(tmp_path, monke
     with pytest.raises(StoppedError):
         train_pair(images(), **flags, out=tmp_path / "cut", progress=stop)
     monkeypatch.setattr(
-        _loop.secrets, "randbits", lambda _bits: 999
+        _checkpoints.secrets, "randbits", lambda _bits: 999
     )  # an unfinished encoder goes on with its own secret
     again = train_pair(images(), **flags, out=tmp_path / "cut")
     one, two = (pair.f.module.state_dict() for pair in (whole, again))

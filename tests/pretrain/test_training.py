@@ -15,7 +15,7 @@ import torch
 from memloc.data import as_images
 from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError, SpecError
 from memloc.objectives import nt_xent
-from memloc.pretrain import TrainSpec, make_plan, slots, train_ensemble, train_pair
+from memloc.pretrain import TrainSpec, make_plan, slots, spec_of, train_ensemble, train_pair
 from memloc.pretrain import train as train_run
 from memloc.runs import open_run
 
@@ -256,7 +256,6 @@ def test_a_folder_of_other_settings_is_refused_and_replaced(tmp_path):
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 2}, "Expected at least 4"),
         ({"learning_rate": float("nan")}, "Expected a number above 0"),
-        ({"temprature": 1}, "Nearest: 'temperature'"),
         ({"candidates": 40}, "do not fit 60 images"),
         ({"shared": 100}, "Pass --shared 48 or fewer"),
         ({"independents": 9, "candidates": 8}, "--unpaired"),
@@ -265,13 +264,21 @@ def test_a_folder_of_other_settings_is_refused_and_replaced(tmp_path):
         ({"plant": -1}, "plant is -1"),
         ({"policy": "weka"}, "Nearest: 'weak'"),
         ({"precision": "int8"}, "no precision 'int8'"),
-        ({"warmup": 1.5}, "Expected a share"),
-        ({"ensemble": 4, "candidates": 4}, "an ensemble has no pairs"),
+        ({"warmup": 1.5}, "Expected a number below 1"),
     ],
 )
 def test_messages(settings, message):
     with pytest.raises(SpecError, match=message):
         train_pair(images(), **{"epochs": 1, "workers": 1, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"temprature": 1}, "Nearest: 'temperature'"), ({"ensemble": 4, "candidates": 4}, "an ensemble has no pairs")],
+)
+def test_messages_of_a_spec(settings, message):
+    with pytest.raises(SpecError, match=message):
+        spec_of(**settings)
 
 
 def test_overwriting_a_foreign_folder_is_never_done(tmp_path):

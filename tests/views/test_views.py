@@ -240,9 +240,8 @@ def test_crops_reach_every_place():
 
 def test_a_crop_that_does_not_fit_is_drawn_ten_times():
     """Squares of 8x32 pixels: an attempt fits with chance .22, so the central square is left to .78 ** 10, and to 1 % by chance."""
-    from memloc.views._policy import parameters
-
     from memloc.views import uniforms
+    from memloc.views._parameters import parameters
 
     count, zero = 4000, torch.zeros(1, dtype=torch.int64)
     drawn = uniforms(0, torch.arange(count), zero, len(COLUMNS), "independent")[:, 0]
@@ -257,9 +256,8 @@ def test_an_audit_that_chooses_doubles_the_views():
 
 
 def test_blurs_are_uniform_between_their_ends():
-    from memloc.views._policy import parameters
-
     from memloc.views import uniforms
+    from memloc.views._parameters import parameters
 
     count, zero = 4000, torch.zeros(1, dtype=torch.int64)
     drawn = uniforms(0, torch.arange(count), zero, len(COLUMNS), "independent")[:, 0]

@@ -24,7 +24,7 @@ _TABLES = ("truth", "learner", "rounds", "folds")
     CoresetSpec,
     SelectionSpec,
     RobustSpec,
-    leave_out=("device",),
+    leave_out=("device", "momentum", "weight_decay"),
     defaults={"precision": "auto"},
     common=(*IMAGES, *WORK),
 )

@@ -33,7 +33,7 @@ def insert(
     policy: Annotated[str | None, typer.Option(help="Of the views; as in training by default.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Make one unit memorize one point: its own settings.weights are trained, everything else is held."""
+    """Make one unit memorize one point: its own weights are trained, everything else is held."""
     from memloc.data import open_images
     from memloc.interventions import (
         INSERT_SCORED,

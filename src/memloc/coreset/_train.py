@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,13 +22,14 @@ from memloc.coreset._sampler import CrustSampler
 from memloc.coreset._sources import Source, class_numbers
 from memloc.coreset._spec import RobustSpec
 from memloc.encoders import has_bfloat16, pick_device
-from memloc.errors import DataError, SpecError, TrainingError
+from memloc.errors import DataError, MemlocWarning, SpecError, TrainingError
 from memloc.progress import Report, silent
 from memloc.results import claim_folder, replacing
 from memloc.settings import make_spec
 from memloc.streams import Stream, generator
 
 Selector = Callable[[Tensor, Tensor, int], Any]
+CHECKPOINT_VERSION = 2  # of what a checkpoint holds; 1 (memloc 0.1) drew noise and partners from other streams
 _SCORED_AT_ONCE = 1000  # points
 _STRIDE = 1_000_003  # between the seeds of epochs
 
@@ -274,6 +276,7 @@ class _Training:
         with replacing(path) as temporary:
             torch.save(
                 {
+                    "version": CHECKPOINT_VERSION,
                     "model": self.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
                     "history": self.history,
@@ -289,6 +292,14 @@ class _Training:
         if path is None or not path.is_file():
             return
         stored = torch.load(path, map_location="cpu", weights_only=True)
+        if stored.get("version") != CHECKPOINT_VERSION:
+            warnings.warn(
+                f"the checkpoint {str(path)!r} was stored by another version of memloc; its model is trained from the"
+                " start.",
+                MemlocWarning,
+                stacklevel=2,
+            )
+            return
         self.model.load_state_dict(stored["model"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.history, self.n_kept, self.logits = stored["history"], stored["n_kept"], stored["logits"]

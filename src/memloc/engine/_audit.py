@@ -170,8 +170,8 @@ def audit(
     }
     policy, extra = wanted["policy"], None
     if is_run(f):
-        for name in ("g", "images", "points", "splits", "labels", "encoders", "membership"):
-            if given[name] is not None:
+        for name in ("g", "images", "points", "splits", "labels", "encoders", "membership", "paired", "earlier"):
+            if given[name] is not None and given[name] is not False:
                 raise SpecError(
                     f"{name} is given beside a run, which already says which encoders and images to audit. Expected one"
                     f" or the other. Leave {name} out."

@@ -23,7 +23,7 @@ from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._stored import load_shard, save_shard
 from memloc.engine._thumbnails import thumbnails
 from memloc.progress import Report, silent
-from memloc.results import SCHEMA_VERSION, Audit, claim_folder, conform, spec_hash
+from memloc.results import SCHEMA_VERSION, WRITES, Audit, claim_folder, conform, spec_hash
 from memloc.workers import compute_shards
 
 
@@ -150,6 +150,7 @@ def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict
     views = len(job.images) * job.views.count * len(job.encoders)
     return {
         "schema_version": SCHEMA_VERSION,
+        "writes": WRITES,
         "spec": spec,
         "spec_hash": spec_hash(spec),
         "seed": job.options.seed,

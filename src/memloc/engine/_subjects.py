@@ -35,8 +35,13 @@ class Subject:
 
 
 def is_run(subject: object) -> bool:
-    """Whether something is a Run, or the folder of a training run."""
-    return isinstance(subject, Run) or (isinstance(subject, (str, Path)) and Path(subject).is_dir())
+    """Whether something is a Run, or a folder, unless that has the name of an encoder."""
+    if isinstance(subject, Run):
+        return True
+    if not isinstance(subject, (str, Path)) or not Path(subject).is_dir():
+        return False
+    named = encoder_name(str(subject))
+    return not (named.is_built_in or named.is_adapted)
 
 
 def run_subject(

@@ -32,6 +32,7 @@ def choose_layers(
     Raises:
         SpecError: an unknown criterion, or more layers than there are.
 
+    >>> import numpy as np
     >>> from memloc import load_encoder
     >>> table = pd.DataFrame({"layer": ["conv1", "conv2_0", "conv3"], "delta_calibrated": [np.nan, 0.2, 0.1]})
     >>> choose_layers(load_encoder("resnet9"), table, 1)

@@ -36,6 +36,7 @@ def choose_units(
     Raises:
         SpecError: an unknown order or scope, a fraction that is out of range or takes no unit.
 
+    >>> import numpy as np
     >>> from memloc import load_encoder
     >>> units = pd.DataFrame({"layer": "conv1", "unit": range(32), "unitmem": np.linspace(0, 1, 32)})
     >>> choose_units(load_encoder("resnet9"), units, fraction=0.1)["unit"].tolist()

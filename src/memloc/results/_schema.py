@@ -15,6 +15,10 @@ from memloc.results._spec import spec_hash
 from memloc.results._units import UNIT_COLUMNS, Column
 
 SCHEMA_VERSION = 1
+LACKS = {  # of folders of 0.1, by their record
+    "audit.json": ", and its intervals were drawn from streams that several uses shared",
+    "coreset.json": ", and its random picks from streams that several uses shared",
+}
 WRITES = 2  # what folders hold besides their tables: 1 (memloc 0.1) had no versions of states, and shared streams
 
 
@@ -309,7 +313,10 @@ def save_results(folder: str | Path, tables: Mapping[str, pd.DataFrame], record:
     }
     for each, table in tables.items():
         write_table(folder / f"{each}.parquet", conform(each, table), metadata)
-    write_json(folder / name, {"schema_version": SCHEMA_VERSION, "writes": WRITES, **record})
+    write_json(
+        folder / name,
+        {"schema_version": SCHEMA_VERSION, "writes": 1 if "schema_version" in record else WRITES, **record},
+    )
     return folder
 
 
@@ -331,17 +338,17 @@ def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, A
             f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version"
             f" {SCHEMA_VERSION}. Run the command again with this memloc, into another folder."
         )
-    say_what_is_missing(folder, record)
+    say_what_is_missing(folder, record, name)
     return record
 
 
-def say_what_is_missing(folder: Path, record: Mapping[str, Any]) -> None:
+def say_what_is_missing(folder: Path, record: Mapping[str, Any], kind: str = "") -> None:
     """Warn of what a folder of an older memloc lacks; it opens all the same."""
     if int(record.get("writes", 1)) < WRITES:
         version = (record.get("versions") or {}).get("memloc", "0.1")
         warnings.warn(
-            f"{str(folder)!r} was written by memloc {version}: it does not say the versions of its stored states, and"
-            " its intervals were drawn from streams that several uses shared. It opens as it is.",
+            f"{str(folder)!r} was written by an older memloc ({version}): it does not say the versions of its stored"
+            f" states{LACKS.get(kind, '')}. It opens as it is.",
             MemlocWarning,
             stacklevel=3,
         )

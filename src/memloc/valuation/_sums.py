@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from memloc.errors import ResultsError
+from memloc.errors import MemlocWarning, ResultsError
 from memloc.results import replacing
 from memloc.valuation._learners import Outcome
 
 Numbers = NDArray[np.float64]
+SUMS_VERSION = 2  # of what a file of sums holds; 1 (memloc 0.1) did not say which it was
 _PRIOR = 4.0  # pseudo-observations of Agresti and Coull's interval
 
 
@@ -89,6 +91,7 @@ class CellSums:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
+                version=SUMS_VERSION,
                 learners=learners,
                 utility=self.utility,
                 count=self.count,
@@ -98,14 +101,21 @@ class CellSums:
             )
 
     @staticmethod
-    def load(path: Path) -> tuple[CellSums, int]:
-        """What `save` wrote: the sums, and of how many learners.
+    def load(path: Path) -> tuple[CellSums, int] | None:
+        """What `save` wrote: the sums, and of how many learners; None of another version, which is said.
 
         Raises:
             ResultsError: the file is damaged.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
+                if "version" not in file.files or int(file["version"]) != SUMS_VERSION:
+                    warnings.warn(
+                        f"the sums {str(path)!r} were stored by another version of memloc; learners are fitted again.",
+                        MemlocWarning,
+                        stacklevel=2,
+                    )
+                    return None
                 utility, count, square, row, votes = (
                     file[name] for name in ("utility", "count", "square", "row", "votes")
                 )

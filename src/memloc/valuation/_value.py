@@ -142,7 +142,7 @@ def _fit_in_steps(valuer: TwoDOOB, X: pd.DataFrame, y: NDArray[Any], work: Path 
     wanted, done = valuer.n_estimators, 0
     if work is not None and work.is_file():
         valuer._before = CellSums.load(work)
-        done = valuer._before[1]
+        done = 0 if valuer._before is None else valuer._before[1]
     step, saved = LEARNERS_OF_A_STEP, time.monotonic()
     report("fitting learners", done, wanted)
     try:

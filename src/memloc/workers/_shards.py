@@ -33,7 +33,8 @@ def compute_shards(
         show(shard.start)
         state = load(number)
         if state is None:
-            state = compute(shard)
-            store(number, state)
+            store(number, compute(shard))
+            state = load(number)  # what was stored, which may be less than what was computed
+            assert state is not None, "it was stored a moment ago"
         states.append(state)
     return states
