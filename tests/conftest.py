@@ -18,6 +18,17 @@ settings.load_profile("shared machine")
 OPTIONAL = Path(os.environ.get("MEMLOC_OPTIONAL", Path(__file__).parents[1] / ".optional"))
 
 
+def _one_core():
+    """Give each of pytest-xdist's workers a core of its own, so that what it starts does not crowd the others."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        known = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {known[int(worker.removeprefix("gw")) % len(known)]})
+
+
+_one_core()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

@@ -7,7 +7,9 @@ from typer.main import get_command
 from memloc.cli import app
 from memloc.coreset import CoresetSpec, RobustSpec, SelectionSpec
 from memloc.engine import Options, ViewOptions
+from memloc.interventions import FinetuneSpec, InsertSpec, LayerSpec, PruneSpec, RemoveSpec
 from memloc.pretrain import TrainSpec
+from memloc.probe import DejavuSpec, ProbeSpec
 from memloc.settings import settings_of
 from memloc.valuation import PixelSpec, ValueSpec
 
@@ -16,6 +18,13 @@ COMMANDS = {
     "audit": (ViewOptions, Options),
     "value": (ValueSpec, PixelSpec),
     "coreset": (CoresetSpec, SelectionSpec, RobustSpec),
+    "probe": (ProbeSpec,),
+    "dejavu": (DejavuSpec,),
+    "replace": (LayerSpec,),
+    "finetune": (LayerSpec, FinetuneSpec),
+    "prune": (PruneSpec,),
+    "insert": (InsertSpec,),
+    "remove": (RemoveSpec,),
 }
 
 

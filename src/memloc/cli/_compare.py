@@ -9,7 +9,6 @@ import typer
 
 from memloc.cli import _common as common
 from memloc.cli._options import Given, with_settings
-from memloc.errors import DataNotFoundError, SpecError
 
 
 @with_settings(common=("as_json", "overwrite"))
@@ -23,32 +22,9 @@ def compare(
     ] = None,
 ) -> None:
     """Do two audits name the same points: overlap and Kendall's tau per layer, and t-tests between splits."""
-    from memloc.engine import compare as compared
-    from memloc.results import Audit, claim_folder, write_json, write_table
+    from memloc.engine import compare_folders
 
-    for folder in (first, second):
-        if not folder.exists():
-            raise DataNotFoundError(
-                f"there is no folder {str(folder)!r}. Expected one that memloc audit wrote. Check the path."
-            )
-    if k is not None and k < 1:
-        raise SpecError(f"k is {k}. Expected at least 1. Pass --k 10.")
-    audits = [Audit.load(folder) for folder in (first, second)]
-    found = compared(*audits, k=k)
-    tables = {name: getattr(found, name) for name in ("between", "within", "splits", "extremes")}
-    if out is not None:
-        claim_folder(
-            out,
-            {
-                "first": audits[0].record.get("spec_hash"),
-                "second": audits[1].record.get("spec_hash"),
-                "k": found.record["k"],
-            },
-            overwrite=settings.overwrite,
-        )
-        for name, table in tables.items():
-            write_table(out / f"{name}.parquet", table)
-        write_json(out / "compare.json", {**found.record, "first": str(first), "second": str(second)})
+    found = compare_folders(first, second, k=k, out=out, overwrite=settings.overwrite)
     lines = [
         f"{found.record['points']} points in common, the {found.record['k']} most memorized of each"
         f" ({found.record['by_chance']:.0%} would be shared by chance)"
@@ -66,6 +42,6 @@ def compare(
         lines.append(str(out))
     common.emit(
         settings.as_json,
-        {**found.record, **{name: table.to_dict("records") for name, table in tables.items()}},
+        {**found.record, **{name: table.to_dict("records") for name, table in found.tables().items()}},
         "\n".join(lines),
     )

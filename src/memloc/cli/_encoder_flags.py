@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS
+from memloc.cli._options import Given
+
+if TYPE_CHECKING:
+    from memloc.probe import Named
 
 EncoderName = Annotated[str, typer.Argument(help=ENCODERS)]
 Train = Annotated[str | None, typer.Option(help="Labelled images to fit a linear probe on, before and after.")]
 Test = Annotated[str | None, typer.Option(help="Labelled images to test that probe on.")]
 Out = Annotated[Path, typer.Option(help="Folder for the new checkpoint and the record; the input is left as it is.")]
-Layers = Annotated[list[str] | None, typer.Option(help="Layers by name; repeat for more.")]
-Seed = Annotated[int, typer.Option(help="Of random choices and of training.")]
 AuditFolder = Annotated[Path | None, typer.Option("--audit", help="A folder that memloc audit wrote for this encoder.")]
-By = Annotated[str, typer.Option(help="With --audit: delta, layermem or random.")]
-Order = Annotated[str, typer.Option(help="With --audit: highest or lowest.")]
-Count = Annotated[int, typer.Option(help="With --audit: how many layers.")]
 
 
-def told(record: dict[str, Any], out: Path, *lines: str, run: Path | None = None) -> str:
+def named(settings: Given, encoder: str, train: str | None = None, test: str | None = None) -> Named:
+    """The encoder and the probe's images as the flags say."""
+    from memloc.probe import Named
+
+    return Named(
+        encoder,
+        settings.weights,
+        settings.state_key,
+        settings.strip_prefix,
+        train,
+        test,
+        settings.size,
+        settings.max_bad,
+        settings.device,
+    )
+
+
+def show(settings: Given, record: dict[str, Any], out: Path, *lines: str, run: Path | None = None) -> None:
+    """The record of an act on standard output: as JSON, or what a person reads of it."""
+    common.emit(settings.as_json, {"out": str(out), **record}, _told(record, out, *lines, run=run))
+
+
+def _told(record: dict[str, Any], out: Path, *lines: str, run: Path | None = None) -> str:
     """What a person reads of an intervention's record."""
     found = [*lines, *(f"warning: {text}" for text in record.get("warnings", []))]
     if "probe" in record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from memloc.data._decode import decode_one
 from memloc.errors import DataError
+from memloc.machine import cores
 
-_THREADS = min(os.cpu_count() or 1, 16)
+_THREADS = 16  # at most
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ImageFiles:
 
     def __getitem__(self, rows: np.ndarray) -> Tensor:
         """Decode some files: uint8 (point, 3, size, size)."""
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
             return torch.stack(list(pool.map(self._read, rows.tolist())))
 
     def _read(self, row: int) -> Tensor:

@@ -4,6 +4,7 @@ from ._audit import ViewOptions as ViewOptions
 from ._audit import audit as audit
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
+from ._compare import compare_folders as compare_folders
 from ._cost import plan_cost as plan_cost
 from ._job import Job as Job
 from ._prepare import prepare as prepare

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, DataNotFoundError, SpecError
 from memloc.metrics import Z95, kendall_tau, overlap_at_k, t_test
-from memloc.results import Audit
+from memloc.results import Audit, claim_folder, write_json, write_table
 
 _FEWEST = 8  # points that a comparison needs
 
@@ -33,6 +34,10 @@ class Comparison(NamedTuple):
     splits: pd.DataFrame
     extremes: pd.DataFrame
     record: dict[str, Any]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name."""
+        return {name: table for name, table in self._asdict().items() if name != "record"}
 
 
 def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
@@ -101,6 +106,28 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
     return Comparison(
         between, within, splits, extremes, {"k": k, "points": len(common), "by_chance": k / len(common), "notes": notes}
     )
+
+
+def compare_folders(
+    first: Path, second: Path, *, k: int | None = None, out: Path | None = None, overwrite: bool = False
+) -> Comparison:
+    """Compare the audits in two folders, and write the tables and compare.json into a third one, if any."""
+    for folder in (first, second):
+        if not folder.exists():
+            raise DataNotFoundError(
+                f"there is no folder {str(folder)!r}. Expected one that memloc audit wrote. Check the path."
+            )
+    if k is not None and k < 1:
+        raise SpecError(f"k is {k}. Expected at least 1. Pass --k 10.")
+    audits = [Audit.load(folder) for folder in (first, second)]
+    found = compare(*audits, k=k)
+    if out is not None:
+        one, two = (each.record.get("spec_hash") for each in audits)
+        claim_folder(out, {"first": one, "second": two, "k": found.record["k"]}, overwrite=overwrite)
+        for name, table in found.tables().items():
+            write_table(out / f"{name}.parquet", table)
+        write_json(out / "compare.json", {**found.record, "first": str(first), "second": str(second)})
+    return found
 
 
 def _scores(audit: Audit) -> pd.DataFrame:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from memloc.data import Images
 from memloc.encoders import Encoder, copied, features_of, has_bfloat16, home_of, layer_parts, pick_device
-from memloc.errors import SpecError, TrainingError
+from memloc.errors import TrainingError
+from memloc.interventions._specs import FinetuneSpec
 from memloc.probe import Probe, check_probe, matched_labels, scored
 from memloc.progress import Report, silent
 from memloc.views import Views, policy_named
@@ -74,69 +75,83 @@ def finetune_layers(
     >>> len(tuned.accuracy.right), tuned.trained
     (32, (593162, 1647242))
     """
-    check_finetune(
-        encoder,
-        train,
-        test,
-        layers=layers,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        policy=policy,
-    )
+    spec = FinetuneSpec(epochs, batch_size, learning_rate, weight_decay, policy, seed)
+    check_finetune(encoder, train, test, layers=layers, policy=policy)
     train_labels, test_labels = matched_labels(train, test)
-    result = copied(encoder)
-    module, where, (_, kind) = result.module, pick_device(device), home_of(result.module)
+    result, where = copied(encoder), pick_device(device)
+    classes = np.unique(train_labels)
+    codes = torch.from_numpy(np.searchsorted(classes, train_labels)).to(where)
     inside = _inside(result, layers)
-    module.requires_grad_(False).to(where)
+    result.module.requires_grad_(False).to(where)
     tuned = {id(value): value for part in inside for value in part.parameters(recurse=False)}
     for value in tuned.values():
         value.requires_grad_(True)
-    classes = np.unique(train_labels)
-    codes = torch.from_numpy(np.searchsorted(classes, train_labels)).to(where)
-    views = None if policy is None else Views(policy, n=1, seed=seed, sampling="independent")
+    head = _head(result, train, len(classes), seed, where)
+    parameters = [*tuned.values(), *head.parameters()]
+    history = _tune(result, head, inside, parameters, train, codes, spec, progress)
+    result.module.eval().requires_grad_(True)
+    predicted = classes[_predicted(result, head, test, where)]
+    counts = (
+        sum(value.numel() for value in parameters),
+        sum(value.numel() for value in (*result.module.parameters(), *head.parameters())),
+    )
+    return Tuned(result, head, scored(predicted, test_labels, kind="fine-tuned", n_train=len(train)), history, counts)
+
+
+def _head(encoder: Encoder, images: Images, classes: int, seed: int, where: torch.device) -> nn.Linear:
+    """A linear layer on the encoder's output."""
+    kind = home_of(encoder.module)[1]
     with torch.no_grad():
-        width = features_of(module.eval()(result.prepare(train.pixels[:2].to(where).float() / 255).to(kind))).shape[1]
+        few = encoder.prepare(images.pixels[:2].to(where).float() / 255).to(kind)
+        width = features_of(encoder.module.eval()(few)).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(width, len(classes))
-    head = head.to(where)
-    parameters = [*tuned.values(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    batches = math.ceil(len(train) / batch_size)
-    generator, history = torch.Generator().manual_seed(seed), []
+        head = nn.Linear(width, classes)
+    return head.to(where)
+
+
+def _tune(
+    encoder: Encoder,
+    head: nn.Linear,
+    inside: list[nn.Module],
+    parameters: list[nn.Parameter],
+    train: Images,
+    codes: Tensor,
+    spec: FinetuneSpec,
+    progress: Report,
+) -> list[dict[str, float]]:
+    """Train the parameters; returns loss and seconds of each epoch."""
+    module, where = encoder.module, codes.device
+    kind = home_of(module)[1]
+    views = None if spec.policy is None else Views(spec.policy, n=1, seed=spec.seed, sampling="independent")
+    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    batches = math.ceil(len(train) / spec.batch_size)
+    generator, history = torch.Generator().manual_seed(spec.seed), []
     low = has_bfloat16(where) and kind == torch.float32
 
     def loss_of(rows: Tensor, epoch: int) -> Tensor:
-        inputs = _inputs(result, train, rows, views, epoch, where)
+        inputs = _inputs(encoder, train, rows, views, epoch, where)
         with torch.autocast(where.type, torch.bfloat16, enabled=low), torch.set_grad_enabled(True):
             features = features_of(module(inputs.to(kind)))
         return nn.functional.cross_entropy(head(features.float()), codes[rows.to(where)])
 
-    for epoch in range(epochs):
+    for epoch in range(spec.epochs):
         began, losses = time.monotonic(), []
         module.eval()
         for part in inside:
             part.train()
         for number, rows in enumerate(torch.randperm(len(train), generator=generator).tensor_split(batches)):
-            done = (epoch * batches + number) / (epochs * batches)
+            done = (epoch * batches + number) / (spec.epochs * batches)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+                group["lr"] = spec.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
             loss = loss_of(rows, epoch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
         history.append({"epoch": epoch + 1, "loss": _finite(losses, epoch), "seconds": time.monotonic() - began})
-        progress("fine-tuning", epoch + 1, epochs)
-    module.eval().requires_grad_(True)
-    predicted = classes[_predicted(result, head, test, where)]
-    counts = (
-        sum(value.numel() for value in parameters),
-        sum(value.numel() for value in (*module.parameters(), *head.parameters())),
-    )
-    return Tuned(result, head, scored(predicted, test_labels, kind="fine-tuned", n_train=len(train)), history, counts)
+        progress("fine-tuning", epoch + 1, spec.epochs)
+    return history
 
 
 def _inside(encoder: Encoder, layers: Sequence[str]) -> list[nn.Module]:
@@ -165,19 +180,9 @@ def check_finetune(
     test: Images,
     *,
     layers: Sequence[str],
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    policy: str | None,
+    policy: str | None = None,
 ) -> None:
     """Raise what `finetune_layers` would raise for these arguments, before any work."""
-    if epochs < 1 or batch_size < 2 or not learning_rate > 0 or not weight_decay >= 0:
-        raise SpecError(
-            f"epochs is {epochs}, batch_size {batch_size}, learning_rate {learning_rate}, weight_decay {weight_decay}."
-            " Expected at least one epoch, batches of two or more, a rate above 0 and a decay of 0 or more. Correct"
-            " the flag."
-        )
     if policy is not None:
         policy_named(policy)
     if layers:

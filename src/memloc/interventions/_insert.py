@@ -24,12 +24,12 @@ from memloc.encoders import (
     unit_means,
 )
 from memloc.errors import DataError, EncoderError, SpecError, TrainingError, nearest
+from memloc.interventions._specs import InsertSpec
 from memloc.metrics import UnitMem, unitmem
 from memloc.objectives import nt_xent
 from memloc.progress import Report, silent
 from memloc.views import Views
 
-GOALS = ("unitmem", "contrast")
 _VIEWS, _SEEN, _STEP_VIEWS, _OTHERS = 10, 64, 8, 24
 _SCORING = 1 << 20  # views that units are scored with are none of those trained on
 _SAME = 1e-6  # by how much other units may change
@@ -93,31 +93,47 @@ def insert_point(
     >>> int((found.units["unitmem_after"] != found.units["unitmem_before"]).sum())
     1
     """
-    check_insert(
-        encoder,
-        images,
-        point,
-        layer=layer,
-        unit=unit,
-        goal=goal,
-        steps=steps,
-        learning_rate=learning_rate,
-        policy=policy,
-    )
+    spec = InsertSpec(goal, steps, learning_rate, policy, seed)
+    check_insert(encoder, images, point, layer=layer, unit=unit, policy=policy)
     row = int(images.rows_of(torch.tensor([point]))[0])
     result, where = copied(encoder), pick_device(device)
     parts = layer_parts(result, [layer])[layer]
     module = result.module.to(where).eval()
-    weights = _weights_of(module, parts)
-    chosen = policy or result.augmentation or "normal"
+    chosen = spec.policy or result.augmentation or "normal"
     before = _units(result, parts, images, chosen, seed, where)
+    losses = _train(result, parts, images, row, unit, chosen, spec, progress)
+    module.requires_grad_(True)
+    after = _units(result, parts, images, chosen, seed, where)
+    units = _both(before, after, images)
+    others_changed = (units["unitmem_after"] - units["unitmem_before"]).drop(index=unit).abs().max()
+    if others_changed > _SAME:
+        raise EncoderError(
+            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on"
+            " this unit's weights: name a layer without a norm over units."
+        )
+    return Inserted(result, units, (losses[0], losses[-1]))
+
+
+def _train(
+    encoder: Encoder,
+    parts: LayerParts,
+    images: Images,
+    row: int,
+    unit: int,
+    policy: str,
+    spec: InsertSpec,
+    progress: Report,
+) -> list[float]:
+    """Train the unit's own weights on the image of a row; returns each step's loss."""
+    module, (where, _) = encoder.module, home_of(encoder.module)
+    weights = _weights_of(module, parts)
     module.requires_grad_(False)
     for value in weights:
         value.requires_grad_(True)
-    optimizer = torch.optim.Adam(weights, lr=learning_rate)
+    optimizer = torch.optim.Adam(weights, lr=spec.learning_rate)
     others = torch.tensor([each for each in range(len(images)) if each != row])
-    generator = torch.Generator().manual_seed(seed)
-    views = Views(chosen, n=_STEP_VIEWS, seed=seed, sampling="independent")
+    generator = torch.Generator().manual_seed(spec.seed)
+    views = Views(policy, n=_STEP_VIEWS, seed=spec.seed, sampling="independent")
     held = torch.arange(len(weights[0]), device=where) != unit
     losses: list[float] = []
 
@@ -125,10 +141,10 @@ def insert_point(
         drawn = others[torch.randperm(len(others), generator=generator)[:_OTHERS]]
         rows = torch.cat([torch.tensor([row]), drawn])
         inputs = views.draw(images.pixels[rows].to(where), images.ids[rows], first=_STEP_VIEWS * step)
-        return (_contrast if goal == "contrast" else _unitmem_loss)(result, parts, inputs, unit)
+        return (_contrast if spec.goal == "contrast" else _unitmem_loss)(encoder, parts, inputs, unit)
 
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+    for step in range(spec.steps):
+        optimizer.param_groups[0]["lr"] = spec.learning_rate * (1 - step / spec.steps)
         loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
@@ -141,17 +157,8 @@ def insert_point(
             raise TrainingError(
                 f"the loss is NaN in step {step + 1}. Expected a finite loss. Pass a lower --learning-rate."
             )
-        progress("inserting", step + 1, steps)
-    module.requires_grad_(True)
-    after = _units(result, parts, images, chosen, seed, where)
-    units = _both(before, after, images)
-    others_changed = (units["unitmem_after"] - units["unitmem_before"]).drop(index=unit).abs().max()
-    if others_changed > _SAME:
-        raise EncoderError(
-            f"other units of {layer!r} changed by {others_changed:.2g}. Expected none to. Their response depends on"
-            " this unit's weights: name a layer without a norm over units."
-        )
-    return Inserted(result, units, (losses[0], losses[-1]))
+        progress("inserting", step + 1, spec.steps)
+    return losses
 
 
 def _both(before: UnitMem, after: UnitMem, images: Images) -> pd.DataFrame:
@@ -168,28 +175,9 @@ def _both(before: UnitMem, after: UnitMem, images: Images) -> pd.DataFrame:
 
 
 def check_insert(
-    encoder: Encoder,
-    images: Images,
-    point: int,
-    *,
-    layer: str,
-    unit: int,
-    goal: str,
-    steps: int,
-    learning_rate: float,
-    policy: str | None = None,
+    encoder: Encoder, images: Images, point: int, *, layer: str, unit: int, policy: str | None = None
 ) -> None:
     """Raise what `insert_point` would raise for these arguments, before any work."""
-    if goal not in GOALS:
-        raise SpecError(
-            f"there is no goal {goal!r}. {nearest(goal, GOALS)} Expected one of {', '.join(GOALS)}. Pass --goal"
-            " unitmem."
-        )
-    if steps < 1 or not learning_rate > 0:
-        raise SpecError(
-            f"steps is {steps} and learning_rate {learning_rate}. Expected at least one step and a rate above 0. Pass"
-            " --steps 100."
-        )
     if len(images) < 3:
         raise DataError(
             f"there are {len(images)} images. Expected the point and at least two others, since UnitMem is a contrast."
@@ -295,8 +283,6 @@ def images_around(images: Images, point: str, *, limit: int, seed: int, where: s
             f"there is no image {point!r} in {where}. {nearest(point, images.names)} Expected its name or id. Pass"
             f" --point {images.names[0]}."
         )
-    if limit < 3:
-        raise SpecError(f"limit is {limit}. Expected at least 3: the point and two others. Pass --limit 200.")
     rest = torch.tensor([each for each in range(len(images)) if each != row])
     drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[: limit - 1]]
     return images.take(torch.cat([torch.tensor([row]), drawn.sort().values])), int(images.ids[row])

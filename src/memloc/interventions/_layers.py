@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 
 from memloc.encoders import Encoder, copied, layer_parts, layer_tensors, same_architecture
-from memloc.errors import EncoderError, LayerNotFoundError, SpecError, nearest
+from memloc.errors import EncoderError, LayerNotFoundError, SpecError
 from memloc.interventions._inputs import audit_of
+from memloc.interventions._specs import CRITERIA, ORDERS, LayerSpec
+from memloc.settings import check_choice
 from memloc.streams import Stream, generator
-
-CRITERIA, ORDERS = ("delta", "layermem", "random"), ("highest", "lowest")
 
 
 def choose_layers(
@@ -39,11 +39,7 @@ def choose_layers(
     ['conv2_0']
     """
     for name, value, known in (("by", by, CRITERIA), ("order", order, ORDERS)):
-        if value not in known:
-            raise SpecError(
-                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass"
-                f" --{name} {known[0]}."
-            )
+        check_choice(name, value, known)
     weighted = layer_parts(encoder)
     table = layers[layers["layer"].isin(weighted)]
     if by == "random":  # among the layers that Δ could choose, where there is Δ
@@ -113,10 +109,9 @@ def replace_layers(encoder: Encoder, other: Encoder, names: Sequence[str]) -> En
     return result
 
 
-def layers_asked(
-    encoder: Encoder, names: list[str] | None, audit: Path | None, by: str, order: str, count: int, seed: int
-) -> tuple[list[str], dict[str, Any]]:
+def layers_asked(encoder: Encoder, spec: LayerSpec, audit: Path | None) -> tuple[list[str], dict[str, Any]]:
     """Layers by name, or by the figures of an audit; and how they were chosen, for the record."""
+    names, by = spec.layers, spec.by
     if bool(names) == (audit is not None):
         raise SpecError(
             f"{'both --layers and --audit are' if names else 'neither --layers nor --audit is'} given. Expected one:"
@@ -129,6 +124,6 @@ def layers_asked(
     how = {
         "chosen_by": by,
         "audit": audited.record.get("spec_hash"),
-        **({"seed": seed} if by == "random" else {"order": order}),
+        **({"seed": spec.seed} if by == "random" else {"order": spec.order}),
     }
-    return choose_layers(encoder, audited.layers, count, by=by, order=order, seed=seed), how
+    return choose_layers(encoder, audited.layers, spec.count, by=by, order=spec.order, seed=spec.seed), how

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from memloc.encoders import Encoder, Layer, copied, layer_parts, shape_of, silence, tapped, unit_means
 from memloc.errors import EncoderError, SpecError, nearest
+from memloc.interventions._specs import PruneSpec
 from memloc.streams import Stream, generator
-
-UNIT_ORDERS, SCOPES = ("top", "low", "random"), ("layer", "network")
 
 
 def choose_units(
@@ -42,14 +41,7 @@ def choose_units(
     >>> choose_units(load_encoder("resnet9"), units, fraction=0.1)["unit"].tolist()
     [29, 30, 31]
     """
-    for name, value, known in (("order", order, UNIT_ORDERS), ("per", per, SCOPES)):
-        if value not in known:
-            raise SpecError(
-                f"there is no {name} {value!r}. {nearest(value, known)} Expected one of {', '.join(known)}. Pass"
-                f" --{name} {known[0]}."
-            )
-    if not 0 < fraction <= 1:
-        raise SpecError(f"fraction is {fraction}. Expected a share above 0, up to 1. Pass --fraction 0.1.")
+    PruneSpec(fraction, order, per, seed=seed)  # raises what is wrong
     known_parts = {name: parts for name, parts in layer_parts(encoder, layers).items() if parts.makes is not None}
     table = units.loc[units["layer"].isin(known_parts), ["layer", "unit", "unitmem"]].dropna()
     absent = [name for name in known_parts if name not in set(table["layer"])]

@@ -12,6 +12,7 @@ from torch import nn
 
 from memloc.encoders import Encoder, fingerprint, versions
 from memloc.errors import DataError, SpecError, nearest
+from memloc.interventions._specs import RemoveSpec
 from memloc.interventions._write import RECORD
 from memloc.pretrain import Plan, TrainSpec, train
 from memloc.probe import Probe, paired_difference
@@ -19,8 +20,6 @@ from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
 from memloc.runs import Run, images_of
 from memloc.streams import Stream, generator
-
-POINT_ORDERS = ("most", "least", "random")
 
 
 def choose_points(
@@ -43,11 +42,7 @@ def choose_points(
     >>> len(choose_points(run, scores, 2))
     2
     """
-    if order not in POINT_ORDERS:
-        raise SpecError(
-            f"there is no order {order!r}. {nearest(order, POINT_ORDERS)} Expected one of {', '.join(POINT_ORDERS)}."
-            " Pass --order most."
-        )
+    RemoveSpec(order, seed=seed)  # raises what is wrong
     name = encoder_named(run, encoder)
     seen = run.membership.loc[run.membership[name].to_numpy(dtype=bool), "point"]
     mine = run.points[run.points["point"].isin(seen) & (run.points["split"] != "shared")]

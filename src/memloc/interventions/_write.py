@@ -13,6 +13,8 @@ from memloc.encoders import Encoder, fingerprint, save_weights, versions
 from memloc.probe import Probe, paired_difference
 from memloc.results import SCHEMA_VERSION, claim_folder, read_json, write_json, write_table
 
+Result = tuple[Encoder, dict[str, Any], dict[str, pd.DataFrame]]
+"""What an act gives: the new encoder, what to add to the record, tables to write."""
 RECORD, CHECKPOINT = "intervention.json", "encoder.safetensors"
 _UNCHANGED = "The new encoder has the weights of the old one: nothing was changed."
 
@@ -22,7 +24,7 @@ def intervene(
     source: Encoder,
     metadata: Mapping[str, str],
     settings: Mapping[str, Any],
-    act: Callable[[], tuple[Encoder, dict[str, Any], dict[str, pd.DataFrame]]],
+    act: Callable[[], Result],
     *,
     out: Path,
     measure: Callable[[Encoder], Probe] | None = None,

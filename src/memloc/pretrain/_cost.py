@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from memloc.data import Images
 from memloc.encoders import RANDOM, load_encoder, pick_device
+from memloc.machine import cores
 from memloc.pretrain._checks import check_training
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import labels_of, make_plan, slots
@@ -35,7 +35,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     labels, classes = labels_of(plan, spec, rows[few])
     lines: list[dict[str, Any]] = []
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
-    workers = min(spec.workers or (1 if device.type == "cuda" else os.cpu_count() or 1), len(plan.encoders))
+    workers = min(spec.workers or (1 if device.type == "cuda" else cores()), len(plan.encoders))
     threads = torch.get_num_threads()
     held: dict[int, int] = {}  # bytes that the backward pass needs, by their address
 
@@ -46,7 +46,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     encoder = load_encoder(spec.encoder, weights=RANDOM, shape=shape)
     hooks = torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), hooks:
-        torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
+        torch.set_num_threads(max(cores() // workers, 1))
         objective = train_encoder(
             encoder,
             images.pixels[rows[few]],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -18,6 +17,7 @@ from torch import nn
 from memloc.data import Images, LazyPixels, as_images, concatenate
 from memloc.encoders import RANDOM, fingerprint, load_encoder, pick_device, versions
 from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.machine import cores
 from memloc.pretrain._checks import check_training
 from memloc.pretrain._distributed import join, rank, wait, world
 from memloc.pretrain._folder import reopens, write_plan
@@ -141,7 +141,7 @@ def _train_missing(
 ) -> int:
     """Train the encoders that are not there yet, some at a time; returns how many at a time."""
     missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
-    usual = 1 if device.type == "cuda" else os.cpu_count() or 1
+    usual = 1 if device.type == "cuda" else cores()
     workers = 1 if module is not None or world() > 1 else min(spec.workers or usual, len(plan.encoders))
     if rank() == 0:
         trim_metrics(folder, missing)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from memloc.data import Images
 from memloc.encoders import Encoder, represent
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError
 from memloc.metrics import auroc, kendall_tau
 from memloc.probe._encoders import matched_labels
 from memloc.probe._probes import Features, check_neighbours
+from memloc.probe._specs import CORNER, DejavuSpec
 from memloc.progress import Report, silent
 
-CORNER = 0.5  # side of the crop as a share of the image's
 _CORNERS = 4
 
 
@@ -95,8 +95,7 @@ def dejavu(
     0.0
     """
     known_labels, labels = matched_labels(public, images, ("public", "scored"))
-    if not 0 < side < 1:
-        raise SpecError(f"side is {side}. Expected a share of the image between 0 and 1. Pass --side 0.5.")
+    DejavuSpec(side)  # raises what is wrong
     check_neighbours(neighbours, len(public))
     check_public(images, public)
     parts = corners(images.pixels[:], side).flatten(0, 1)

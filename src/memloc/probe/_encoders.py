@@ -12,7 +12,6 @@ from memloc.encoders import OUTPUT, Encoder, check_images, pick_device, represen
 from memloc.errors import DataError, SpecError, nearest
 from memloc.probe._accuracy import Probe
 from memloc.probe._probes import (
-    NEIGHBOURS,
     check_classes,
     check_masks,
     check_neighbours,
@@ -21,9 +20,8 @@ from memloc.probe._probes import (
     linear_probe,
     patch_labels,
 )
+from memloc.probe._specs import KINDS, NEIGHBOURS
 from memloc.progress import Report, silent
-
-KINDS = ("linear", "knn", "dense")
 
 
 def probe_encoder(

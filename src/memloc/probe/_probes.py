@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from memloc.errors import DataError, NonFiniteError, ShapeError, SpecError
 from memloc.probe._accuracy import Probe, scored
+from memloc.probe._specs import NEIGHBOURS
 
 Features = NDArray[np.floating[Any]]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the L2 penalty that a linear probe chooses from."""
-NEIGHBOURS, VALIDATION, ITERATIONS = 20, 0.2, 1_000
+VALIDATION, ITERATIONS = 0.2, 1_000
 
 
 def linear_probe(

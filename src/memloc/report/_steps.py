@@ -6,12 +6,11 @@ import json
 import shlex
 from functools import lru_cache
 from importlib.resources import files
-from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
 
-from memloc.results import Audit, headline
+from memloc.results import Audit, lower_bounds
 
 _WEIGHTED = ("convolution", "linear", "patch embedding", "attention", "fully-connected")
 _LAYERS, _POINTS = 2, 20
@@ -40,7 +39,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     layers = audit.layers.sort_values("order")
     last, record = layers.iloc[-1], audit.record
     place = shlex.quote(folder or "AUDIT")
-    clear = layers[_clear(layers)]
+    clear = layers[lower_bounds(layers) > 0]
     alone = record.get("mode") == "alone"
     steps = [
         *_before_ranking(record, last, place, alone),
@@ -196,16 +195,6 @@ def _with_units(record: dict[str, Any], layers: pd.DataFrame, place: str) -> lis
 def evidence() -> dict[str, str]:
     """What was measured of each step, in words; `make docs` renders it from benchmarks/findings.json."""
     return json.loads(files("memloc.report").joinpath("evidence.json").read_text())
-
-
-def _clear(layers: pd.DataFrame) -> pd.Series:
-    """Layers whose figure is above 0 even when all layers are looked at (Bonferroni)."""
-    sure = NormalDist().inv_cdf(1 - 0.025 / max(len(layers), 1))
-    found = headline(layers)
-    if found is None:
-        return pd.Series(False, index=layers.index)
-    value, se = (pd.to_numeric(layers[name], errors="coerce") for name in (found.figure, found.se))
-    return value > sure * se
 
 
 def _to_tune(clear: pd.DataFrame) -> list[str]:

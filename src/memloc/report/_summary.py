@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from memloc.report._steps import RANKABLE, STEADY_VIEWS, as_number, next_steps
-from memloc.results import TABLES, UNIT_COLUMNS, Audit, UnitColumn, headline
+from memloc.results import TABLES, UNIT_COLUMNS, Audit, UnitColumn, headline, lower_bounds
 
 SPLITS = ("candidate", "shared", "independent", "external")
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
@@ -111,11 +111,13 @@ def _where(layers: pd.DataFrame) -> str:
             " how units respond to single points."
         )
     figure, low, high, name = found.figure, found.low, found.high, found.name
-    clear = layers[layers[low] > 0]
+    shows = lower_bounds(layers) > 0
+    clear = layers[shows]
     if clear.empty:
-        return f"In no layer is the {name} distinguishable from 0."
+        among = f", once all {len(layers)} are looked at" if len(layers) > 1 else ""
+        return f"In no layer is the {name} distinguishable from 0{among}."
     peak = clear.loc[clear[figure].idxmax()]
-    rest = [row["layer"] for _, row in layers.iterrows() if row[low] <= 0]
+    rest = layers.loc[~shows & layers[figure].notna(), "layer"].tolist()
     figures = f"({name} {peak[figure]:.3f}, 95 % interval {peak[low]:.3f} to {peak[high]:.3f})"
     where = f"{_listed(clear['layer'].tolist())}, most in {peak['layer']}" if len(clear) > 1 else peak["layer"]
     text = f"Memorization shows in {where} {figures}"

@@ -10,6 +10,7 @@ from ._headline import HEADLINES as HEADLINES
 from ._headline import Headline as Headline
 from ._headline import comparable as comparable
 from ._headline import headline as headline
+from ._headline import lower_bounds as lower_bounds
 from ._schema import SCHEMA_VERSION as SCHEMA_VERSION
 from ._schema import TABLES as TABLES
 from ._schema import WRITES as WRITES

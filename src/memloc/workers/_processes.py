@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from memloc.errors import TrainingError
+from memloc.machine import cores
 
 _POLL = 0.3  # seconds between looks at the workers
 
@@ -25,7 +26,7 @@ def run_apart(
     Raises:
         TrainingError: one of them stopped; the others are ended.
     """
-    threads = str(max((os.cpu_count() or 1) // workers, 1))
+    threads = str(max(cores() // workers, 1))
     path = os.pathsep.join(part for part in sys.path if part)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
     waiting, running = list(commands), dict[str, subprocess.Popen[bytes]]()
