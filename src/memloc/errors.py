@@ -67,6 +67,10 @@ class OutputError(MemlocError, OSError):
     exit_code = 1
 
 
+class FolderInUseError(OutputError):
+    """Another process works on the output folder."""
+
+
 class MissingExtraError(MemlocError, ImportError):
     """An optional dependency is needed; the message names the pip command."""
 

@@ -14,7 +14,7 @@ import memloc
 from memloc.coreset import CoresetRun
 from memloc.engine import audit_shard, prepare
 from memloc.errors import MemlocWarning
-from memloc.results import Audit
+from memloc.results import Audit, sealing
 from memloc.stats import UnitState
 from memloc.valuation import Valuation
 
@@ -104,7 +104,8 @@ def test_a_shard_of_another_version_is_computed_again(tiny, gray, four_splits, t
     content = torch.load(path, weights_only=True)
     assert set(content["units"]["trained"]["conv1"]) == {each.name for each in fields(UnitState)}  # by name
     spoil(content, _stored.SHARD_VERSION)
-    torch.save(content, path)
+    with sealing(path) as temporary:
+        torch.save(content, temporary)
     with pytest.warns(MemlocWarning, match="stored by another version of memloc.*it is computed again"):
         resumed = memloc.audit(tiny(0), tiny(1), **arguments, out=tmp_path / "out")
     assert len(calls) == 2 + 2
@@ -121,9 +122,10 @@ def test_a_checkpoint_of_another_version_is_trained_again(tmp_path):
     assert (epochs_of(path), resume_checkpoint(path, module, head, optimizer)) == (7, 7)
     content = torch.load(path, weights_only=True)
     del content["version"]
-    torch.save(content, path)
+    with sealing(path) as temporary:
+        torch.save(content, temporary)
     kept = module.weight.detach().clone()
-    with pytest.warns(MemlocWarning, match=r"stored by another version of memloc \(1, now 2\); its encoder is trained"):
+    with pytest.warns(MemlocWarning, match="stored by another version of memloc, and was set aside; its encoder is"):
         assert resume_checkpoint(path, torch.nn.Linear(2, 2), head, optimizer) == 0
     assert torch.equal(module.weight, kept)
 

@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from memloc.errors import DataNotFoundError, OutputError, ResultsError
+from memloc.errors import DataNotFoundError, MemlocWarning, OutputError, ResultsError
 from memloc.results import (
     TABLES,
     Audit,
-    claim_folder,
+    claimed,
     conform,
     read_json,
     read_table,
@@ -81,6 +81,9 @@ def test_a_folder_of_another_version(audit, tmp_path):
     folder = audit.save(tmp_path / "found")
     record = json.loads((folder / "audit.json").read_text())
     (folder / "audit.json").write_text(json.dumps({**record, "schema_version": 99}))
+    with pytest.raises(ResultsError, match="its checksum is not the one in manifest.json"):
+        Audit.load(folder)
+    (folder / "manifest.json").unlink()
     with pytest.raises(ResultsError, match="schema version 99. Expected version 1"):
         Audit.load(folder)
 
@@ -108,31 +111,36 @@ def test_tables_carry_their_metadata(tmp_path):
     assert read_table(tmp_path / "t.parquet").a.tolist() == [1]
 
 
+def claim(folder, spec, **options):
+    with claimed(folder, spec, **options):
+        return folder
+
+
 def test_a_folder_is_claimed_once(tmp_path):
-    folder = claim_folder(tmp_path / "out", {"epochs": 3})
-    assert claim_folder(folder, {"epochs": 3}) == folder
+    folder = claim(tmp_path / "out", {"epochs": 3})
+    assert claim(folder, {"epochs": 3}) == folder
     with pytest.raises(ResultsError, match="epochs: 3 there, 4 now"):
-        claim_folder(folder, {"epochs": 4})
+        claim(folder, {"epochs": 4})
+    with claimed(folder, {"epochs": 3}):
+        write_json(folder / "mine.json", {})
     (folder / "kept.txt").write_text("")
-    claim_folder(folder, {"epochs": 4}, overwrite=True)
-    assert not (folder / "kept.txt").exists()
+    with pytest.warns(MemlocWarning, match=r"1 files .* left alone: kept.txt"):
+        claim(folder, {"epochs": 4}, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["kept.txt", "manifest.json", "spec.json"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("")
     with pytest.raises(ResultsError, match="was not made by memloc"):
-        claim_folder(tmp_path / "other", {"epochs": 4}, overwrite=True)
+        claim(tmp_path / "other", {"epochs": 4}, overwrite=True)
     assert (tmp_path / "other/thesis.txt").exists()
 
 
 def test_what_differs_is_named_by_its_path_and_kept_short(tmp_path):
-    from memloc.errors import ResultsError
-    from memloc.results import claim_folder
-
     spec = {"views": {"n": 16, "policy": {"flip": 0.5, "blur": 0.1}}, "splits": ["candidate"] * 100, "seed": 0}
-    claim_folder(tmp_path / "a", spec)
-    claim_folder(tmp_path / "a", spec)
+    claim(tmp_path / "a", spec)
+    claim(tmp_path / "a", spec)
     other = {"views": {"n": 16, "policy": {"flip": 0.7, "blur": 0.1}}, "splits": ["external"] * 100, "seed": 0}
     with pytest.raises(ResultsError) as caught:
-        claim_folder(tmp_path / "a", other)
+        claim(tmp_path / "a", other)
     text = str(caught.value)
     assert "views.policy.flip: 0.5 there, 0.7 now" in text
     assert "blur" not in text

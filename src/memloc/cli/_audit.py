@@ -73,6 +73,7 @@ def audit(
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
     from memloc.engine import plan_audit, plan_cost, run_job, run_subject, sets_subject
+    from memloc.results import keep_apart
 
     chosen: Any = "auto" if not layers else layers[0] if len(layers) == 1 else layers
     if run is not None:
@@ -118,6 +119,7 @@ def audit(
     )
     if fail_above is not None:
         _check_gate(job)
+    keep_apart(out, *subject.inputs)
     if settings.dry_run:
         cost = plan_cost(job)
         common.show_plan(settings.as_json, cost, out)
@@ -126,7 +128,14 @@ def audit(
         [] if settings.as_json else [*job.encoders[0].in_words(), *(f"warning: {warning}" for warning in job.found)]
     ):
         common.say(text)
-    result = run_job(job, out=out, progress=settings.progress, overwrite=settings.overwrite, extra=subject.extra)
+    result = run_job(
+        job,
+        out=out,
+        progress=settings.progress,
+        overwrite=settings.overwrite,
+        extra=subject.extra,
+        inputs=subject.inputs,
+    )
     return _finish(result, out, settings.as_json, fail_above)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders import RANDOM, Encoder, features_of, load_encoder, load_weights
+from memloc.encoders import RANDOM, Encoder, features_of, load_encoder, load_weights, read_weights
 from memloc.errors import ResultsError
 from memloc.results import read_record
 
@@ -48,8 +48,6 @@ def load_classifier(folder: str | Path) -> Classifier:
         DataNotFoundError: no coreset there. ResultsError: one of a table or of representations, which has no such
             model.
     """
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     record = read_record(folder, "coreset.json", "coreset", f"memloc coreset DATA --out {folder}")
     if "shape" not in record:
@@ -60,5 +58,5 @@ def load_classifier(folder: str | Path) -> Classifier:
     channels, height, width = record["shape"]
     shape = (channels, height, width)
     model = Classifier(load_encoder(record["encoder"], weights=RANDOM, shape=shape), record["classes"], shape)
-    load_weights(model, load_file(folder / "model.safetensors"), name="model.safetensors")
+    load_weights(model, read_weights(folder / "model.safetensors")[0], name="model.safetensors")
     return model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from memloc.coreset._spec import RobustSpec
 from memloc.data import Images, open_images
 from memloc.encoders import RANDOM, load_encoder, save_weights
 from memloc.errors import DataError
-from memloc.results import write_table
+from memloc.results import clear_folder, write_table
 
 
 class ImageWork:
@@ -99,7 +99,10 @@ class ImageWork:
             save_weights(out / "model.safetensors", run.model.cpu(), {"memloc_encoder": str(self.how["encoder"])})
         write_table(out / "thumbnails.parquet", pictures(self.images, found))
         found.save(out)
-        shutil.rmtree(out / "training", ignore_errors=True)
+        if (out / "training").is_dir():
+            clear_folder(out / "training")
+            with contextlib.suppress(OSError):  # not empty
+                (out / "training").rmdir()
         return found
 
 

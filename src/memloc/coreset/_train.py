@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,9 +22,9 @@ from memloc.coreset._sampler import CrustSampler
 from memloc.coreset._sources import Source, class_numbers
 from memloc.coreset._spec import RobustSpec
 from memloc.encoders import has_bfloat16, pick_device
-from memloc.errors import DataError, MemlocWarning, SpecError, TrainingError
+from memloc.errors import DataError, SpecError, TrainingError
 from memloc.progress import Report, silent
-from memloc.results import claim_folder, replacing
+from memloc.results import claimed, sealing, set_aside, unsealed
 from memloc.settings import make_spec
 from memloc.streams import Stream, generator
 
@@ -118,10 +118,9 @@ def train_robust(
     selector = vars(crust) if isinstance(crust, Crust) else getattr(crust, "__qualname__", str(crust))
     identity = {**asdict(spec), "crust": selector, "points": len(source), "data": source.fingerprint()}
     identity.pop("device")
-    folder = None if out is None else claim_folder(Path(out), identity)
-    checkpoint = None if folder is None else folder / "training.pt"
-    training.resume(checkpoint)
-    with torch.random.fork_rng():
+    with contextlib.nullcontext() if out is None else claimed(Path(out), identity), torch.random.fork_rng():
+        checkpoint = None if out is None else Path(out) / "training.pt"
+        training.resume(checkpoint)
         for epoch in range(len(training.history), spec.epochs):
             progress("training on coresets", epoch, spec.epochs)
             training.epoch(epoch)
@@ -273,7 +272,7 @@ class _Training:
         if path is None:
             return
         coreset = None if self.coreset is None else vars(self.coreset)
-        with replacing(path) as temporary:
+        with sealing(path) as temporary:
             torch.save(
                 {
                     "version": CHECKPOINT_VERSION,
@@ -289,16 +288,13 @@ class _Training:
 
     def resume(self, path: Path | None) -> None:
         """Go on from a file, if there is one."""
-        if path is None or not path.is_file():
+        what, instead = "the checkpoint", "its model is trained from the start"
+        content = None if path is None else unsealed(path, what, instead)
+        if path is None or content is None:
             return
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = torch.load(content, map_location="cpu", weights_only=True)
         if stored.get("version") != CHECKPOINT_VERSION:
-            warnings.warn(
-                f"the checkpoint {str(path)!r} was stored by another version of memloc; its model is trained from the"
-                " start.",
-                MemlocWarning,
-                stacklevel=2,
-            )
+            set_aside(path, what, instead)
             return
         self.model.load_state_dict(stored["model"])
         self.optimizer.load_state_dict(stored["optimizer"])

@@ -15,7 +15,7 @@ from memloc.coreset._spec import CoresetSpec, RobustSpec
 from memloc.coreset._table_work import TableWork
 from memloc.errors import SpecError
 from memloc.progress import Report, silent
-from memloc.results import claim_folder
+from memloc.results import claimed
 
 
 class CoresetWork:
@@ -42,6 +42,7 @@ class CoresetWork:
         size: int | None = None,
         max_bad: int = 0,
     ) -> None:
+        self._inputs = (data, test, *scores, spec.encoder, spec.weights)
         self._named = {"by": spec.by, "data": data, "test": test, "scores": list(scores)}
         self._spec, self._robust, self._crust = spec, robust, crust
         labelled = spec.by == "gradient"
@@ -77,10 +78,10 @@ class CoresetWork:
             **self._work.identity(),
         }
         identity.pop("device")
-        claim_folder(out, identity, overwrite=overwrite)
-        if (out / "coreset.json").is_file():
-            return CoresetRun.load(out)
-        return self._work.run(self._others, out, progress)
+        with claimed(out, identity, overwrite=overwrite, inputs=self._inputs):
+            if (out / "coreset.json").is_file():
+                return CoresetRun.load(out)
+            return self._work.run(self._others, out, progress)
 
 
 def _check_images(spec: CoresetSpec, robust: RobustSpec, crust: Crust, test: str | None, scores: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.errors import CheckpointError, DataNotFoundError, NonFiniteError, nearest
-from memloc.results import replacing
+from memloc.results import CHECKSUM, new_digest, replacing, verify
 
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -40,17 +40,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise DataNotFoundError(
             f"there is no checkpoint {str(path)!r}. Expected a .safetensors or PyTorch file. Check the path."
         )
+    verify(path)
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as opened:
-                names = opened.keys()
-                return {name: opened.get_tensor(name) for name in names}, dict(opened.metadata() or {})
-        except (SafetensorError, OSError) as problem:
-            raise CheckpointError(
-                f"{path} is no complete safetensors file ({problem}). Expected one. Save it again."
-            ) from problem
+        return _read_safetensors(path)
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -69,6 +61,37 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
             " alone."
         )
     return dict(content), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors and the metadata, which must have the checksum that is among it, if any."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata = dict(opened.metadata() or {})
+    except (SafetensorError, OSError, ValueError, UnicodeDecodeError) as problem:
+        raise CheckpointError(
+            f"{path} is no complete safetensors file ({problem}). Expected one. Save it again."
+        ) from problem
+    checksum = metadata.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(tensors, metadata):
+        raise CheckpointError(
+            f"{path} is damaged: its weights do not have the checksum that was stored with them. Expected the file as"
+            " memloc wrote it. Restore it, or train it again."
+        )
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A hash of tensors, their names, shapes and number formats, and of text stored with them."""
+    found = new_digest()
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    found.update(repr(sorted(metadata.items())).encode())
+    return found.hexdigest()
 
 
 def _has_tensors(content: Mapping[str, Any]) -> bool:
@@ -113,7 +136,7 @@ def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> 
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     with replacing(path) as temporary:
         try:
-            save_file(state, temporary, metadata=dict(metadata))
+            save_file(state, temporary, metadata={**metadata, CHECKSUM: _checksum(state, metadata)})
         except SafetensorError as problem:  # the disk is full, for instance
             raise OSError(str(problem)) from problem
 

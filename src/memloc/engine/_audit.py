@@ -169,6 +169,9 @@ def audit(
         for name in ("f", "g", "images", "points", "splits", "labels", "encoders", "membership", "paired", "earlier")
     }
     policy, extra = wanted["policy"], None
+    inputs: tuple[Any, ...] = tuple(
+        each for side in (f, g) for each in (side if isinstance(side, (list, tuple)) else [side]) if _is_named(each)
+    )
     if is_run(f):
         for name in ("g", "images", "points", "splits", "labels", "encoders", "membership", "paired", "earlier"):
             if given[name] is not None and given[name] is not False:
@@ -178,6 +181,7 @@ def audit(
                 )
         subject = run_subject(f, external=external)  # type: ignore[arg-type]
         arguments, extra, policy = subject.arguments, subject.extra, subject.policy or policy
+        inputs = subject.inputs
     elif external is not None:
         raise SpecError(
             "external is given without a run. Expected external points among the images. Pass splits= with 'external'."
@@ -189,4 +193,8 @@ def audit(
     job = prepare(**arguments, layers=layers, views=views, device=device, **options)
     for text in job.found:
         warnings.warn(text, MemlocWarning, stacklevel=2)
-    return run_job(job, out=out, progress=progress, overwrite=overwrite, extra=extra)
+    return run_job(job, out=out, progress=progress, overwrite=overwrite, extra=extra, inputs=inputs)
+
+
+def _is_named(encoder: object) -> bool:
+    return isinstance(encoder, (str, Path))

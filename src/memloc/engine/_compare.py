@@ -11,7 +11,7 @@ import torch
 
 from memloc.errors import DataError, DataNotFoundError, SpecError
 from memloc.metrics import Z95, kendall_tau, overlap_at_k, t_test
-from memloc.results import Audit, claim_folder, write_json, write_table
+from memloc.results import Audit, claimed, write_json, write_table
 
 _FEWEST = 8  # points that a comparison needs
 
@@ -123,10 +123,11 @@ def compare_folders(
     found = compare(*audits, k=k)
     if out is not None:
         one, two = (each.record.get("spec_hash") for each in audits)
-        claim_folder(out, {"first": one, "second": two, "k": found.record["k"]}, overwrite=overwrite)
-        for name, table in found.tables().items():
-            write_table(out / f"{name}.parquet", table)
-        write_json(out / "compare.json", {**found.record, "first": str(first), "second": str(second)})
+        spec = {"first": one, "second": two, "k": found.record["k"]}
+        with claimed(out, spec, overwrite=overwrite, inputs=(first, second)):
+            for name, table in found.tables().items():
+                write_table(out / f"{name}.parquet", table)
+            write_json(out / "compare.json", {**found.record, "first": str(first), "second": str(second)})
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._stored import load_shard, save_shard
 from memloc.engine._thumbnails import thumbnails
 from memloc.progress import Report, silent
-from memloc.results import SCHEMA_VERSION, WRITES, Audit, claim_folder, conform, spec_hash
+from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, spec_hash
 from memloc.workers import compute_shards
 
 
@@ -34,17 +34,18 @@ def run_job(
     progress: Report = silent,
     overwrite: bool = False,
     extra: dict[str, Any] | None = None,
+    inputs: Sequence[str | Path | None] = (),
 ) -> Audit:
     """Compute a prepared job, resuming from the shards that lie in `out`.
 
     Args:
-        extra: what else the record should hold (audit.json).
+        extra: what else the record should hold (audit.json). inputs: what was read, none of which may lie in `out`.
     """
     began = time.monotonic()
     spec = job_spec(job)
     with ExitStack() as stack:
         folder = (
-            claim_folder(Path(out), spec, overwrite=overwrite)
+            stack.enter_context(claimed(Path(out), spec, overwrite=overwrite, inputs=tuple(inputs)))
             if out is not None
             else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,40 +10,42 @@ import numpy as np
 import torch
 
 from memloc.engine._shard import ShardState
-from memloc.errors import MemlocWarning
-from memloc.results import replacing
+from memloc.results import seal_holds, sealing, set_aside, unsealed
 from memloc.stats import ClassState, PointState, UnitState
 
-SHARD_VERSION = 2  # of what a shard holds; 1 (memloc 0.1) stored fields by their place
+SHARD_VERSION = 3  # of what a shard holds; 1 (memloc 0.1) stored fields by their place, 2 did not list its blocks
+_WHAT, _INSTEAD = "the shard", "it is computed again"
 
 
 def save_shard(path: Path, state: ShardState) -> None:
     """Write a shard, and the activations of its points beside it."""
     for group, block in state.activations.items():
-        with replacing(path.with_suffix(f".{group}.npy")) as temporary, temporary.open("wb") as file:
+        with sealing(path.with_suffix(f".{group}.npy")) as temporary, temporary.open("wb") as file:
             np.save(file, block.numpy())
     content = {
         "version": SHARD_VERSION,
+        "blocks": list(state.activations),
         "points": {"points": state.points.points, "columns": dict(state.points.columns)},
         "units": _named(state.units),
         "classes": _named(state.classes),
     }
-    with replacing(path) as temporary:
+    with sealing(path) as temporary:
         torch.save(content, temporary)
 
 
 def load_shard(path: Path) -> ShardState | None:
-    """Read a shard; None where there is none, or one that holds other fields than this memloc's, which is said."""
-    if not path.is_file():
+    """Read a shard; None where there is none, or one that is damaged or holds other fields than this memloc's, which is
+    set aside and said."""
+    stored = unsealed(path, _WHAT, _INSTEAD)
+    if stored is None:
         return None
-    content = torch.load(path, weights_only=True)
+    content = torch.load(stored, weights_only=True)
     if content.get("version") != SHARD_VERSION or not _is_whole(content):
-        warnings.warn(
-            f"the shard {str(path)!r} was stored by another version of memloc and holds other fields; it is computed"
-            " again.",
-            MemlocWarning,
-            stacklevel=2,
-        )
+        set_aside(path, _WHAT, _INSTEAD)
+        return None
+    blocks = [path.with_suffix(f".{group}.npy") for group in content["blocks"]]
+    if not all(block.is_file() and seal_holds(block) for block in blocks):
+        set_aside(path, _WHAT, _INSTEAD)
         return None
     return ShardState(
         PointState(**content["points"]),

@@ -26,12 +26,13 @@ class Subject:
 
     Attributes:
         arguments: of `prepare`. policy: the views of their training, where that is known.
-        extra: what the audit's record should hold besides.
+        extra: what the audit's record should hold besides. inputs: what was read, as it was named.
     """
 
     arguments: dict[str, Any]
     policy: str | None
     extra: dict[str, Any]
+    inputs: tuple[str | Path | None, ...] = ()
 
 
 def is_run(subject: object) -> bool:
@@ -83,7 +84,9 @@ def run_subject(
     if changed is not None:
         arguments["f"] = _changed(changed, name, opened)
         extra["changed"] = list(changed)
-    return Subject(arguments, record["augmentation"], extra)
+    named = external if isinstance(external, (str, Path)) else None
+    inputs = (opened.folder, record.get("data"), record.get("external"), named, *(changed or ()))
+    return Subject(arguments, record["augmentation"], extra, inputs)
 
 
 def _changed(changed: Sequence[str], run: str, opened: Run) -> list[Encoder]:
@@ -152,7 +155,9 @@ def sets_subject(
             for number, name in enumerate(names)
         ]
     arguments = {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits, "earlier": earlier}
-    return Subject(arguments, loaded["f"][0].augmentation, {})
+    return Subject(
+        arguments, loaded["f"][0].augmentation, {}, (*f, *g, *sets.values(), *(each for each in weights.values()))
+    )
 
 
 def _load(name: str, weights: str | None, draw: int, layers: Any, loading: Mapping[str, Any], **more: Any) -> Encoder:

@@ -13,7 +13,7 @@ from memloc.engine import prepare, run_job
 from memloc.metrics import auroc
 from memloc.pretrain import TrainSpec, train
 from memloc.progress import Report, silent
-from memloc.results import Audit, claim_folder
+from memloc.results import Audit, claimed
 from memloc.views import Views
 
 
@@ -72,30 +72,30 @@ def run_demo(
     plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Report = silent, overwrite: bool = False
 ) -> Audit:
     """Train, audit and compare with the truth; the finished audit lies in `out`."""
-    claim_folder(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite)
-    images, external, spec = demo_inputs(plan, seed=seed, device=device)
-    run = train(images, spec, external=external, out=out / "run", progress=progress)
-    known = concatenate(images, external)
-    job = prepare(
-        run.side("f"),
-        run.side("g"),
-        images=known,
-        splits=run.points["split"].tolist(),
-        views=Views(plan.policy, n=plan.views),
-        seed=seed,
-        device=device,
-    )
-    repeats = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
-    result = run_job(
-        job,
-        out=out / "audit",
-        progress=progress,
-        extra={"run": str(out / "run"), "training": run.record["spec"], "repeats": repeats},
-    )
-    if "truth" not in result.record:
-        result = replace(result, record={**result.record, "truth": known_truth(result)})
-        result.save(out / "audit")
-    return result
+    with claimed(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite):
+        images, external, spec = demo_inputs(plan, seed=seed, device=device)
+        run = train(images, spec, external=external, out=out / "run", progress=progress)
+        known = concatenate(images, external)
+        job = prepare(
+            run.side("f"),
+            run.side("g"),
+            images=known,
+            splits=run.points["split"].tolist(),
+            views=Views(plan.policy, n=plan.views),
+            seed=seed,
+            device=device,
+        )
+        repeats = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
+        result = run_job(
+            job,
+            out=out / "audit",
+            progress=progress,
+            extra={"run": str(out / "run"), "training": run.record["spec"], "repeats": repeats},
+        )
+        if "truth" not in result.record:
+            result = replace(result, record={**result.record, "truth": known_truth(result)})
+            result.save(out / "audit")
+        return result
 
 
 def known_truth(audit: Audit) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from memloc.encoders import fingerprint, load_encoder
 from memloc.engine import audit
 from memloc.errors import DataError, MissingExtraError, SpecError, nearest
 from memloc.report import write_report
-from memloc.results import claim_folder, headline, read_table, write_table
+from memloc.results import claimed, headline, read_table, write_table
 from memloc.streams import Stream, generator
 from memloc.views import Views
 
@@ -102,6 +103,7 @@ class AuditCallback(_Callback):
         self.splits, self.out, self.encoder, self.every, self.g = list(splits), Path(out), encoder, every, g
         self.views, self.settings = views or Views(), {"seed": seed, **settings}
         self.mean, self.std, self._last = mean, std, 0
+        self._claim = ExitStack()  # the folder, while training runs
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -127,7 +129,7 @@ class AuditCallback(_Callback):
                 "g": None if self.g is None else fingerprint(load_encoder(self.g).module),
                 "settings": {key: str(value) for key, value in self.settings.items()},
             }
-            claim_folder(self.out, spec)
+            self._claim.enter_context(claimed(self.out, spec))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Audit if it is time."""
@@ -140,6 +142,11 @@ class AuditCallback(_Callback):
         epoch = max(trainer.current_epoch, self._last)
         if trainer.is_global_zero and epoch > self._last:
             self._audit(self._find(pl_module), epoch)
+        self._claim.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Let the folder go."""
+        self._claim.close()
 
     def _find(self, module: Any) -> nn.Module:
         """The encoder within a LightningModule."""

@@ -2,7 +2,6 @@ from ._finetune import Tuned as Tuned
 from ._finetune import check_finetune as check_finetune
 from ._finetune import finetune_layers as finetune_layers
 from ._inputs import audit_of as audit_of
-from ._inputs import keep_apart as keep_apart
 from ._inputs import run_of as run_of
 from ._insert import INSERT_SCORED as INSERT_SCORED
 from ._insert import INSERT_VIEWS as INSERT_VIEWS

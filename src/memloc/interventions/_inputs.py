@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from memloc.data import Images
-from memloc.encoders import Encoder, file_of, fingerprint
+from memloc.encoders import Encoder, fingerprint
 from memloc.errors import SpecError
 from memloc.results import Audit
 
@@ -14,19 +14,6 @@ def prints(parts: tuple[Images, Images] | None) -> dict[str, str | None]:
     """What a probe's images hold, so that other images are other work."""
     one, two = (None, None) if parts is None else (each.fingerprint() for each in parts)
     return {"train_fingerprint": one, "test_fingerprint": two}
-
-
-def keep_apart(out: Path, *inputs: str | Path | None) -> None:
-    """Raise SpecError where the output folder is, or holds, something that the command reads: --overwrite would delete
-    it."""
-    place = out.resolve()
-    for each in inputs:
-        path = None if each is None else file_of(str(each))
-        if path is not None and path.exists() and (place == path.resolve() or place in path.resolve().parents):
-            raise SpecError(
-                f"--out {str(out)!r} is or holds {str(each)!r}, which this command reads. Expected another folder: the"
-                " input is left as it is. Pass another --out."
-            )
 
 
 def audit_of(encoder: Encoder, folder: Path, *, units: bool = False) -> Audit:

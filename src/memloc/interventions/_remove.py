@@ -17,7 +17,7 @@ from memloc.interventions._write import RECORD
 from memloc.pretrain import Plan, TrainSpec, train
 from memloc.probe import Probe, paired_difference
 from memloc.progress import Report, silent
-from memloc.results import SCHEMA_VERSION, read_json, write_json, write_table
+from memloc.results import SCHEMA_VERSION, locked, read_json, write_json, write_table
 from memloc.runs import Run, images_of
 from memloc.streams import Stream, generator
 
@@ -152,6 +152,20 @@ def remove_and_record(
         The record.
     """
     again = remove_points(run, points, encoder=encoder, device=device, out=out, progress=progress, overwrite=overwrite)
+    with locked(out):
+        return _recorded(run, again, points, settings, encoder, out, measure)
+
+
+def _recorded(
+    run: Run,
+    again: Run,
+    points: list[int],
+    settings: Mapping[str, Any],
+    encoder: str,
+    out: Path,
+    measure: Callable[[Encoder], Probe] | None,
+) -> dict[str, Any]:
+    """Probe the encoder and its successor, and write the record."""
     if (out / RECORD).is_file() and (kept := read_json(out / RECORD))["settings"] == settings:
         return kept
     before, after = run.encoders[encoder], again.encoders[encoder]

@@ -13,7 +13,7 @@ from memloc.data import Images, open_images
 from memloc.encoders import fingerprint, save_weights
 from memloc.errors import SpecError
 from memloc.interventions._finetune import check_finetune, finetune_layers
-from memloc.interventions._inputs import audit_of, keep_apart, prints, run_of
+from memloc.interventions._inputs import audit_of, prints, run_of
 from memloc.interventions._insert import INSERT_SCORED, INSERT_VIEWS, check_insert, images_around, insert_point
 from memloc.interventions._layers import layers_asked, replace_layers
 from memloc.interventions._plans import measured, probing
@@ -23,6 +23,7 @@ from memloc.interventions._specs import FinetuneSpec, InsertSpec, LayerSpec, Pru
 from memloc.interventions._write import Result, intervene
 from memloc.probe import Named, opened, planned
 from memloc.progress import Report
+from memloc.results import keep_apart
 from memloc.runs import images_of, open_run
 
 

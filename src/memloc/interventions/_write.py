@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 
 from memloc.encoders import Encoder, fingerprint, save_weights, versions
 from memloc.probe import Probe, paired_difference
-from memloc.results import SCHEMA_VERSION, claim_folder, read_json, write_json, write_table
+from memloc.results import SCHEMA_VERSION, claimed, clear_folder, read_json, write_json, write_table
 
 Result = tuple[Encoder, dict[str, Any], dict[str, pd.DataFrame]]
 """What an act gives: the new encoder, what to add to the record, tables to write."""
@@ -44,15 +43,29 @@ def intervene(
         ResultsError: the folder holds other work. OutputError.
     """
     print_before = fingerprint(source.module)
-    claim_folder(out, {"kind": kind, "source": print_before, **settings}, overwrite=overwrite)
-    if (out / RECORD).is_file():
-        return read_json(out / RECORD)
+    with claimed(out, {"kind": kind, "source": print_before, **settings}, overwrite=overwrite):
+        if (out / RECORD).is_file():
+            return read_json(out / RECORD)
+        return _acted(kind, source, metadata, settings, act, out, measure, print_before)
+
+
+def _acted(
+    kind: str,
+    source: Encoder,
+    metadata: Mapping[str, str],
+    settings: Mapping[str, Any],
+    act: Callable[[], Result],
+    out: Path,
+    measure: Callable[[Encoder], Probe] | None,
+    print_before: str,
+) -> dict[str, Any]:
+    """Do it in a folder that is claimed, and write what came of it."""
     try:
         before = None if measure is None else measure(source)
         changed, more, tables = act()
         after = None if measure is None else measure(changed)
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)  # it was claimed for this work alone, which has nothing to show
+        clear_folder(out)  # it was claimed for this work alone, which has nothing to show
         raise
     if before is not None and after is not None:
         tables = {**tables, "probe": pd.DataFrame({"right_before": before.right, "right_after": after.right})}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from memloc.errors import MemlocWarning
-from memloc.results import replacing
+from memloc.results import sealing, set_aside, unsealed
 
 CHECKPOINT_VERSION = 2  # of what a checkpoint holds; 1 (memloc 0.1) did not say which it was
 
@@ -38,22 +36,20 @@ def save_checkpoint(
         "epoch": epoch,
         **({} if secret is None else {"secret": secret}),
     }
-    with replacing(path) as temporary:
+    with sealing(path) as temporary:
         torch.save(content, temporary)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds; None where there is none, or one of another version, which is said."""
-    if not path.is_file():
+    """What a checkpoint holds; None where there is none, or one that is damaged or of another version, which is set
+    aside and said."""
+    what, instead = "the checkpoint", "its encoder is trained from the start"
+    content = unsealed(path, what, instead)
+    if content is None:
         return None
-    stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    stored: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
     if stored.get("version") != CHECKPOINT_VERSION:
-        warnings.warn(
-            f"the checkpoint {str(path)!r} was stored by another version of memloc ({stored.get('version', 1)}, now"
-            f" {CHECKPOINT_VERSION}); its encoder is trained from the start.",
-            MemlocWarning,
-            stacklevel=2,
-        )
+        set_aside(path, what, instead)
         return None
     return stored
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memloc.data import Images, LazyPixels
 from memloc.pretrain._plan import Plan
-from memloc.results import replacing, write_json, write_table
+from memloc.results import replacing, sealing, write_json, write_table
 
 _AT_ONCE = 256  # images that are float64 at once
 _SAMPLED, _SAMPLE = 1 << 27, 16_384  # bytes of pixels from which mean and deviation are of a sample, and images in it
@@ -28,7 +28,7 @@ def write_plan(folder: Path, plan: Plan, known: Images, training: Images, source
     mean, std = statistics(pixels)
     write_json(folder / ".work/preprocess.json", {"mean": mean.tolist(), "std": std.clamp_min(1e-3).tolist()})
     if not isinstance(known.pixels, LazyPixels):
-        with replacing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
+        with sealing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
             np.save(file, known.pixels.numpy())
     write_table(folder / "points.parquet", plan.points)
     write_table(folder / "membership.parquet", plan.membership)

@@ -20,6 +20,8 @@ def trim_metrics(folder: Path, missing: list[str]) -> None:
     """Drop lines of epochs that will be trained again, so that every epoch stands once."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
+        with replacing(path, growing=True) as temporary:
+            temporary.touch()
         return
     reached = {name: epochs_of(folder / f"checkpoints/{name}.pt") for name in missing}
     kept = []
@@ -30,5 +32,5 @@ def trim_metrics(folder: Path, missing: list[str]) -> None:
             continue  # cut off when the run was killed
         if entry["epoch"] <= reached.get(entry["encoder"], math.inf):
             kept.append(line)
-    with replacing(path) as temporary:
+    with replacing(path, growing=True) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept))

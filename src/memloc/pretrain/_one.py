@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from memloc.data import LazyPixels, concatenate, open_images
 from memloc.encoders import RANDOM, check_finite, load_encoder, pick_device, save_weights
+from memloc.errors import ResultsError
 from memloc.pretrain._distributed import join, rank, wait
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, labels_of, slots
 from memloc.pretrain._spec import TrainSpec
 from memloc.progress import Report, silent
-from memloc.results import read_json, read_table
+from memloc.results import read_json, read_table, seal_holds
 
 _ANY = 1 << 60
 _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an unpaired g apart from f's
@@ -83,7 +84,13 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
 
 def _pixels_of(folder: Path, stored: dict[str, Any]) -> Any:
     """Pixels of a run's images: the array that the run keeps while it lasts, or the files that do not fit in memory."""
-    if (folder / ".work/pixels.npy").is_file():
+    stored_pixels = folder / ".work/pixels.npy"
+    if stored_pixels.is_file():
+        if not seal_holds(stored_pixels):
+            raise ResultsError(
+                f"{str(stored_pixels)!r} is damaged. Expected the images of the training. Repeat the command: they are"
+                " written again."
+            )
         return np.load(folder / ".work/pixels.npy", mmap_mode="r")
     images = open_images(stored["data"], size=stored["size"], max_bad=_ANY)  # how many may be bad was settled before
     if stored["has_external"]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
 from memloc.pretrain._spec import TrainSpec
 from memloc.progress import Report, silent
-from memloc.results import WRITES, claim_folder, read_table, write_json
+from memloc.results import WRITES, claimed, clear_folder, list_files, read_table, write_json
 from memloc.runs import Run, encoder_of, open_run
 from memloc.workers import run_apart
 
@@ -69,13 +70,14 @@ def train(
         "has_external": external is not None,
         "size": training.size,
     }
+    read = (training.source, None if external is None else external.source)
     _check(known, spec, plan, module, sources, out)
     identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint(), **special}
     join(device)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary if out is None else out)
         if rank() == 0:
-            claim_folder(folder, identity, overwrite=overwrite)
+            stack.enter_context(claimed(folder, identity, overwrite=overwrite, inputs=read))
         wait()
         if not (folder / "run.json").is_file():
             began = time.monotonic()
@@ -92,12 +94,23 @@ def train(
                     "seconds": time.monotonic() - began,
                     "workers": workers,
                 }
-                write_json(folder / "run.json", record)
-                shutil.rmtree(folder / ".work", ignore_errors=True)
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                _finish(folder, plan, record)
         wait()
         run = open_run(folder, module=module)
         return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
+
+
+def _finish(folder: Path, plan: Plan, record: dict[str, Any]) -> None:
+    """List what the encoders' trainings wrote, write the record, and remove what was for the training alone."""
+    written = [folder / f"{kind}/{name}.safetensors" for kind in ("encoders", "heads") for name in plan.encoders]
+    list_files(folder, [*written, folder / "metrics.jsonl"])
+    write_json(folder / "run.json", record)
+    for name in (".work", "checkpoints"):
+        place = folder / name
+        if place.is_dir():
+            clear_folder(place)
+            with contextlib.suppress(OSError):  # not empty
+                place.rmdir()
 
 
 def _check(

@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from memloc.errors import OutputError, ResultsError
+from memloc.results._digest import flushed
+from memloc.results._lock import held_folder
+from memloc.results._manifest import list_files, verify
 
 
 def make_folder(folder: Path) -> Path:
@@ -36,17 +39,25 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes its place when the block ends well, and is removed when it does
-    not.
+def replacing(path: Path, *, listed: bool = True, growing: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes its place, flushed to disk, when the block ends well, and is
+    removed when it does not.
 
+    Args:
+        listed: whether the manifest of the claimed folder that it lies in, if any, lists it. growing: it will grow, so
+            no checksum is kept.
     Raises:
-        OutputError: the disk is full or the folder not writable.
+        OutputError: the disk is full or the folder not writable. FolderInUseError: another process took the folder.
     """
     temporary = path.with_name(f".{path.name}.partial")
+    folder = held_folder(path)
     try:
         yield temporary
+        flushed(temporary)
         os.replace(temporary, path)
+        flushed(path.parent)
+        if listed and folder is not None:
+            list_files(folder, [path], growing=growing)
     except (OSError, RuntimeError) as problem:  # torch.save raises RuntimeError where a write comes short
         if (
             isinstance(problem, RuntimeError)
@@ -70,7 +81,7 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, str] | N
         {**(content.schema.metadata or {}), **{key.encode(): value.encode() for key, value in (metadata or {}).items()}}
     )
     with replacing(path) as temporary:
-        parquet.write_table(content, temporary, compression="zstd")
+        parquet.write_table(content, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -79,8 +90,9 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         ResultsError: it is missing or damaged.
     """
+    verify(path)
     try:
-        return parquet.read_table(path).to_pandas()
+        return parquet.read_table(path, page_checksum_verification=True).to_pandas()
     except (OSError, ValueError, pa.ArrowException) as problem:
         raise ResultsError(
             f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run"
@@ -88,21 +100,26 @@ def read_table(path: Path) -> pd.DataFrame:
         ) from problem
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, listed: bool = True) -> None:
     """Write a JSON object; NaN is written as null."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    with replacing(path, listed=listed) as temporary:
+        text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ResultsError: it is missing or damaged.
+        ResultsError: it is missing, damaged, or no object.
     """
+    verify(path)
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as problem:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        return found
+    except (OSError, ValueError, RecursionError) as problem:
         raise ResultsError(
             f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a file that memloc wrote. Run"
             " the command again that wrote it."

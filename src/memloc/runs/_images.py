@@ -9,6 +9,7 @@ import torch
 
 from memloc.data import Images, as_images, concatenate, open_images
 from memloc.errors import DataError, DataNotFoundError
+from memloc.results import verify
 from memloc.runs._run import Run
 
 
@@ -20,6 +21,7 @@ def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
     """
     record, points = run.record, run.points
     if run.folder is not None and (run.folder / "images.npz").is_file():
+        verify(run.folder / "images.npz")
         with np.load(run.folder / "images.npz") as stored:
             labels = points["label"].tolist() if "label" in points else None
             known = as_images(stored["images"], points=points["point"].tolist(), labels=labels)

@@ -12,8 +12,8 @@ import pandas as pd
 from torch import nn
 
 from memloc.encoders import Encoder, Preprocess, encoder_name, load_encoder, load_weights, read_weights
-from memloc.errors import DataNotFoundError
-from memloc.results import read_json, read_table, say_what_is_missing
+from memloc.errors import DataNotFoundError, ResultsError
+from memloc.results import check_record, read_json, read_table, say_what_is_missing
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ def open_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
         )
         raise DataNotFoundError(f"{str(folder)!r} {state}. Expected a folder that memloc train finished. {step}.")
     record, membership = read_json(folder / "run.json"), read_table(folder / "membership.parquet")
+    check_record(folder / "run.json", record)
+    missing = [key for key in ("ensemble", "unpaired", "encoder") if key not in (record.get("spec") or {})]
+    if missing:
+        raise ResultsError(
+            f"{str(folder / 'run.json')!r} does not say {missing[0]!r} of the training. Expected the record that memloc"
+            " train wrote. Restore the file, or train again into another folder."
+        )
     say_what_is_missing(folder, record)
     encoders = {}
     for name in membership.columns[1:]:

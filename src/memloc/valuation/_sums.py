@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from memloc.errors import MemlocWarning, ResultsError
-from memloc.results import replacing
+from memloc.results import sealing, set_aside, unsealed
 from memloc.valuation._learners import Outcome
 
 Numbers = NDArray[np.float64]
+_WHAT, _INSTEAD = "the file of sums", "learners are fitted again"
 SUMS_VERSION = 2  # of what a file of sums holds; 1 (memloc 0.1) did not say which it was
 _PRIOR = 4.0  # pseudo-observations of Agresti and Coull's interval
 
@@ -88,7 +86,7 @@ class CellSums:
     def save(self, path: Path, learners: int) -> None:
         """Write the sums of so many learners, whole or not at all."""
         square = np.empty(0) if self.square is None else self.square
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with sealing(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 version=SUMS_VERSION,
@@ -102,29 +100,17 @@ class CellSums:
 
     @staticmethod
     def load(path: Path) -> tuple[CellSums, int] | None:
-        """What `save` wrote: the sums, and of how many learners; None of another version, which is said.
-
-        Raises:
-            ResultsError: the file is damaged.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                if "version" not in file.files or int(file["version"]) != SUMS_VERSION:
-                    warnings.warn(
-                        f"the sums {str(path)!r} were stored by another version of memloc; learners are fitted again.",
-                        MemlocWarning,
-                        stacklevel=2,
-                    )
-                    return None
-                utility, count, square, row, votes = (
-                    file[name] for name in ("utility", "count", "square", "row", "votes")
-                )
-                return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-            raise ResultsError(
-                f"{str(path)!r}, what an interrupted run left, is damaged ({str(problem).splitlines()[0]}). Expected"
-                " the sums of its learners. Pass --overwrite to begin anew."
-            ) from problem
+        """What `save` wrote: the sums, and of how many learners; None of a file that is damaged or of another version,
+        which is set aside and said."""
+        content = unsealed(path, _WHAT, _INSTEAD)
+        if content is None:
+            return None
+        with np.load(content, allow_pickle=False) as file:
+            if int(file["version"]) != SUMS_VERSION:
+                set_aside(path, _WHAT, _INSTEAD)
+                return None
+            utility, count, square, row, votes = (file[name] for name in ("utility", "count", "square", "row", "votes"))
+            return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
 
     def cell_values(self) -> Numbers:
         """Mean utility per cell, NaN where no learner covered it."""

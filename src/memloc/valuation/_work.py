@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from memloc.data import is_regression, open_images, open_table, table_fingerprint
 from memloc.errors import DataError, SpecError
 from memloc.progress import Report, roughly, silent
-from memloc.results import claim_folder, write_table
+from memloc.results import claimed, write_table
 from memloc.streams import Stream, generator
 from memloc.valuation._describe import describe
 from memloc.valuation._images import pixel_groups, pixel_table, recommended_share
@@ -81,19 +81,19 @@ class ValueWork:
         X, y = self.X, self.y
         fingerprint = table_fingerprint(X, y)
         identity = {**settings, "block": self.block, **repairing, "fingerprint": fingerprint}
-        claim_folder(out, identity, overwrite=overwrite)
-        if (out / "value.json").is_file():
-            return Valuation.load(out)
-        work = out / ".sums.npz"
-        extra = {**self.extra, "fingerprint": fingerprint}
-        result = value_table(X, y, self.spec, groups=self.groups, extra=extra, work=work, report=progress)
-        scores = z_scores(X, y, regression=result.record["regression"])
-        if self.repairing is not None:
-            result.record["repair"] = self._repaired(result, out, progress)
-        result = describe(result, X, scores)
-        result.save(out)
-        work.unlink()
-        return result
+        with claimed(out, identity, overwrite=overwrite, inputs=(self.extra.get("data"),)):
+            if (out / "value.json").is_file():
+                return Valuation.load(out)
+            work = out / ".sums.npz"
+            extra = {**self.extra, "fingerprint": fingerprint}
+            result = value_table(X, y, self.spec, groups=self.groups, extra=extra, work=work, report=progress)
+            scores = z_scores(X, y, regression=result.record["regression"])
+            if self.repairing is not None:
+                result.record["repair"] = self._repaired(result, out, progress)
+            result = describe(result, X, scores)
+            result.save(out)
+            work.unlink()
+            return result
 
     def _repaired(self, result: Valuation, out: Path, progress: Report) -> dict[str, Any]:
         """Write the repaired table; what the repair gains on rows kept out."""
