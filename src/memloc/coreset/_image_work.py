@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from memloc.coreset._spec import RobustSpec
 from memloc.data import Images, open_images
 from memloc.encoders import RANDOM, load_encoder, save_weights
 from memloc.errors import DataError
-from memloc.results import clear_folder, write_table
+from memloc.results import remove_folder, write_table
 
 
 class ImageWork:
@@ -99,10 +98,7 @@ class ImageWork:
             save_weights(out / "model.safetensors", run.model.cpu(), {"memloc_encoder": str(self.how["encoder"])})
         write_table(out / "thumbnails.parquet", pictures(self.images, found))
         found.save(out)
-        if (out / "training").is_dir():
-            clear_folder(out / "training")
-            with contextlib.suppress(OSError):  # not empty
-                (out / "training").rmdir()
+        remove_folder(out / "training")
         return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._stored import load_shard, save_shard
 from memloc.engine._thumbnails import thumbnails
 from memloc.progress import Report, silent
-from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, spec_hash
+from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, remove_folder, spec_hash
 from memloc.workers import compute_shards
 
 
@@ -51,7 +50,7 @@ def run_job(
         )
         work = folder / ".shards"
         if (folder / "audit.json").is_file():
-            shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work)
             return Audit.load(folder)
         work.mkdir(exist_ok=True)
         with on_device(job):
@@ -75,7 +74,7 @@ def run_job(
         result = Audit(**tables, record=record)
         if out is not None:
             result.save(folder)
-            shutil.rmtree(work)
+            remove_folder(work)
         return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import time
@@ -28,7 +27,7 @@ from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
 from memloc.pretrain._spec import TrainSpec
 from memloc.progress import Report, silent
-from memloc.results import WRITES, claimed, clear_folder, list_files, read_table, write_json
+from memloc.results import WRITES, claimed, list_files, read_table, remove_folder, write_json
 from memloc.runs import Run, encoder_of, open_run
 from memloc.workers import run_apart
 
@@ -106,11 +105,7 @@ def _finish(folder: Path, plan: Plan, record: dict[str, Any]) -> None:
     list_files(folder, [*written, folder / "metrics.jsonl"])
     write_json(folder / "run.json", record)
     for name in (".work", "checkpoints"):
-        place = folder / name
-        if place.is_dir():
-            clear_folder(place)
-            with contextlib.suppress(OSError):  # not empty
-                place.rmdir()
+        remove_folder(folder / name)
 
 
 def _check(

@@ -11,6 +11,7 @@ from ._folder import check_folder as check_folder
 from ._folder import claimed as claimed
 from ._folder import clear_folder as clear_folder
 from ._folder import keep_apart as keep_apart
+from ._folder import remove_folder as remove_folder
 from ._headline import HEADLINES as HEADLINES
 from ._headline import Headline as Headline
 from ._headline import comparable as comparable

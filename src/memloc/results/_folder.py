@@ -143,6 +143,14 @@ def clear_folder(folder: Path) -> list[Path]:
     return _cleared(folder, known)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that memloc worked in, if it is there: what memloc wrote, and itself unless something is left."""
+    if folder.is_dir():
+        clear_folder(folder)
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+
+
 def _cleared(folder: Path, known: set[Path]) -> list[Path]:
     left: list[Path] = []
     last = [folder / name for name in (_SPEC, MANIFEST)]  # a clearing that is cut off can be gone on with
@@ -155,7 +163,11 @@ def _cleared(folder: Path, known: set[Path]) -> list[Path]:
             left += [path] if path.is_symlink() or path.exists() else []
         elif path in known or (path.name == MANIFEST and listed_files(folder) is not None) or _marked(path):
             path.unlink()
-        elif not _passing(path):
+        elif path.name == LOCK:
+            continue
+        elif _passing(path):
+            path.unlink()
+        else:
             left.append(path)
     return left
 

@@ -74,7 +74,8 @@ def list_files(folder: Path, paths: Iterable[Path], *, growing: bool = False) ->
                 entry: dict[str, Any] = {"bytes": None, "blake2b": None}
                 if not growing:
                     entry = {"bytes": path.stat().st_size, "blake2b": digest_of(path)}
-                files[path.relative_to(folder).as_posix()] = entry
+                place = path.parent.resolve() / path.name
+                files[place.relative_to(folder.resolve()).as_posix()] = entry
         _write(folder, files)
 
 
@@ -93,6 +94,7 @@ def _write(folder: Path, files: dict[str, Any]) -> None:
 def verify(path: Path) -> None:
     """Raise ResultsError where a file is not as the manifest of its folder, or of the one above, says; what no manifest
     lists is not looked at."""
+    path = path.absolute()
     for folder in (path.parent, path.parent.parent):
         entry = (listed_files(folder) or {}).get(path.relative_to(folder).as_posix())
         if entry is None:
