@@ -47,6 +47,10 @@ class CheckpointError(MemlocError, ValueError):
     """A checkpoint is unreadable, unsafe or does not fit the architecture."""
 
 
+class TrustError(MemlocError, PermissionError):
+    """A folder names code that opening it would run, and nobody said that the folder is trusted."""
+
+
 class NonFiniteError(MemlocError, ValueError):
     """Weights, activations or scores hold NaN or Inf."""
 

@@ -15,7 +15,8 @@ def silent(_text: str, _done: float, _total: float) -> None:
 
 
 class Console:
-    """Reports to standard error: one line that is rewritten on a terminal, a plain line every few seconds elsewhere.
+    """Reports to standard error: one line that is rewritten on a terminal, elsewhere a plain line every few
+    seconds in which something was done.
 
     >>> Console.left(2.0, 25.0, 100.0)
     '6 s left'
@@ -25,15 +26,16 @@ class Console:
         self._live = sys.stderr.isatty()
         self._every = 0.2 if self._live else every
         self._text, self._began, self._first, self._shown = "", 0.0, 0.0, 0.0
+        self._done = -1.0  # when a line was last written
 
     def __call__(self, text: str, done: float, total: float) -> None:
         """Show progress; a new text begins a new task."""
         now = time.monotonic()
         if text != self._text:
-            self._text, self._began, self._first, self._shown = text, now, done, 0.0
-        if now - self._shown < self._every and done < total:
+            self._text, self._began, self._first, self._shown, self._done = text, now, done, 0.0, -1.0
+        if (now - self._shown < self._every and done < total) or (done == self._done and not self._live):
             return
-        self._shown = now
+        self._shown, self._done = now, done
         spent, fresh = now - self._began, done - self._first
         rest = f"{spent:.0f} s" if done >= total else self.left(spent, fresh, total - self._first)
         line = f"{text}: {100 * done / max(total, 1e-9):.0f} %, {rest}"

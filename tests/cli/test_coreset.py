@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -132,10 +133,10 @@ def test_a_table_with_verified_labels(place, monkeypatch, capsys, learner):
     labels = pd.read_parquet(place / f"table-{learner}/labels.parquet")
     assert (labels["label"] != labels["true_label"])[labels["suspected"] == 1].mean() > 0.6
     assert "verified" not in json.dumps(json.loads((place / f"table-{learner}/coreset.json").read_text())["spec"])
-    import joblib
+    from memloc.coreset import load_classifier
 
     table = pd.read_csv(place / "wine.csv")
-    predicted = joblib.load(result["model"]).predict(table.drop(columns=["kind", "verified"]))
+    predicted = load_classifier(Path(result["model"]).parent).predict(table.drop(columns=["kind", "verified"]))
     assert (predicted == table["verified"]).mean() > 0.8
 
 

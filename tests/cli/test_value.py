@@ -76,7 +76,11 @@ def test_an_interrupted_command_goes_on_where_it_stopped(place, monkeypatch, tol
     learners = json.loads((place / f"straight{tol}/value.json").read_text())["learners"]
     monkeypatch.setattr(_estimator, "_run_block", interrupted)
     assert main([*flags, "--out", f"stopped{tol}"]) == 130
-    assert sorted(path.name for path in (place / f"stopped{tol}").iterdir()) == [".sums.npz", "spec.json"]
+    assert sorted(path.name for path in (place / f"stopped{tol}").iterdir()) == [
+        ".sums.npz",
+        "manifest.json",
+        "spec.json",
+    ]
     assert main([*flags, "--out", f"stopped{tol}"]) == 0
     assert len(fitted) == len(set(fitted)) == learners  # each learner once
     assert (place / f"stopped{tol}/report.html").is_file()

@@ -1,11 +1,12 @@
 """Exports in other tools' conventions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from memloc import Views, audit
 from memloc.errors import DataError
-from memloc.integrations import issues_table
+from memloc.integrations import issues_table, write_any
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
 
@@ -22,3 +23,17 @@ def test_an_audit_of_one_encoder_has_nothing_to_export(tiny):
     found = audit(tiny(0), images=PIXELS, splits=["candidate"] * 15 + ["external"] * 15, views=Views(n=4))
     with pytest.raises(DataError, match="no score per point"):
         issues_table(found)
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula(tmp_path):
+    text = ["=cmd|'/c calc'!A1", "+1", "-2.png", "@sum", "\tx", "\rx", "plain=1", None, "'kept"]
+    table = pd.DataFrame({"name": text, "=head": range(9), "score": [-0.5] * 9, "kind": pd.Categorical(text[:1] * 9)})
+    write_any(table, tmp_path / "a.csv")
+    found = pd.read_csv(tmp_path / "a.csv", keep_default_na=False, lineterminator="\n")
+    assert found["name"].tolist() == ["'=cmd|'/c calc'!A1", "'+1", "'-2.png", "'@sum", "'\tx", "'\rx", "plain=1", "", "'kept"]  # fmt: skip
+    assert list(found) == ["name", "'=head", "score", "kind"]
+    assert found["score"].tolist() == [-0.5] * 9  # numbers stay numbers
+    assert found["kind"].str.startswith("'=").all()
+    for name, read in (("a.jsonl", lambda path: pd.read_json(path, lines=True)), ("a.parquet", pd.read_parquet)):
+        write_any(table, tmp_path / name)
+        assert read(tmp_path / name)["name"].tolist()[:3] == text[:3]

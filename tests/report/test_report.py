@@ -299,3 +299,16 @@ def test_next_steps_quote_the_measured_evidence(found):
         assert step["evidence"].startswith(("docs/", "published: "))
         assert "docs/" in step["evidence"]
     assert "Recommended next steps" in render(summarize(strong(found)))
+
+
+@pytest.mark.browser
+def test_the_page_runs_its_own_script_alone(found, tmp_path, browser):
+    page = write_report(found, tmp_path / "r.html").read_text()
+    assert "default-src 'none'" in page
+    (tmp_path / "r.html").write_text(page.replace("</body>", "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\"></body>"))  # fmt: skip
+    browser.get((tmp_path / "r.html").as_uri())
+    assert browser.title != "run"
+    assert any("Content Security Policy" in line["message"] for line in browser.get_log("browser"))
+    (tmp_path / "own.html").write_text(page)
+    browser.get((tmp_path / "own.html").as_uri())
+    assert not browser.get_log("browser")

@@ -34,7 +34,7 @@ _NOT_BESIDE_A_RUN = (
 )
 
 
-@with_settings(ViewOptions, Options, common=("state_key", "strip_prefix", *IMAGES, *WORK))
+@with_settings(ViewOptions, Options, common=("state_key", "strip_prefix", *IMAGES, "trust", *WORK))
 def audit(
     out: Annotated[Path, typer.Option(help="Folder for the tables and the report; an interrupted audit is continued.")],
     settings: Given,
@@ -83,7 +83,9 @@ def audit(
                 f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to"
                 f" audit. Expected one or the other. Leave {clash[0]} out."
             )
-        subject: Subject = run_subject(run, external=external, max_bad=settings.max_bad, changed=f)
+        subject: Subject = run_subject(
+            run, external=external, max_bad=settings.max_bad, changed=f, trust=settings.trust
+        )
     else:
         if not f or data is None:
             raise SpecError(

@@ -12,7 +12,7 @@ from memloc.cli._options import Given, with_settings
 from memloc.probe import DejavuSpec
 
 
-@with_settings(DejavuSpec, common=("max_bad", "device", "as_json"))
+@with_settings(DejavuSpec, common=("max_bad", "device", "trust", "as_json"))
 def dejavu(
     run: Annotated[Path, typer.Argument(help="A folder with a pair that memloc train finished on labelled images.")],
     public: Annotated[str, typer.Option(help="Labelled images that no encoder of the run saw.")],
@@ -34,6 +34,7 @@ def dejavu(
         audit=audit,
         max_bad=settings.max_bad,
         device=settings.device,
+        trust=settings.trust,
         progress=settings.progress,
     )
     if out is not None:

@@ -30,6 +30,10 @@ StateKey = Annotated[
 StripPrefix = Annotated[str | None, typer.Option(help="What the weights' names begin with; found by default.")]
 Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or random.")]
 
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the function that the folder names as its encoder: you know who made it.")
+]
+
 COMMON: dict[str, tuple[Any, Any]] = {  # options of several commands: their annotation and default
     "weights": (Weights, None),
     "state_key": (StateKey, None),
@@ -37,6 +41,7 @@ COMMON: dict[str, tuple[Any, Any]] = {  # options of several commands: their ann
     "size": (Size, None),
     "max_bad": (MaxBad, 0),
     "device": (Device, "auto"),
+    "trust": (Trust, False),
     "dry_run": (DryRun, False),
     "as_json": (Json, False),
     "overwrite": (Overwrite, False),

@@ -33,6 +33,7 @@ class Given(dict[str, Any]):
     size: int | None
     max_bad: int
     device: str
+    trust: bool
     dry_run: bool
     as_json: bool
     overwrite: bool

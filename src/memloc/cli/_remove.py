@@ -14,7 +14,7 @@ from memloc.cli._options import Given, with_settings
 from memloc.interventions import RemoveSpec
 
 
-@with_settings(RemoveSpec, common=("max_bad", "device", *WORK))
+@with_settings(RemoveSpec, common=("max_bad", "device", "trust", *WORK))
 def remove(
     run: Annotated[Path, typer.Argument(help="A folder that memloc train finished.")],
     audit: Annotated[Path, typer.Option("--audit", help="The audit of that run: SSLMem of its points.")],
@@ -37,6 +37,7 @@ def remove(
         test=test,
         max_bad=settings.max_bad,
         device=settings.device,
+        trust=settings.trust,
         out=out,
     )
     if settings.dry_run:

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from memloc.coreset._estimator import TableClassifier, load_table_classifier
 from memloc.encoders import RANDOM, Encoder, features_of, load_encoder, load_weights, read_weights
 from memloc.errors import ResultsError
 from memloc.results import read_record
+from memloc.runs import check_trust
 
 
 class Classifier(nn.Module):
@@ -41,20 +43,27 @@ class Classifier(nn.Module):
         return logits
 
 
-def load_classifier(folder: str | Path) -> Classifier:
-    """The trained model of a folder that `memloc coreset` filled with images, in eval mode.
+def load_classifier(folder: str | Path, *, trust: bool = False) -> Classifier | TableClassifier:
+    """The trained model of a folder that `memloc coreset` filled: of images a module in eval mode, of a table one with
+    `predict`.
 
+    Args:
+        trust: whether a function that the folder names as its encoder may be run, and a model that memloc 0.1 pickled
+            be opened.
     Raises:
-        DataNotFoundError: no coreset there. ResultsError: one of a table or of representations, which has no such
-            model.
+        DataNotFoundError: no coreset there. ResultsError: one of representations, which has no model, or a damaged one.
+            TrustError: opening it would run code that the folder brings.
     """
     folder = Path(folder)
     record = read_record(folder, "coreset.json", "coreset", f"memloc coreset DATA --out {folder}")
-    if "shape" not in record:
+    if "saved" not in record:
         raise ResultsError(
-            f"{str(folder)!r} holds no trained module. Expected a coreset of images by gradient. Of a table, load"
-            " model.joblib."
+            f"{str(folder)!r} holds no trained model. Expected a coreset by gradient. Make one with memloc coreset DATA"
+            f" --out {folder}."
         )
+    if "shape" not in record:
+        return load_table_classifier(folder, trust=trust)
+    check_trust(folder, str(record["encoder"]), trust=trust)
     channels, height, width = record["shape"]
     shape = (channels, height, width)
     model = Classifier(load_encoder(record["encoder"], weights=RANDOM, shape=shape), record["classes"], shape)

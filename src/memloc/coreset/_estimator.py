@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._points import measures, points_table
 from memloc.coreset._sources import class_numbers
 from memloc.coreset._spec import RobustSpec
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, ResultsError, SpecError, TrustError
 from memloc.progress import Report
+from memloc.results import replacing, verify
 
 
 def fit_robust(
@@ -115,6 +117,17 @@ def _rows(X: Any, rows: NDArray[np.int64]) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
+TABLE_MODEL = "model.skops"
+_KNOWN = (  # what the models hold beside what skops trusts by itself
+    "memloc.coreset._estimator.TableClassifier",
+    "memloc.data._table_encoder.TableEncoder",
+    "numpy.dtype",
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+)
+
+
 class TableClassifier:
     """A classifier with what turns a user's table into numbers, and the names of the classes.
 
@@ -129,3 +142,45 @@ class TableClassifier:
     def predict(self, table: Any) -> NDArray[Any]:
         """Names of the predicted classes, shape (row,)."""
         return np.array(self.class_names, dtype=object)[self.model.predict(self.encoder.transform(table))]
+
+
+def save_table_classifier(folder: Path, model: TableClassifier) -> None:
+    """Write a classifier as skops does: as data, of types that are named."""
+    from skops.io import dump
+
+    with replacing(folder / TABLE_MODEL) as temporary:
+        dump(model, temporary)
+
+
+def load_table_classifier(folder: Path, *, trust: bool = False) -> TableClassifier:
+    """Read what `save_table_classifier` wrote; or with `trust` what memloc 0.1 pickled.
+
+    Raises:
+        TrustError: the file holds other types than memloc writes, or is a pickle. ResultsError: damaged or missing.
+    """
+    from skops.io import get_untrusted_types, load
+
+    path, old = folder / TABLE_MODEL, folder / "model.joblib"
+    if not path.is_file() and old.is_file():
+        if not trust:
+            raise TrustError(
+                f"{str(old)!r} is a pickle, and opening it could run anything. Expected your word that you trust this"
+                " folder. If you do, pass trust=True; or make the coreset again, whose model is no pickle."
+            )
+        import joblib
+
+        return cast(TableClassifier, joblib.load(old))
+    verify(path)
+    try:
+        foreign = sorted(set(get_untrusted_types(file=path)) - set(_KNOWN))
+        if not foreign:
+            return cast(TableClassifier, load(path, trusted=list(_KNOWN)))
+    except Exception as problem:  # skops raises whatever the bytes lead it to
+        raise ResultsError(
+            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a model that memloc coreset"
+            " wrote. Run the command again that wrote it."
+        ) from problem
+    raise TrustError(
+        f"{str(path)!r} holds {foreign[0]}, which memloc does not write, so it was not opened. Expected a model that"
+        " memloc coreset wrote. Make it again, or open it with skops.io.load and a list of what you trust."
+    )

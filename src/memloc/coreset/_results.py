@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.coreset._crust import Coreset
-from memloc.results import conform, read_record, read_table, save_results
+from memloc.results import conform, is_there, read_record, read_table, save_results
 
 _TABLES = ("coreset", "labels", "epochs")
 
@@ -47,7 +47,7 @@ class CoresetRun:
         """
         folder = Path(folder)
         record = read_record(folder, "coreset.json", "coreset", f"memloc coreset DATA --out {folder}")
-        there = [name for name in _TABLES if (folder / f"{name}.parquet").is_file()]
+        there = [name for name in _TABLES if is_there(folder / f"{name}.parquet")]
         return CoresetRun({name: conform(name, read_table(folder / f"{name}.parquet")) for name in there}, record)
 
 

@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
 
 from memloc.coreset._crust import Crust
-from memloc.coreset._estimator import TableClassifier, check_folds
+from memloc.coreset._estimator import TABLE_MODEL, TableClassifier, check_folds, save_table_classifier
 from memloc.coreset._noise import noisy
 from memloc.coreset._results import CoresetRun
 from memloc.coreset._runs import robust_run
@@ -21,7 +20,6 @@ from memloc.coreset._spec import RobustSpec
 from memloc.data import TableEncoder, is_regression, open_table, table_fingerprint
 from memloc.errors import DataError, SpecError, nearest
 from memloc.progress import roughly
-from memloc.results import replacing
 
 
 class TableWork:
@@ -135,15 +133,14 @@ class TableWork:
             scores=others,
             progress=progress,
             record={
-                "saved": "model.joblib",
+                "saved": TABLE_MODEL,
                 "data": self.path,
                 "target": self.target,
                 "learner": self.how,
                 "class_names": self.class_names,
             },
         )
-        with replacing(out / "model.joblib") as temporary:
-            joblib.dump(TableClassifier(self.encoder, run.model, self.class_names), temporary)
+        save_table_classifier(out, TableClassifier(self.encoder, run.model, self.class_names))
         found.save(out)
         return found
 

@@ -114,6 +114,7 @@ def audit(
     out: str | Path | None = None,
     progress: Report = silent,
     overwrite: bool = False,
+    trust: bool = False,
 ) -> Audit:
     """Score memorization per point, layer, unit and class in one pass of views through each encoder.
 
@@ -138,7 +139,7 @@ def audit(
         earlier: g is an earlier checkpoint of f's training rather than a reference that never saw the candidates.
         out: folder for the tables and audit.json, which an interrupted audit resumes from.
         progress: called with what is going on, points done and points in all.
-        overwrite: replace the work of other settings in `out`.
+        overwrite: replace the work of other settings in `out`. trust: beside a folder of a run, as in `open_run`.
     Returns:
         Audit with .points, .layers, .units and .point_layers.
     Raises:
@@ -179,7 +180,7 @@ def audit(
                     f"{name} is given beside a run, which already says which encoders and images to audit. Expected one"
                     f" or the other. Leave {name} out."
                 )
-        subject = run_subject(f, external=external)  # type: ignore[arg-type]
+        subject = run_subject(f, external=external, trust=trust)  # type: ignore[arg-type]
         arguments, extra, policy = subject.arguments, subject.extra, subject.policy or policy
         inputs = subject.inputs
     elif external is not None:

@@ -46,7 +46,12 @@ def is_run(subject: object) -> bool:
 
 
 def run_subject(
-    run: Run | str | Path, *, external: object = None, max_bad: int = 0, changed: Sequence[str] | None = None
+    run: Run | str | Path,
+    *,
+    external: object = None,
+    max_bad: int = 0,
+    changed: Sequence[str] | None = None,
+    trust: bool = False,
 ) -> Subject:
     """Encoders, images and splits of a finished training run.
 
@@ -54,8 +59,9 @@ def run_subject(
         external: further images that no encoder saw: a path, or what `as_images` takes.
         max_bad: unreadable images to accept. changed: checkpoints to audit in f's place, such as what memloc prune made
             of it.
+        trust: as in `open_run`.
     """
-    opened = run if isinstance(run, Run) else open_run(run)
+    opened = run if isinstance(run, Run) else open_run(run, trust=trust)
     name = str(run if not isinstance(run, Run) else run.folder)
     record, points = opened.record, opened.points
     images, given = images_of(opened, max_bad=max_bad)

@@ -9,6 +9,8 @@ import pandas as pd
 from memloc.errors import DataError, SpecError
 from memloc.results import Audit, make_folder, replacing, write_table
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     """Candidates in cleanlab's convention: `is_memorized_issue`, and `memorized_score` from 0 to 1, lower is worse.
@@ -55,9 +57,22 @@ def write_any(table: pd.DataFrame, path: Path) -> None:
         return
     with replacing(path) as temporary:
         if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            _harmless(table).to_csv(temporary, index=False)
         else:
             table.to_json(temporary, orient="records", lines=True, force_ascii=False)
+
+
+def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before text that a spreadsheet would take for a formula."""
+
+    def escaped(value: object) -> object:
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    result = table.rename(columns=escaped)
+    for place, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            result.isetitem(place, table.iloc[:, place].map(escaped, na_action="ignore"))
+    return result
 
 
 def check_suffix(path: Path) -> None:

@@ -206,15 +206,17 @@ def remove_work(
     test: str | None = None,
     max_bad: int = 0,
     device: str = "auto",
+    trust: bool = False,
     out: Path,
 ) -> Work:
     """An encoder of a run trained again without some points, with a probe of both.
 
     Args:
         audit: of that run. count: points to remove. train, test: labelled images of the probe; both or neither.
+        trust: as in `open_run`.
     """
     keep_apart(out, run, audit, train, test)
-    loaded = open_run(run)
+    loaded = open_run(run, trust=trust)
     name = encoder_named(loaded, spec.encoder)
     audited = audit_of(loaded.encoders[name], audit)
     gone = choose_points(loaded, audited.points, count, order=spec.order, encoder=name, seed=spec.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,15 @@ def intervene(
         ResultsError: the folder holds other work. OutputError.
     """
     print_before = fingerprint(source.module)
-    with claimed(out, {"kind": kind, "source": print_before, **settings}, overwrite=overwrite):
-        if (out / RECORD).is_file():
-            return read_json(out / RECORD)
-        return _acted(kind, source, metadata, settings, act, out, measure, print_before)
+    try:
+        with claimed(out, {"kind": kind, "source": print_before, **settings}, overwrite=overwrite):
+            if (out / RECORD).is_file():
+                return read_json(out / RECORD)
+            return _acted(kind, source, metadata, settings, act, out, measure, print_before)
+    except BaseException:
+        with contextlib.suppress(OSError):  # there is something in it
+            out.rmdir()
+        raise
 
 
 def _acted(

@@ -26,7 +26,8 @@ def write_plan(folder: Path, plan: Plan, known: Images, training: Images, source
     if isinstance(pixels, LazyPixels) or pixels.numel() > _SAMPLED:  # an even sample tells mean and deviation
         pixels = pixels[torch.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLE)).long()]
     mean, std = statistics(pixels)
-    write_json(folder / ".work/preprocess.json", {"mean": mean.tolist(), "std": std.clamp_min(1e-3).tolist()})
+    statistics_of = {"mean": mean.tolist(), "std": std.clamp_min(1e-3).tolist()}
+    write_json(folder / ".work/preprocess.json", statistics_of, listed=False)
     if not isinstance(known.pixels, LazyPixels):
         with sealing(folder / ".work/pixels.npy") as temporary, temporary.open("wb") as file:
             np.save(file, known.pixels.numpy())

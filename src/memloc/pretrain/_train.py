@@ -95,7 +95,7 @@ def train(
                 }
                 _finish(folder, plan, record)
         wait()
-        run = open_run(folder, module=module)
+        run = open_run(folder, module=module, trust=True)  # the caller named the encoder
         return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
 
 

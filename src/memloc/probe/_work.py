@@ -88,19 +88,20 @@ def dejavu_of_run(
     audit: Path | None = None,
     max_bad: int = 0,
     device: str = "auto",
+    trust: bool = False,
     progress: Report = silent,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Déjà Vu's score of a pair's points, and how it agrees with SSLMem.
 
     Args:
         run: a finished run of f and g on labelled images. public: labelled images that no encoder of the run saw.
-        audit: of the run, to compare with.
+        audit: of the run, to compare with. trust: as in `open_run`.
     Returns:
         One row per point that is not shared: point, share_f, share_g, dejavu, name, split; and the figures.
     Raises:
         DataError: a run without f and g, without labels; see `dejavu`.
     """
-    loaded = open_run(run)
+    loaded = open_run(run, trust=trust)
     sides = [loaded.side(name) for name in ("f", "g")]
     if not all(sides):
         raise DataError(

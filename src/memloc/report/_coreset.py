@@ -12,7 +12,7 @@ import pandas as pd
 
 from memloc.report._charts import series_chart
 from memloc.report._page import page, write_page
-from memloc.results import TABLES, conform, read_record, read_table
+from memloc.results import TABLES, conform, is_there, read_record, read_table
 
 _SUSPECTED = 120  # rows of the table
 _SERIES = {
@@ -92,11 +92,11 @@ def render_coreset(summary: dict[str, Any]) -> str:
 
 def _read(folder: Path, name: str) -> pd.DataFrame | None:
     path = folder / f"{name}.parquet"
-    return conform(name, read_table(path)) if path.is_file() else None
+    return conform(name, read_table(path)) if is_there(path) else None
 
 
 def _pictures(folder: Path) -> dict[int, str]:
-    if not (folder / "thumbnails.parquet").is_file():
+    if not is_there(folder / "thumbnails.parquet"):
         return {}
     table = read_table(folder / "thumbnails.parquet")
     return {int(point): base64.b64encode(png).decode() for point, png in zip(table["point"], table["png"], strict=True)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +29,16 @@ def page(template: str, script: str, **content: Any) -> str:
     css, javascript = (
         Markup(files("memloc.report").joinpath(name).read_text("utf-8")) for name in ("report.css", script)
     )
-    return environment.get_template(template).render(**content, css=css, script=javascript)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hashed(css)}; script-src {_hashed(javascript)};"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template(template).render(**content, css=css, script=javascript, policy=Markup(policy))
+
+
+def _hashed(text: str) -> str:
+    """What a Content-Security-Policy lets run or style the page: this text alone."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def write_page(path: str | Path, make: Callable[[], str]) -> Path:

@@ -19,6 +19,7 @@ from ._headline import headline as headline
 from ._headline import lower_bounds as lower_bounds
 from ._lock import locked as locked
 from ._manifest import MANIFEST as MANIFEST
+from ._manifest import is_there as is_there
 from ._manifest import list_files as list_files
 from ._manifest import listed_files as listed_files
 from ._manifest import verify as verify

@@ -174,4 +174,5 @@ def _cleared(folder: Path, known: set[Path]) -> list[Path]:
 
 def _marked(path: Path) -> bool:
     """Whether a file says itself that memloc wrote it."""
-    return path.suffix == ".damaged" or (path.suffix, path.parent.name) == (".err", ".work") or is_sealed(path)
+    in_work = path.parent.name == ".work" and (path.suffix == ".err" or path.name == "preprocess.json")
+    return path.suffix == ".damaged" or in_work or is_sealed(path)

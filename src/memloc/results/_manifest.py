@@ -14,7 +14,7 @@ from memloc.results._digest import digest_of, flushed, new_digest
 
 MANIFEST = "manifest.json"
 _GUARD = threading.RLock()
-_READ: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}  # manifests by path, with when they were written
+_READ: dict[Path, tuple[bytes, dict[str, Any]]] = {}  # manifests by path, as text and read
 
 
 def listed_files(folder: Path) -> dict[str, Any] | None:
@@ -25,24 +25,21 @@ def listed_files(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        state = path.stat()
+        content = path.read_bytes()
     except OSError:
         return None
-    key = (state.st_mtime_ns, state.st_size)
     with _GUARD:
-        known = _READ.get(path.absolute())
-        if known is not None and known[0] == key:
-            return known[1]
-        files = _read(path)
-        _READ[path.absolute()] = (key, files)
-        return files
+        known = _READ.get(path)
+        if known is None or known[0] != content:
+            known = _READ[path] = (content, _read(path, content))
+        return known[1]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-        files: dict[str, Any] = content["files"]
-        whole = content["checksum"] == _checksum(files) and all(
+        found = json.loads(content)
+        files: dict[str, Any] = found["files"]
+        whole = found["checksum"] == _checksum(files) and all(
             set(each) == {"bytes", "blake2b"} for each in files.values()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -89,6 +86,16 @@ def _write(folder: Path, files: dict[str, Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file that not every folder has.
+
+    Raises:
+        ResultsError: the manifest lists it, and it is gone or damaged.
+    """
+    verify(path)
+    return path.is_file()
 
 
 def verify(path: Path) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError
 from memloc.results._files import make_folder, read_json, write_json, write_table
 from memloc.results._lock import held_folder
-from memloc.results._manifest import MANIFEST, list_files, listed_files
+from memloc.results._manifest import MANIFEST, list_files, listed_files, verify
 from memloc.results._spec import spec_hash
 from memloc.results._units import UNIT_COLUMNS, Column
 
@@ -350,12 +350,13 @@ def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, A
         raise DataNotFoundError(
             f"{str(folder)!r} holds no {what}. Expected a folder with {name}. Make one with: {command}"
         )
-    record = read_json(folder / name)
+    record = read_json(folder / name, checked=False)
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ResultsError(
             f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version"
             f" {SCHEMA_VERSION}. Run the command again with this memloc, into another folder."
         )
+    verify(folder / name)
     check_record(folder / name, record)
     say_what_is_missing(folder, record, name)
     return record

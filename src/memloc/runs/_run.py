@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from memloc.encoders import Encoder, Preprocess, encoder_name, load_encoder, load_weights, read_weights
-from memloc.errors import DataNotFoundError, ResultsError
+from memloc.errors import DataNotFoundError, ResultsError, TrustError
 from memloc.results import check_record, read_json, read_table, say_what_is_missing
 
 
@@ -56,13 +56,15 @@ class Run:
         return [encoder for encoder_name, encoder in self.encoders.items() if encoder_name.startswith(name)]
 
 
-def open_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
+def open_run(folder: str | Path, *, module: nn.Module | None = None, trust: bool = False) -> Run:
     """Open a finished run.
 
     Args:
         module: the architecture, where the run was trained from an nn.Module.
+        trust: whether a function that the folder names as the architecture may be run.
     Raises:
-        DataNotFoundError: no such folder, or a run that is not finished.
+        DataNotFoundError: no such folder, or a run that is not finished. ResultsError: a damaged one. TrustError: it
+            was trained from a function in a Python file, which opening it would run.
     """
     folder = Path(folder)
     if not (folder / "run.json").is_file():
@@ -81,15 +83,27 @@ def open_run(folder: str | Path, *, module: nn.Module | None = None) -> Run:
             " train wrote. Restore the file, or train again into another folder."
         )
     say_what_is_missing(folder, record)
+    known = str(record["spec"]["encoder"])
+    if module is None:
+        check_trust(folder, known, trust=trust)
     encoders = {}
     for name in membership.columns[1:]:
         path = folder / f"encoders/{name}.safetensors"
-        known = record["spec"]["encoder"]
         encoders[str(name)] = encoder_of(known, path) if module is None else _encoder_like(module, path)
     return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
 
 
 load_run = open_run  # its name in 0.1
+
+
+def check_trust(folder: Path, encoder: str, *, trust: bool) -> None:
+    """Raise TrustError where a folder names a function of a Python file as its encoder, and is not trusted."""
+    if encoder_name(encoder).is_code and not trust:
+        raise TrustError(
+            f"{str(folder)!r} names the function {encoder!r} as its encoder, and opening the folder would run it."
+            " Expected your word that you trust this folder. If you do, repeat the command with --trust (trust=True in"
+            " Python)."
+        )
 
 
 def encoder_of(encoder: str, path: Path) -> Encoder:
