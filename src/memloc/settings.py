@@ -12,6 +12,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from memloc.errors import SpecError, nearest
 
+SEEDS = 2**32 - 1
+"""The largest seed: what NumPy's and scikit-learn's generators take."""
+_WHOLE = 2**63 - 1  # the largest whole number
 _Kind = TypeVar("_Kind", bound=type)
 
 
@@ -109,6 +112,11 @@ def check_limits(spec: Any) -> None:
         if one.choices and isinstance(value, str):
             check_choice(each.name, value, one.choices, example=_example(each, one))
         elif isinstance(value, Real) and not isinstance(value, bool):
+            if isinstance(value, Integral) and abs(value) > _WHOLE:
+                raise SpecError(
+                    f"{each.name} is a number of more than 18 digits. Expected at most {_WHOLE}. Pass"
+                    f" {flag_of(each.name)} {_example(each, one) or 1}."
+                )
             _check_number(each, one, value)
 
 

@@ -13,6 +13,7 @@ import typer
 from memloc.errors import DataNotFoundError, MemlocError, MemlocWarning, SpecError, nearest
 from memloc.progress import Console, Report, silent
 
+_SHOWN = 200  # characters of a reason
 _INTERRUPTED = "\ninterrupted; nothing is half-written: repeat the command to go on"
 
 
@@ -32,9 +33,9 @@ def settings_from(context: typer.Context, path: Path | None) -> Path | None:
         raise DataNotFoundError(f"there is no settings file {str(path)!r}. Expected a TOML file. Check the path.")
     try:
         values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise SpecError(
-            f"{path} is no valid TOML ({problem}). Expected lines such as: epochs = 100. Correct it."
+            f"{path} is no valid TOML ({str(problem)[:_SHOWN]}). Expected lines such as: epochs = 100. Correct it."
         ) from problem
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
     known = {

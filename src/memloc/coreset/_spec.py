@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memloc.encoders import ENCODER_NAMES
 from memloc.errors import SpecError
-from memloc.settings import check_limits, documented, setting
+from memloc.settings import SEEDS, check_limits, documented, setting
 from memloc.views import policy_named
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class RobustSpec:
     )
     rounds: int = setting(3, "Tables: selections.", low=1)
     folds: int = setting(5, "Tables: parts for predictions of rows that a fit has not seen.", low=2)
-    seed: int = setting(0, "Of weights, order, partners and noise.", low=0)
+    seed: int = setting(0, "Of weights, order, partners and noise.", low=0, high=SEEDS)
     precision: str = setting(
         "float32",
         "Images: auto (bfloat16 where the machine is fast at it), bfloat16 or float32.",

@@ -3,17 +3,20 @@ hold."""
 
 from __future__ import annotations
 
-import io
-import pickle
+import gzip
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, cast
 
 import numpy as np
 
+from memloc.data._limits import Capped, check_limit, readable
+from memloc.data._mat import read_mat
+from memloc.data._plain_pickle import unpickled
 from memloc.errors import DataError, nearest
 
 Read = Callable[[], bytes]
@@ -26,29 +29,50 @@ _STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "s
 def members(path: Path) -> dict[str, Read]:
     """Files of a folder (not of its subfolders) or of a tar or zip archive, by their own name."""
     if path.is_dir():
-        return {file.name: file.read_bytes for file in path.iterdir() if file.is_file()}
-    try:
+        return {file.name: partial(_from_folder, file) for file in path.iterdir() if file.is_file()}
+    with readable(path, "one. Fetch it again.", state="is no complete archive"):
         if path.name.endswith(".zip"):
             with zipfile.ZipFile(path) as zipped:
-                names = [name for name in zipped.namelist() if not name.endswith("/")]
-            return {Path(name).name: partial(_from_zip, path, name) for name in names}
-        with tarfile.open(path) as archive:
-            names = [member.name for member in archive.getmembers() if member.isfile()]
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as problem:
-        raise DataError(f"{path} is no complete archive ({problem}). Expected one. Fetch it again.") from problem
+                held = [info for info in zipped.infolist() if not info.is_dir()]
+            check_limit("ROWS", len(held), path)
+            return {Path(info.filename).name: partial(_from_zip, path, info.filename) for info in held}
+        with _opened_tar(path) as archive:
+            names: list[str] = []
+            for member in archive:
+                check_limit("ROWS", len(names), path)
+                names += [member.name] if member.isfile() else []
     return {Path(name).name: partial(_from_tar, path, name) for name in names}
+
+
+def _from_folder(path: Path) -> bytes:
+    check_limit("BYTES", path.stat().st_size, path)
+    return path.read_bytes()
 
 
 def _from_zip(path: Path, name: str) -> bytes:
     with zipfile.ZipFile(path) as opened:
+        check_limit("BYTES", opened.getinfo(name).file_size, f"{name} in {path}")
         return opened.read(name)
 
 
 def _from_tar(path: Path, name: str) -> bytes:
-    with tarfile.open(path) as opened:
-        file = opened.extractfile(name)
+    with _opened_tar(path) as opened:
+        member = opened.getmember(name)
+        check_limit("BYTES", member.size, f"{name} in {path}")
+        file = opened.extractfile(member)
         assert file is not None, "only files are listed"
         return file.read()
+
+
+@contextmanager
+def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar archive, perhaps compressed by gzip, that unpacks to no more than the limit."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream = gzip.GzipFile(fileobj=raw) if packed else raw
+        with tarfile.open(fileobj=Capped(cast("IO[bytes]", stream), path), mode="r:") as archive:
+            yield archive
 
 
 def read_archive(files: Files, part: str, where: str) -> Found | None:
@@ -65,12 +89,11 @@ def read_archive(files: Files, part: str, where: str) -> Found | None:
             f"{where} has no part {part!r}. {nearest(part, known)} Expected one of {', '.join(known)}. Pass"
             f" {where}:train."
         )
-    try:
-        return known[part]()
-    except KeyError as problem:
-        raise DataError(f"{where} lacks {problem}. Expected all files of the set. Fetch it again.") from problem
-    except (ValueError, pickle.UnpicklingError, EOFError, IndexError) as problem:
-        raise DataError(f"{where} is damaged ({problem}). Expected the published files. Fetch them again.") from problem
+    with readable(where, "the published files. Fetch them again.", state="is damaged"):
+        try:
+            return known[part]()
+        except KeyError as problem:
+            raise DataError(f"{where} lacks {problem}. Expected all files of the set. Fetch it again.") from problem
 
 
 def _parts(files: Files) -> dict[str, Callable[[], Found]] | None:
@@ -115,17 +138,10 @@ def stl10(images: bytes, labels: bytes | None, names: tuple[str, ...]) -> Found:
 
 def svhn(path: Path) -> Found:
     """SVHN's cropped digits: a MATLAB file with X (32, 32, 3, N) and y from 1 to 10, where 10 is the digit 0."""
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path)
-    except (ValueError, NotImplementedError, OSError, TypeError) as problem:
-        raise DataError(
-            f"{path} is no readable MATLAB file ({problem}). Expected SVHN's train_32x32.mat or test_32x32.mat. Fetch"
-            " it again."
-        ) from problem
+    with readable(path, "SVHN's train_32x32.mat or test_32x32.mat. Fetch it again."):
+        content = read_mat(path)
     if "X" not in content or content["X"].ndim != 4 or content["X"].dtype != np.uint8:
-        held = ", ".join(sorted(key for key in content if not key.startswith("__")))
+        held = ", ".join(sorted(content))
         raise DataError(
             f"{path} holds {held or 'nothing'}. Expected X, uint8 of shape (32, 32, 3, N), and y. Pass SVHN's cropped"
             " digits (format 2)."
@@ -140,7 +156,7 @@ def svhn(path: Path) -> Found:
 
 def _cifar(files: Files, batches: list[str], label: bytes, meta: tuple[str, str]) -> Found:
     """CIFAR's Python version."""
-    loaded = [_unpickled(files[name]()) for name in batches]
+    loaded = [unpickled(files[name]()) for name in batches]
     pixels = np.concatenate([np.asarray(batch[b"data"], dtype=np.uint8) for batch in loaded]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([np.asarray(batch[label], dtype=np.int64) for batch in loaded])
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels, _meta(files, *meta)
@@ -159,28 +175,9 @@ def _meta(files: Files, name: str, key: str) -> tuple[str, ...]:
     if name not in files:
         return ()
     return tuple(
-        each.decode() if isinstance(each, bytes) else str(each) for each in _unpickled(files[name]())[key.encode()]
+        each.decode() if isinstance(each, bytes) else str(each) for each in unpickled(files[name]())[key.encode()]
     )
 
 
 def _lines(files: Files, name: str) -> tuple[str, ...]:
     return tuple(files[name]().decode().split()) if name in files else ()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds arrays and nothing else."""
-
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode", "scalar"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The constructors of arrays."""
-        if name in self._ALLOWED and module.split(".")[0] in ("numpy", "_codecs"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it would call {module}.{name}")
-
-
-def _unpickled(content: bytes) -> dict[bytes, Any]:
-    found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    if not isinstance(found, dict):
-        raise ValueError("no dictionary")
-    return found

@@ -10,27 +10,33 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from memloc.data._limits import check_limit
 from memloc.errors import DataError
+
+FORMATS_READ = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
+"""What Pillow may take an image's bytes for, whatever its name: formats that start no other program."""
 
 
 def decode_one(content: Path | bytes | None, size: int | None, name: str) -> torch.Tensor:
     """An image as uint8 (3, height, width), resized and cropped to `size` where that is given."""
-    picture = read_picture(content)
+    picture = read_picture(content, name)
     return to_tensor(picture if size is None else fitted(picture, size, name))
 
 
-def read_picture(content: Path | bytes | None) -> Image.Image:
+def read_picture(content: Path | bytes | None, name: str = "the image") -> Image.Image:
     """Decode one image as 8-bit RGB: first frame, upright by its EXIF orientation, transparency over white, 16 bits
     scaled.
 
     Raises:
-        OSError: truncated, empty or no image.
+        OSError: truncated, empty or no image. DataError: more pixels than the limit.
     """
     if content is None:
         raise OSError("no bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a palette with transparency given as bytes; converted below
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(source, formats=FORMATS_READ) as opened:
+            check_limit("PIXELS", opened.width * opened.height, name)
             opened.seek(0)
             opened.load()
             return as_rgb(ImageOps.exif_transpose(opened))

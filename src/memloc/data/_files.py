@@ -9,21 +9,23 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from memloc.data._arrays import numbered_labels
 from memloc.data._decode import decode_one
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
+from memloc.data._limits import check_limit, readable
 from memloc.errors import DataError, SpecError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+Encoded = list[tuple[str, "Path | bytes | None"]]  # images by name: a file, or its bytes
 MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used
 
 
 def open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
     """Image files at any depth; the folders that hold them are classes."""
-    names = sorted(_listed(folder))
+    paths = sorted(_listed(folder))
+    names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
     tables = [] if names else sorted(path.name for path in folder.glob("*.parquet"))
     if tables:
         raise DataError(
@@ -43,9 +45,10 @@ def open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
             )
         kept = list(range(len(names)))
         skipped: tuple[tuple[str, str], ...] = ()
-        pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, names, size)))
+        pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, paths, size)))
     else:
-        kept, pixels, skipped = decoded([(name, folder / name) for name in names], size, max_bad, str(folder))
+        encoded: Encoded = [(name, folder / path) for name, path in zip(names, paths, strict=True)]
+        kept, pixels, skipped = decoded(encoded, size, max_bad, str(folder))
     classes = sorted({names[row].rsplit("/", 1)[0] for row in kept if "/" in names[row]})
     number = {name: index for index, name in enumerate(classes)}
     labels = (
@@ -61,21 +64,20 @@ def open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
     """A column of encoded images, and perhaps one of labels."""
     import pyarrow.parquet as parquet
 
-    try:
+    with readable(path, "one. Write or fetch it again.", state="is no readable parquet file"):
+        held = parquet.ParquetFile(path).metadata
+        check_limit("ROWS", held.num_rows, path)
+        check_limit("BYTES", sum(held.row_group(part).total_byte_size for part in range(held.num_row_groups)), path)
         table = parquet.read_table(path)
-    except (OSError, ValueError) as problem:
-        raise DataError(
-            f"{path} is no readable parquet file ({problem}). Expected one. Write or fetch it again."
-        ) from problem
     column = next((name for name in ("image", "img") if name in table.column_names), None)
     if column is None:
         raise DataError(
             f"{path} has the columns {', '.join(table.column_names)}. Expected `image` or `img` with encoded bytes. "
             "Rename the column that holds them."
         )
-    cells = table.column(column).to_pylist()
-    encoded = [
-        (f"{path.name}[{row}]", cell["bytes"] if isinstance(cell, dict) else cell) for row, cell in enumerate(cells)
+    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in table.column(column).to_pylist()]
+    encoded: Encoded = [
+        (f"{path.name}[{row}]", cell if isinstance(cell, bytes) else None) for row, cell in enumerate(cells)
     ]
     kept, pixels, skipped = decoded(encoded, size, max_bad, str(path))
     label = next((name for name in ("label", "labels", "fine_label") if name in table.column_names), None)
@@ -87,20 +89,26 @@ def open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
     return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)
 
 
-def _listed(folder: Path, within: str = "") -> Iterator[str]:
-    """Paths of image files at any depth, relative to the folder, without looking into the files."""
+def _listed(folder: Path, within: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Paths of image files at any depth, relative to the folder, without looking into the files; a link to a folder
+    above is not followed."""
+    state = folder.stat()
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        return
+    check_limit("DEPTH", len(above), folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _listed(Path(entry.path), f"{within}{entry.name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(
-                "._"
+                yield from _listed(Path(entry.path), f"{within}{entry.name}/", (*above, here))
+            elif (
+                entry.name.lower().endswith(SUFFIXES) and entry.is_file() and not entry.name.startswith("._")
             ):  # macOS keeps notes of its own
                 yield f"{within}{entry.name}"
 
 
 def decoded(
-    encoded: list[tuple[str, Path | bytes | None]], size: int | None, max_bad: int, where: str
+    encoded: Encoded, size: int | None, max_bad: int, where: str
 ) -> tuple[list[int], torch.Tensor, tuple[tuple[str, str], ...]]:
     """Decode every image: rows kept, pixels, and what was skipped."""
     pictures: list[torch.Tensor] = []
@@ -111,16 +119,7 @@ def decoded(
             picture = decode_one(content, size, name)
         except DataError:  # too small: a wrong size rather than a bad file
             raise
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            EOFError,
-            TypeError,
-            AttributeError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-        ) as problem:
+        except Exception as problem:  # Pillow raises whatever the bytes lead it to
             skipped.append((name, str(problem) or type(problem).__name__))
             continue
         pictures.append(picture)

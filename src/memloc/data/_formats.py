@@ -15,6 +15,7 @@ from memloc.data._arrays import open_idx, open_npz, open_sample, published
 from memloc.data._files import open_folder, open_parquet
 from memloc.data._hub import open_hub
 from memloc.data._images import Images
+from memloc.data._limits import check_limit
 from memloc.errors import DataError, DataNotFoundError
 
 
@@ -89,7 +90,8 @@ def _open_directory(asked: Asked) -> Images:
 
 def _open_stl10(asked: Asked) -> Images:
     labels = asked.path.with_name(asked.path.name.replace("_X.bin", "_y.bin"))
-    known = labels.read_bytes() if labels.exists() else None
+    known = labels.read_bytes() if labels.is_file() else None
+    check_limit("BYTES", asked.path.stat().st_size, asked.path)
     return published(stl10(asked.path.read_bytes(), known, ()), asked.path.name)
 
 
@@ -138,6 +140,11 @@ def format_of(asked: Asked) -> Format:
         raise DataNotFoundError(
             f"there is no file or folder {asked.text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive,"
             " or sample:train. Check the path, or try: memloc demo"
+        )
+    if not asked.path.is_dir() and not asked.path.is_file():
+        raise DataError(
+            f"{asked.text!r} is no file but a device, pipe or socket. Expected images in a file or folder. Save what it"
+            " gives into a file first."
         )
     if not taking or not taking[0].has_parts:
         _refuse_part(asked)

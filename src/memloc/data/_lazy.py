@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,9 +53,8 @@ class ImageFiles:
     def digest(self, row: int) -> bytes:
         """A hash of a file's name and length, which stand for its content."""
         name = self.names[row]
-        return hashlib.blake2b(
-            f"{name}:{(self.folder / name).stat().st_size}:{self.size}".encode(), digest_size=8
-        ).digest()
+        state = f":{(self.folder / name).stat().st_size}:{self.size}".encode()
+        return hashlib.blake2b(os.fsencode(name) + state, digest_size=8).digest()
 
 
 class LazyPixels:

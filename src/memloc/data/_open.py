@@ -15,6 +15,7 @@ from memloc.data._decode import fitted, to_tensor
 from memloc.data._formats import Asked, format_of
 from memloc.data._images import Images
 from memloc.data._lazy import LazyPixels
+from memloc.data._limits import check_limit, readable
 from memloc.errors import SpecError
 
 _PARTS = ("train", "test", "unlabeled", "validation", "extra")
@@ -52,7 +53,9 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
         raise SpecError(f"size is {size}. Expected at least 1 pixel. Pass --size 32.")
     path, part = _path_and_part(text)
     asked = Asked(text, path, part, size, max_bad)
-    images = format_of(asked).open(asked)
+    with readable(text, "images that are whole. Fetch or save them again."):
+        images = format_of(asked).open(asked)
+        check_limit("ROWS", len(images), text)
     right = size is None or tuple(images.pixels.shape[2:]) == (size, size)
     if not right and not isinstance(images.pixels, LazyPixels):
         pictures = [Image.fromarray(_to_array(pixels)) for pixels in images.pixels]

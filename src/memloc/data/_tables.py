@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.errors import DataError, DataNotFoundError, SpecError, nearest
+from memloc.data._limits import check_limit
+from memloc.errors import DataError, DataNotFoundError, MemlocError, SpecError, nearest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt")
+_HEADER = 1 << 24  # characters of a header at most
 _FEW = 20  # more different whole numbers than this may be classes or amounts: the user says which
 
 
@@ -44,34 +46,14 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
             f"{str(path)!r} is no table that memloc reads. Expected .csv, .tsv, .txt or .parquet. Convert it first."
         )
     try:
-        if path.suffix.lower() in TEXT_TABLES:
-            with path.open(encoding="utf-8-sig") as file:
-                header = file.readline()
-            between = max((",", ";", "\t"), key=header.count)  # the comma where none occurs
-            _check_fields(path, between)
-            names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0].dropna()
-            if names.duplicated().any():
-                raise DataError(
-                    f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names."
-                    " Rename or drop one."
-                )
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", pd.errors.ParserWarning
-                )  # of separators at the ends of lines, which were looked at
-                table = pd.read_csv(
-                    path, sep=between, index_col=False
-                )  # which would rename the second of two equal names
-                if between != "," and any(_has_decimal_commas(table[name]) for name in table):
-                    table = pd.read_csv(path, sep=between, index_col=False, decimal=",")
-        else:
-            table = pd.read_parquet(path)
-            table.columns = table.columns.map(str)
-    except (ValueError, OSError) as problem:
-        if isinstance(problem, DataError):
-            raise
-        reason = str(problem).splitlines()[0]
-        step = "Save it as UTF-8" if isinstance(problem, UnicodeDecodeError) else "Open it and check"
+        check_limit("BYTES", path.stat().st_size, path)
+        table = _text(path) if path.suffix.lower() in TEXT_TABLES else _parquet(path)
+        check_limit("ROWS", len(table), path)
+    except MemlocError:
+        raise
+    except Exception as problem:  # pandas raises whatever the bytes lead it to
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
+        step = "Save it as UTF-8" if isinstance(problem, UnicodeError) else "Open it and check"
         raise DataError(
             f"{str(path)!r} cannot be read as a table ({reason}). Expected a header and rows. {step}."
         ) from problem
@@ -90,6 +72,36 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
             f"{path.name} has no column beside {target!r}. Expected at least one to value. Pass another table."
         )
     return table.drop(columns=target), table[target]
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """A parquet file as a table whose columns are named by text."""
+    import pyarrow.parquet as parquet
+
+    check_limit("ROWS", parquet.ParquetFile(path).metadata.num_rows, path)
+    table = pd.read_parquet(path)
+    table.columns = table.columns.map(str)
+    return table
+
+
+def _text(path: Path) -> pd.DataFrame:
+    """A table from separated text, its separator and decimal sign found."""
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline(_HEADER)
+    between = max((",", ";", "\t"), key=header.count)  # the comma where none occurs
+    _check_fields(path, between)
+    names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    if names.duplicated().any():
+        raise DataError(
+            f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename"
+            " or drop one."
+        )
+    with warnings.catch_warnings():  # of separators at the ends of lines, which were looked at
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)
+        table = pd.read_csv(path, sep=between, index_col=False)  # which would rename the second of two equal names
+        if between != "," and any(_has_decimal_commas(table[name]) for name in table):
+            table = pd.read_csv(path, sep=between, index_col=False, decimal=",")
+    return table
 
 
 def _check_fields(path: Path, between: str) -> None:

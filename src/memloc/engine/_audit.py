@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from memloc.errors import MemlocWarning, SpecError
 from memloc.progress import Report, silent
-from memloc.settings import check_limits, documented, setting
+from memloc.settings import SEEDS, check_limits, documented, setting
 from memloc.views import POLICIES
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Options:
     batch_size: int | None = setting(None, "Points per batch; by image size by default.", low=1)
     shard_size: int = setting(1024, "Points per shard, the unit of resuming.", low=1)
     thumbnails: bool = setting(True, "Keep small pictures for the report.")
-    seed: int = setting(0, "Of bootstrap and sampling.")
+    seed: int = setting(0, "Of bootstrap and sampling.", low=0, high=SEEDS)
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -70,7 +70,7 @@ class ViewOptions:
         None, f"Views: {', '.join(POLICIES)}; as in training by default.", choices=POLICIES, example="normal"
     )
     views: str = setting("16", "Views per point, or auto.")
-    views_seed: int = setting(0, "Of the views.")
+    views_seed: int = setting(0, "Of the views.", low=0, high=SEEDS)
     sampling: Literal["sobol", "independent"] = setting(
         "sobol", "Evenly spread or plain draws.", choices=("sobol", "independent")
     )

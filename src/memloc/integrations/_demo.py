@@ -45,6 +45,7 @@ DEMO_QUICK = replace(DEMO, epochs=40, views=16, external=100)
 
 def demo_inputs(plan: DemoPlan, *, seed: int, device: str) -> tuple[Images, Images, TrainSpec]:
     """The images to train on, the images never seen, and how to train."""
+    TrainSpec(seed=seed)  # raises what is wrong
     generator = torch.Generator().manual_seed(seed)
     everything, unseen = open_images("sample:train"), open_images("sample:test")
     images = everything.take(torch.randperm(len(everything), generator=generator)[: 2 * plan.candidates].sort().values)
@@ -72,8 +73,8 @@ def run_demo(
     plan: DemoPlan, out: Path, *, seed: int, device: str, progress: Report = silent, overwrite: bool = False
 ) -> Audit:
     """Train, audit and compare with the truth; the finished audit lies in `out`."""
+    images, external, spec = demo_inputs(plan, seed=seed, device=device)
     with claimed(out, {"demo": vars(plan), "seed": seed, "device": device}, overwrite=overwrite):
-        images, external, spec = demo_inputs(plan, seed=seed, device=device)
         run = train(images, spec, external=external, out=out / "run", progress=progress)
         known = concatenate(images, external)
         job = prepare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memloc.settings import check_limits, documented, setting
+from memloc.settings import SEEDS, check_limits, documented, setting
 
 CRITERIA, ORDERS = ("delta", "layermem", "random"), ("highest", "lowest")
 UNIT_ORDERS, SCOPES = ("top", "low", "random"), ("layer", "network")
@@ -29,7 +29,7 @@ class LayerSpec(_Checked):
     by: str = setting("delta", "With --audit: delta, layermem or random.", choices=CRITERIA)
     order: str = setting("highest", "With --audit: highest or lowest.", choices=ORDERS)
     count: int = setting(1, "With --audit: how many layers.", low=1)
-    seed: int = setting(0, "Of random choices and of training.", low=0)
+    seed: int = setting(0, "Of random choices and of training.", low=0, high=SEEDS)
 
 
 @documented
@@ -42,7 +42,7 @@ class FinetuneSpec(_Checked):
     learning_rate: float = setting(1e-3, "At the start; it falls by a cosine.", above=0)
     weight_decay: float = setting(1e-4, "Of AdamW.", low=0)
     policy: str | None = setting(None, "Augmentation of the training images, such as weak; none by default.")
-    seed: int = setting(0, "Of random choices and of training.", low=0)
+    seed: int = setting(0, "Of random choices and of training.", low=0, high=SEEDS)
 
 
 @documented
@@ -54,7 +54,7 @@ class PruneSpec(_Checked):
     order: str = setting("top", "top or low UnitMem first, or random.", choices=UNIT_ORDERS)
     per: str = setting("layer", "layer (the share of every layer) or network (of all units together).", choices=SCOPES)
     layers: list[str] | None = setting(None, "Layers by name; repeat for more.")
-    seed: int = setting(0, "Of random choices and of training.", low=0)
+    seed: int = setting(0, "Of random choices and of training.", low=0, high=SEEDS)
 
 
 @documented
@@ -70,7 +70,7 @@ class InsertSpec(_Checked):
     steps: int = setting(200, "Of Adam.", low=1)
     learning_rate: float = setting(1e-3, "Of Adam.", above=0)
     policy: str | None = setting(None, "Of the views; as in training by default.")
-    seed: int = setting(0, "Of random choices and of training.", low=0)
+    seed: int = setting(0, "Of random choices and of training.", low=0, high=SEEDS)
     limit: int = setting(200, "Images to use at most, the point among them.", low=3, example=200)
 
     def training(self) -> dict[str, Any]:
@@ -85,4 +85,4 @@ class RemoveSpec(_Checked):
 
     order: str = setting("most", "most or least memorized first, or random.", choices=POINT_ORDERS)
     encoder: str | None = setting(None, "Encoder of the run to train again; the first by default.")
-    seed: int = setting(0, "Of the random choice.", low=0)
+    seed: int = setting(0, "Of the random choice.", low=0, high=SEEDS)

@@ -9,7 +9,7 @@ from memloc.encoders import ARCHITECTURES
 from memloc.errors import SpecError
 from memloc.objectives import OBJECTIVES, objective_named
 from memloc.objectives import recipe as recipe_named
-from memloc.settings import check_limits, documented, flag_of, make_spec, setting
+from memloc.settings import SEEDS, check_limits, documented, flag_of, make_spec, setting
 from memloc.views import policy_named
 
 Optimizer = Literal["adamw", "sgd", "lars"]
@@ -56,7 +56,7 @@ class TrainSpec:
     repeats: int = setting(1, "How often planted candidates are shown.", low=1)
     checkpoint_every: int = setting(0, "Epochs between checkpoints; 0: twenty in all.")
     workers: int = setting(0, "Encoders trained at once; 0: one per core, one on a GPU.")
-    seed: int = setting(0, "Of splits, initial weights, order and views.")
+    seed: int = setting(0, "Of splits, initial weights, order and views.", low=0, high=SEEDS)
     device: str = setting("auto", "auto, cpu or cuda.")
 
     def __post_init__(self) -> None:

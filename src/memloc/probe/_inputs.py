@@ -43,7 +43,7 @@ def open_masks(train: Path | None, test: Path | None) -> tuple[Any, Any] | None:
             )
         try:
             found.append(np.load(path, allow_pickle=False))
-        except (OSError, ValueError) as problem:
+        except Exception as problem:  # NumPy raises whatever the bytes lead it to
             raise DataError(
                 f"{path} cannot be read ({problem}). Expected an array that numpy.save wrote. Save it again."
             ) from problem

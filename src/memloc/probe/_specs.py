@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memloc.settings import check_limits, documented, setting
+from memloc.settings import SEEDS, check_limits, documented, setting
 
 KINDS = ("linear", "knn", "dense")
 NEIGHBOURS, CORNER = 20, 0.5
@@ -18,7 +18,7 @@ class ProbeSpec:
     kind: str = setting("linear", "linear, knn, or dense (a label per patch).")
     layer: list[str] | None = setting(None, "Layers to probe; repeat for more; output by default; all for every layer.")
     neighbours: int = setting(NEIGHBOURS, "Of the knn probe.", low=1)
-    seed: int = setting(0, "Of the part that the regularization is chosen on.", low=0)
+    seed: int = setting(0, "Of the part that the regularization is chosen on.", low=0, high=SEEDS)
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from memloc.errors import SpecError
+from memloc.errors import MemlocError, ResultsError, SpecError
 from memloc.results import list_files, listed_files, make_folder, replacing
 
 
@@ -41,22 +41,40 @@ def _hashed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def write_page(path: str | Path, make: Callable[[], str]) -> Path:
+def write_page(path: str | Path, make: Callable[[], str], *, folder: str | Path | None = None) -> Path:
     """Write what `make` returns to an HTML file, whole or not at all; the folder is looked at first.
 
+    Args:
+        folder: where its figures were read from.
     Raises:
-        SpecError: it is a folder. OutputError: the file cannot be written.
+        SpecError: it is a folder. OutputError: the file cannot be written. ResultsError: the figures are none that
+            memloc wrote.
     """
     path = Path(path)
     if path.is_dir():
         raise SpecError(f"{str(path)!r} is a folder. Expected a file to write. Pass --out {path / 'report.html'}.")
     make_folder(path.parent)
-    content = make()
+    content = _made(make, folder)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     if listed_files(path.parent) is not None:  # a folder of memloc's: the page is one of its files
         list_files(path.parent, [path])
     return path
+
+
+def _made(make: Callable[[], str], folder: str | Path | None) -> str:
+    """The page; of figures that no manifest vouches for, whatever is wrong with them is one error."""
+    try:
+        return make()
+    except MemlocError:
+        raise
+    except Exception as problem:
+        if folder is None or listed_files(Path(folder)) is not None:
+            raise
+        raise ResultsError(
+            f"{str(folder)!r} holds figures that no report can show ({type(problem).__name__}: {problem}). Expected"
+            " what memloc wrote. Run the command again that wrote it, into another folder."
+        ) from problem
 
 
 def _figure(value: object, digits: int = 3) -> str:

@@ -40,7 +40,7 @@ def write_report(audit: Audit | str | Path, path: str | Path | None = None) -> P
         folder, path = str(audit), Path(audit) / "report.html" if path is None else path
         audit = Audit.load(audit)
     found = audit
-    return write_page(path or "report.html", lambda: render(summarize(found, folder)))
+    return write_page(path or "report.html", lambda: render(summarize(found, folder)), folder=folder)
 
 
 def render(summary: dict[str, Any]) -> str:

@@ -93,7 +93,7 @@ def read_table(path: Path) -> pd.DataFrame:
     verify(path)
     try:
         return parquet.read_table(path, page_checksum_verification=True).to_pandas()
-    except (OSError, ValueError, pa.ArrowException) as problem:
+    except Exception as problem:  # pyarrow raises whatever the bytes lead it to
         raise ResultsError(
             f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected a table that memloc wrote. Run"
             " the command again that wrote it."

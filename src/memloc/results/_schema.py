@@ -26,7 +26,7 @@ _RECORDED: dict[Any, tuple[str, ...]] = {  # of what records hold, by its type
         "spec", "views", "versions", "fingerprints", "timings", "training", "truth", "crust", "encoders",
         "column_values", "series",
     ),
-    list: ("weights", "class_names", "warnings", "skipped", "columns", "labels", "worst_cells", "worst_rows", "answer"),
+    list: ("class_names", "warnings", "skipped", "columns", "labels", "worst_cells", "worst_rows", "answer"),
     str: (
         "spec_hash", "mode", "encoder", "reference", "run", "data", "external", "target", "fingerprint", "by",
         "learner", "augmentation",

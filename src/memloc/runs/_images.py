@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from memloc.data import Images, as_images, concatenate, open_images
-from memloc.errors import DataError, DataNotFoundError
+from memloc.errors import DataError, DataNotFoundError, ResultsError
 from memloc.results import verify
 from memloc.runs._run import Run
 
@@ -21,10 +22,8 @@ def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
     """
     record, points = run.record, run.points
     if run.folder is not None and (run.folder / "images.npz").is_file():
-        verify(run.folder / "images.npz")
-        with np.load(run.folder / "images.npz") as stored:
-            labels = points["label"].tolist() if "label" in points else None
-            known = as_images(stored["images"], points=points["point"].tolist(), labels=labels)
+        labels = points["label"].tolist() if "label" in points else None
+        known = as_images(_kept(run.folder / "images.npz"), points=points["point"].tolist(), labels=labels)
         known = replace(known, names=tuple(points["name"]), class_names=tuple(record["class_names"]))
         count = len(known) - int(record.get("n_external", 0))
         rows = torch.arange(len(known))
@@ -49,3 +48,17 @@ def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
             " same files. Restore them, or train again."
         )
     return images, external
+
+
+def _kept(path: Path) -> np.ndarray:
+    """The images that a run keeps, since they came from arrays."""
+    verify(path)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found: np.ndarray = stored["images"]
+            return found
+    except Exception as problem:  # NumPy raises whatever the bytes lead it to
+        raise ResultsError(
+            f"{str(path)!r} is missing or damaged ({type(problem).__name__}). Expected the images of the training."
+            " Train again into another folder."
+        ) from problem

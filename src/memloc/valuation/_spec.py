@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memloc.errors import SpecError
-from memloc.settings import check_limits, documented, setting
+from memloc.settings import SEEDS, check_limits, documented, setting
 
 LEARNERS = ("tree", "logistic", "mlp")
-_SEEDS = 2**32  # that NumPy's RandomState takes
 
 
 @documented
@@ -29,7 +28,7 @@ class ValueSpec:
     )
     distance_weight: float = setting(0.0, "Weight of a row's closeness to its class.")
     tol: float | None = setting(None, "Stop when every row's standard error is below this.", above=0, example=0.02)
-    seed: int = setting(0, "Of learners and samples.", low=0, high=_SEEDS - 1)
+    seed: int = setting(0, "Of learners and samples.", low=0, high=SEEDS)
     workers: int = setting(1, "Threads; -1: all cores.")
 
     def __post_init__(self) -> None:
