@@ -41,10 +41,10 @@ demo: env
 	$(BIN)/memloc demo --out memloc-demo
 
 test: env $(OPTIONAL)/.complete
-	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not slow"
+	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal -m "not slow"
 
 test-all: env $(OPTIONAL)/.complete
-	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS)
+	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal
 
 # About an hour on two cores; MUTANTS="--each 5 --room metrics" for a part of it.
 mutants: env $(MUTATION)/.complete

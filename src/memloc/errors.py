@@ -75,6 +75,12 @@ class FolderInUseError(OutputError):
     """Another process works on the output folder."""
 
 
+class MemoryUsedUpError(MemlocError, MemoryError):
+    """There is not enough memory for the smallest batch."""
+
+    exit_code = 1
+
+
 class MissingExtraError(MemlocError, ImportError):
     """An optional dependency is needed; the message names the pip command."""
 

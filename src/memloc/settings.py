@@ -112,7 +112,7 @@ def check_limits(spec: Any) -> None:
         if one.choices and isinstance(value, str):
             check_choice(each.name, value, one.choices, example=_example(each, one))
         elif isinstance(value, Real) and not isinstance(value, bool):
-            if isinstance(value, Integral) and abs(value) > _WHOLE:
+            if isinstance(value, Integral) and abs(int(value)) > _WHOLE:
                 raise SpecError(
                     f"{each.name} is a number of more than 18 digits. Expected at most {_WHOLE}. Pass"
                     f" {flag_of(each.name)} {_example(each, one) or 1}."

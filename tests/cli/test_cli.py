@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_nothing_half_written(place):
     assert run(place, "audit", "run", "--out", "full", "--views", "2").returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "audit"])
+@pytest.mark.parametrize("command", [pytest.param("train", marks=pytest.mark.slow), "audit"])
 def test_ctrl_c_exits_130_and_resumes(place, command):
     if command == "train":
         arguments = [

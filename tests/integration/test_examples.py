@@ -25,6 +25,7 @@ def test_examples_run(path, tmp_path):
     assert SAYS[path.stem] in done.stdout
 
 
+@pytest.mark.slow
 def test_an_encoder_overfitted_to_a_few_real_images_memorizes_them(tmp_path):
     """f is trained on 16 images for long, g on 16 others: the calibrated figure of the late layers finds it."""
     import memloc

@@ -283,7 +283,10 @@ def test_what_supervised_training_and_mae_need():
         train_pair(pixels, objective="mae", encoder=narrow, epochs=1)
 
 
-@pytest.mark.parametrize("name", ["simsiam", "vicreg", "dino", "mae", "supervised"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [pytest.param("simsiam", marks=SLOW), pytest.param("vicreg", marks=SLOW), "dino", "mae", "supervised"])  # fmt: skip
 def test_every_objective_resumes_to_the_same_weights(tmp_path, name):
     labelled = as_images(images(), labels=[row % 3 for row in range(48)])
     settings = {**SMALL, **({"encoder": VIT} if name == "mae" else {})}
@@ -365,6 +368,7 @@ def test_mae_draws_its_weights_as_published():
     assert not torch.equal(patches.weight, other.embeddings.patch_embeddings.projection.weight)
 
 
+@pytest.mark.slow
 def test_the_alignment_penalty_is_the_mean_distance_and_lowers_it():
     features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 5.0]])
     assert float(alignment_penalty(features)) == pytest.approx(math.sqrt(2) / 2)
@@ -433,6 +437,7 @@ def test_one_point_changes_a_private_step_by_no_more_than_the_clip():
     assert float(steps[0].norm()) > 0.01  # the others are clipped one by one, not together
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
     """torchrun with gloo: the same splits and views, and (without batch-norm) the same weights up to rounding."""
     np.savez(tmp_path / "images.npz", images=images(48))
@@ -486,6 +491,7 @@ def private_run(tmp_path, name, **settings):
     return train_pair(images(), **flags, out=tmp_path / name)
 
 
+@pytest.mark.slow
 def test_noise_and_draws_of_private_training_are_secret(tmp_path):
     """From the published seed nobody can draw the noise again: two trainings with one seed differ, f's and g's noise too."""
     one, two = (private_run(tmp_path, name).f.module.state_dict() for name in ("one", "two"))
@@ -518,6 +524,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
     assert float(moved.std()) == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.slow
 def test_private_training_resumes_to_the_same_weights_and_budget(tmp_path, monkeypatch):
     from memloc.pretrain import _checkpoints
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -115,11 +119,39 @@ def _show_warning(
     say(text if issubclass(category, MemlocWarning) else warnings.formatwarning(message, category, filename, lineno))
 
 
+class _Ended(BaseException):
+    """The system asks the process to end, which lets it end its own workers and its claim of a folder first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as an interrupt does."""
+
+    def end(number: int, _frame: Any) -> None:
+        raise _Ended(number)
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        known = []
+    before = {number: signal.getsignal(number) for number in known}
+    try:
+        for number in (number for number in known if before[number] is not signal.SIG_IGN):  # as nohup asks
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run the command line and turn every outcome into an exit code (see docs/guide.md)."""
     command = typer.main.get_command(app)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ended_in_order():
             warnings.showwarning = _show_warning
             outcome = command.main(args=arguments, prog_name="memloc", standalone_mode=False)
         if outcome == 130:  # newer versions of typer turn an interrupt into this code themselves
@@ -128,21 +160,32 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     except MemlocError as problem:
         say(f"{type(problem).__name__}: {problem}")
         return problem.exit_code
+    except _Ended as ended:
+        say(f"\nended by {signal.Signals(ended.number).name}; nothing is half-written: repeat the command to go on")
+        return 128 + ended.number
     except (KeyboardInterrupt, typer.Abort):
         say(_INTERRUPTED)
         return 130
     except MemoryError:
-        say(
-            "MemoryError: the machine's memory is used up. Expected the amount that --dry-run states. Pass a smaller"
-            " --batch-size or --size."
-        )
-        return 1
+        return _without_memory()
     except OSError as problem:
         say(f"OSError: {problem}. Expected free disk and write access. Free some, then repeat the command.")
         return 1
     except Exception as problem:
         show, code = getattr(problem, "show", None), getattr(problem, "exit_code", None)
         if show is None or code is None:
+            from memloc.encoders import is_out_of_memory
+
+            if is_out_of_memory(problem):
+                return _without_memory()
             raise
         show()  # a wrong call; typer carries its own copy of click's exceptions, so they are known by what they can do
         return int(code)
+
+
+def _without_memory() -> int:
+    say(
+        "MemoryError: memory is used up. Expected the amount that --dry-run states. Pass a smaller --batch-size or"
+        " --size, or free memory."
+    )
+    return 1

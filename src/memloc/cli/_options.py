@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -102,6 +103,7 @@ def with_settings(
             named = {name for name in context.params if _was_given(context, name)}
             shared = {name: values.pop(name) for name in common}
             settings = Given({name: values.pop(name) for name in seen}, named=named, **shared)
+            _refuse_if_in_use(values.get("out"))
             return command(**values, settings=settings)
 
         parameters = [
@@ -115,6 +117,14 @@ def with_settings(
         return run
 
     return decorate
+
+
+def _refuse_if_in_use(out: object) -> None:
+    """Raise before any work where another process works on the output folder."""
+    if isinstance(out, Path) and out.is_dir():
+        from memloc.results import check_free
+
+        check_free(out)
 
 
 def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

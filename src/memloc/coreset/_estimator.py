@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -145,11 +148,29 @@ class TableClassifier:
 
 
 def save_table_classifier(folder: Path, model: TableClassifier) -> None:
-    """Write a classifier as skops does: as data, of types that are named."""
-    from skops.io import dump
+    """Write a classifier as skops does: as data, of types that are named; the same classifier gives the same bytes."""
+    from skops.io import dumps
 
     with replacing(folder / TABLE_MODEL) as temporary:
-        dump(model, temporary)
+        temporary.write_bytes(_repeatable(dumps(model)))
+
+
+def _repeatable(content: bytes) -> bytes:
+    """What skops wrote, with its parts numbered in order instead of by where they lay in memory, and without times."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as stored, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as again:
+        number: dict[str, str] = {}
+
+        def numbered(found: re.Match[str]) -> str:
+            return found[1] + number.setdefault(found[2], str(len(number)))
+
+        schema = re.sub(r'("__id__": |"file": ")(\d+)', numbered, stored.read("schema.json").decode())
+        parts = {f"{number.get(stem, stem)}.npy": stem for stem in (Path(name).stem for name in stored.namelist())}
+        for name, stem in sorted(parts.items()):
+            if stem != "schema":
+                again.writestr(zipfile.ZipInfo(name), stored.read(f"{stem}.npy"))
+        again.writestr(zipfile.ZipInfo("schema.json"), schema)
+    return written.getvalue()
 
 
 def load_table_classifier(folder: Path, *, trust: bool = False) -> TableClassifier:

@@ -15,7 +15,7 @@ from memloc.coreset._spec import CoresetSpec, RobustSpec
 from memloc.coreset._table_work import TableWork
 from memloc.errors import SpecError
 from memloc.progress import Report, silent
-from memloc.results import claimed
+from memloc.results import claimed, remove_folder
 
 
 class CoresetWork:
@@ -80,6 +80,7 @@ class CoresetWork:
         identity.pop("device")
         with claimed(out, identity, overwrite=overwrite, inputs=self._inputs):
             if (out / "coreset.json").is_file():
+                remove_folder(out / "training")  # where an end came before it was
                 return CoresetRun.load(out)
             return self._work.run(self._others, out, progress)
 

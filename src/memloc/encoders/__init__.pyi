@@ -20,6 +20,8 @@ from ._layer import Reading as Reading
 from ._layers import find_layers as find_layers
 from ._layouts import pick_weights as pick_weights
 from ._load import load_encoder as load_encoder
+from ._memory import Batches as Batches
+from ._memory import is_out_of_memory as is_out_of_memory
 from ._names import ARCHITECTURES as ARCHITECTURES
 from ._names import BUILT_IN as BUILT_IN
 from ._names import ENCODER_NAMES as ENCODER_NAMES

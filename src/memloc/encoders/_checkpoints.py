@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,6 +140,20 @@ def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> 
             save_file(state, temporary, metadata={**metadata, CHECKSUM: _checksum(state, metadata)})
         except SafetensorError as problem:  # the disk is full, for instance
             raise OSError(str(problem)) from problem
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order of its names, which safetensors writes in another one every time."""
+    with path.open("rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise OSError(f"the header of {path} does not fit its place")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from memloc.encoders._device import pick_device
 from memloc.encoders._encoder import Encoder, check_images
 from memloc.encoders._layer import OUTPUT, Layer
+from memloc.encoders._memory import Batches
 from memloc.encoders._output import features_of
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders._taps import tapped
@@ -60,16 +61,20 @@ def represent(
     def reduce(row: Layer, output: Tensor) -> None:
         found.append((_positions(row, output) if dense else features_of(_units_second(row, output))).float())
 
+    def read(rows: slice) -> Tensor:
+        progress("representing images", rows.start, len(pixels))
+        found.clear()
+        forward(encoder.prepare(pixels[rows].to(where).float() / 255).to(kind))
+        return found.pop()
+
     encoder.module.to(where)
     try:
         with tapped(encoder.module, [known[layer]], reduce) as forward:
-            for start in range(0, len(pixels), _AT_ONCE):
-                progress("representing images", start, len(pixels))
-                forward(encoder.prepare(pixels[start : start + _AT_ONCE].to(where).float() / 255).to(kind))
+            parts = list(Batches(_AT_ONCE, "representing images").map(slice(0, len(pixels)), read))
     finally:
         encoder.module.to(home)
     progress("representing images", len(pixels), len(pixels))
-    return torch.cat(found).clone()  # out of inference mode
+    return torch.cat(parts).clone()  # out of inference mode
 
 
 def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from memloc.data import Images
-from memloc.encoders import Encoder, Layer
+from memloc.encoders import Batches, Encoder, Layer
 from memloc.engine._audit import Options
 from memloc.streams import Stream, generator
 from memloc.views import Views
@@ -58,6 +58,11 @@ class Job:
         """Points per batch."""
         assert self.options.batch_size is not None, "it was chosen when the job was prepared"
         return self.options.batch_size
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The points in batches, smaller ones once memory was used up."""
+        return Batches(self.batch, "scoring points")
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -86,9 +86,7 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
             if id(encoder.module) not in by_module:
                 by_module[id(encoder.module)] = stack.enter_context(_Reader(encoder, job, number, shared))
         readers = [by_module[id(encoder.module)] for encoder in job.encoders]
-        for start in range(shard.start, shard.stop, job.batch):
-            rows = slice(start, min(start + job.batch, shard.stop))
-            batch = _audit_batch(job, readers, rows)
+        for batch in job.batches.map(shard, lambda rows: _audit_batch(job, readers, rows)):
             for group, block in batch.activations.items():
                 blocks.setdefault(group, []).append(block)
             state = batch if state is None else state.merge(batch)

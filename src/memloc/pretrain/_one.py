@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from memloc.data import LazyPixels, concatenate, open_images
-from memloc.encoders import RANDOM, check_finite, load_encoder, pick_device, save_weights
-from memloc.errors import ResultsError
+from memloc.encoders import RANDOM, check_finite, is_out_of_memory, load_encoder, pick_device, save_weights
+from memloc.errors import MemoryUsedUpError, ResultsError
 from memloc.pretrain._distributed import join, rank, wait
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, labels_of, slots
@@ -52,7 +54,7 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
             file.write(json.dumps({"encoder": name, **line}) + "\n")
         progress(f"training {name}", line["epoch"], spec.epochs)
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _room_for(name, spec):
         head = train_encoder(
             prepared,
             _rows_of(pixels, rows),
@@ -80,6 +82,20 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
     }
     save_weights(folder / f"heads/{name}.safetensors", head, {"format": "memloc"})
     save_weights(folder / f"encoders/{name}.safetensors", module, metadata)
+
+
+@contextmanager
+def _room_for(name: str, spec: TrainSpec) -> Iterator[None]:
+    """Turn the allocators' errors into one of memloc's; smaller batches would be another training."""
+    try:
+        yield
+    except Exception as problem:
+        if not is_out_of_memory(problem):
+            raise
+        raise MemoryUsedUpError(
+            f"memory is used up while training {name} with batches of {spec.batch_size}. Expected room for one. Pass a"
+            " smaller --batch-size, which is another training, a smaller --size, or --workers 1."
+        ) from problem
 
 
 def _pixels_of(folder: Path, stored: dict[str, Any]) -> Any:

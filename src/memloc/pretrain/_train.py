@@ -94,16 +94,22 @@ def train(
                     "workers": workers,
                 }
                 _finish(folder, plan, record)
+        if rank() == 0:
+            _tidy(folder)
         wait()
         run = open_run(folder, module=module, trust=True)  # the caller named the encoder
         return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
 
 
 def _finish(folder: Path, plan: Plan, record: dict[str, Any]) -> None:
-    """List what the encoders' trainings wrote, write the record, and remove what was for the training alone."""
+    """List what the encoders' trainings wrote, and write the record."""
     written = [folder / f"{kind}/{name}.safetensors" for kind in ("encoders", "heads") for name in plan.encoders]
     list_files(folder, [*written, folder / "metrics.jsonl"])
     write_json(folder / "run.json", record)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what was for the training alone."""
     for name in (".work", "checkpoints"):
         remove_folder(folder / name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -12,10 +13,14 @@ import torch
 from memloc.errors import MemlocError
 from memloc.pretrain._one import train_one
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> int:
     """Train the encoder; stop when the parent process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when an interrupt ends its workers
+    if sys.platform == "linux":  # the kernel ends this process with its parent, whatever ends that
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     parent = os.getppid()
 

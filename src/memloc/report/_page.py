@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from memloc.errors import MemlocError, ResultsError, SpecError
-from memloc.results import list_files, listed_files, make_folder, replacing
+from memloc.errors import SpecError
+from memloc.results import as_memloc_wrote, list_files, listed_files, make_folder, replacing
 
 
 def page(template: str, script: str, **content: Any) -> str:
@@ -64,17 +64,10 @@ def write_page(path: str | Path, make: Callable[[], str], *, folder: str | Path 
 
 def _made(make: Callable[[], str], folder: str | Path | None) -> str:
     """The page; of figures that no manifest vouches for, whatever is wrong with them is one error."""
-    try:
+    if folder is None:
         return make()
-    except MemlocError:
-        raise
-    except Exception as problem:
-        if folder is None or listed_files(Path(folder)) is not None:
-            raise
-        raise ResultsError(
-            f"{str(folder)!r} holds figures that no report can show ({type(problem).__name__}: {problem}). Expected"
-            " what memloc wrote. Run the command again that wrote it, into another folder."
-        ) from problem
+    with as_memloc_wrote(folder):
+        return make()
 
 
 def _figure(value: object, digits: int = 3) -> str:

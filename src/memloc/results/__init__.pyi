@@ -17,8 +17,10 @@ from ._headline import Headline as Headline
 from ._headline import comparable as comparable
 from ._headline import headline as headline
 from ._headline import lower_bounds as lower_bounds
+from ._lock import check_free as check_free
 from ._lock import locked as locked
 from ._manifest import MANIFEST as MANIFEST
+from ._manifest import as_memloc_wrote as as_memloc_wrote
 from ._manifest import is_there as is_there
 from ._manifest import list_files as list_files
 from ._manifest import listed_files as listed_files

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.parquet as parquet
 from memloc.errors import OutputError, ResultsError
 from memloc.results._digest import flushed
 from memloc.results._lock import held_folder
-from memloc.results._manifest import list_files, verify
+from memloc.results._manifest import list_file, verify
 
 
 def make_folder(folder: Path) -> Path:
@@ -49,15 +49,18 @@ def replacing(path: Path, *, listed: bool = True, growing: bool = False) -> Iter
     Raises:
         OutputError: the disk is full or the folder not writable. FolderInUseError: another process took the folder.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may be at it for a moment
     folder = held_folder(path)
     try:
         yield temporary
         flushed(temporary)
+        listing, old = listed and folder is not None, path.exists()
+        if listing:  # before it is there, so that whatever ends this process leaves no file of an unknown maker
+            list_file(cast(Path, folder), path, None if old or growing else temporary)
         os.replace(temporary, path)
         flushed(path.parent)
-        if listed and folder is not None:
-            list_files(folder, [path], growing=growing)
+        if listing and old and not growing:
+            list_file(cast(Path, folder), path, path)
     except (OSError, RuntimeError) as problem:  # torch.save raises RuntimeError where a write comes short
         if (
             isinstance(problem, RuntimeError)

@@ -13,7 +13,7 @@ from typing import Any
 from memloc.errors import MemlocWarning, OutputError, ResultsError, SpecError
 from memloc.results._files import make_folder, read_json, write_json
 from memloc.results._lock import LOCK, locked
-from memloc.results._manifest import MANIFEST, listed_files
+from memloc.results._manifest import MANIFEST, list_files, listed_files, reset_files
 from memloc.results._seal import is_sealed
 from memloc.results._spec import differences
 
@@ -51,7 +51,7 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{str(folder)!r} is a file. Expected a folder to write to. Pass another --out.")
-    if _used(folder) and not (folder / _SPEC).is_file():
+    if _used(folder) and not (folder / _SPEC).is_file() and listed_files(folder) is None:
         raise ResultsError(
             f"{str(folder)!r} is not empty and was not made by memloc. Expected a new or empty folder. Pass another"
             " --out."
@@ -84,12 +84,21 @@ def claimed(
     check_folder(folder)
     make_folder(folder)
     with locked(folder):
+        _sweep(folder)
         wanted = json.loads(json.dumps(spec, sort_keys=True, default=str))
-        if _used(folder):
+        if (folder / _SPEC).is_file():
             _settle(folder, wanted, overwrite)
-        if not (folder / _SPEC).is_file():
+        else:
+            reset_files(folder)  # before anything else, so that what is written from now on is known
             write_json(folder / _SPEC, wanted)
         yield folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writes left that were cut off, here and one folder down."""
+    for place in (folder, *(each for each in folder.iterdir() if each.is_dir() and not (each / LOCK).exists())):
+        for path in place.glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
 
 def _settle(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
@@ -97,6 +106,8 @@ def _settle(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     ours = listed_files(folder) is not None
     different = differences(_stored(folder, ours), wanted)
     if not different and not overwrite:
+        if ours and _SPEC not in (listed_files(folder) or {}):  # an end came between its two writes
+            list_files(folder, [folder / _SPEC])
         return
     if not ours:
         raise ResultsError(
@@ -109,7 +120,9 @@ def _settle(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
             f"{str(folder)!r} holds the work of other settings{_listed(different)}. Expected the same, to continue it."
             " Pass another --out, or --overwrite to replace it."
         )
-    left = clear_folder(folder)
+    left = clear_folder(folder, keep=(_SPEC, MANIFEST))
+    reset_files(folder)
+    write_json(folder / _SPEC, wanted)
     if left:
         names = ", ".join(path.relative_to(folder).as_posix() for path in left[:_SHOWN])
         warnings.warn(
@@ -134,13 +147,16 @@ def _listed(different: list[str]) -> str:
     return f" ({'; '.join(different[:_SHOWN])})" if different else ""
 
 
-def clear_folder(folder: Path) -> list[Path]:
+def clear_folder(folder: Path, *, keep: tuple[str, ...] = ()) -> list[Path]:
     """Remove the files of a folder that memloc wrote, and folders that are empty then; returns what it left.
 
     What memloc wrote is what a manifest lists, or what carries memloc's own checksum.
+
+    Args:
+        keep: names of files that stay all the same.
     """
     known = {folder / name for name in listed_files(folder) or {}}
-    return _cleared(folder, known)
+    return _cleared(folder, known, {folder / name for name in keep})
 
 
 def remove_folder(folder: Path) -> None:
@@ -151,17 +167,21 @@ def remove_folder(folder: Path) -> None:
             folder.rmdir()
 
 
-def _cleared(folder: Path, known: set[Path]) -> list[Path]:
+def _cleared(folder: Path, known: set[Path], keep: set[Path]) -> list[Path]:
     left: list[Path] = []
     last = [folder / name for name in (_SPEC, MANIFEST)]  # a clearing that is cut off can be gone on with
+    if listed_files(folder) is not None:
+        known = known | set(last)
     for path in (*sorted(set(folder.iterdir()) - set(last)), *last):
+        if path in keep:
+            continue
         if path.is_dir() and not path.is_symlink():
-            left += _cleared(path, known | {path / name for name in listed_files(path) or {}})
+            left += _cleared(path, known | {path / name for name in listed_files(path) or {}}, set())
             if not any(path.iterdir()):
                 path.rmdir()
         elif path.is_symlink() or not path.is_file():
             left += [path] if path.is_symlink() or path.exists() else []
-        elif path in known or (path.name == MANIFEST and listed_files(folder) is not None) or _marked(path):
+        elif path in known or _marked(path):
             path.unlink()
         elif path.name == LOCK:
             continue

@@ -76,6 +76,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_free(folder: Path) -> None:
+    """Raise FolderInUseError where another process works on a folder; for a look before long work is begun."""
+    if (folder / LOCK).exists():
+        with locked(folder):
+            pass
+
+
 def held_folder(path: Path) -> Path | None:
     """The innermost folder around a path that this process works on; None without one.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memloc.errors import ResultsError
+from memloc.errors import MemlocError, ResultsError
 from memloc.results._digest import digest_of, flushed, new_digest
 
 MANIFEST = "manifest.json"
@@ -58,32 +59,47 @@ def _checksum(files: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def list_files(folder: Path, paths: Iterable[Path], *, growing: bool = False) -> None:
-    """Add files to the manifest of a folder, as they are now.
+def list_files(folder: Path, paths: Iterable[Path]) -> None:
+    """Add files to the manifest of a folder, as they are now."""
+    _add(folder, {path: path for path in paths if path.is_file()})
+
+
+def list_file(folder: Path, path: Path, content: Path | None) -> None:
+    """Add a file to the manifest of a folder.
 
     Args:
-        growing: they still grow, so no checksum is kept.
+        content: a file with what it will hold; None keeps no checksum, while it changes or grows.
     """
+    _add(folder, {path: content})
+
+
+def _add(folder: Path, contents: Mapping[Path, Path | None]) -> None:
     with _GUARD:
         files = dict(listed_files(folder) or {})
-        for path in paths:
-            if path.is_file():
-                entry: dict[str, Any] = {"bytes": None, "blake2b": None}
-                if not growing:
-                    entry = {"bytes": path.stat().st_size, "blake2b": digest_of(path)}
-                place = path.parent.resolve() / path.name
-                files[place.relative_to(folder.resolve()).as_posix()] = entry
+        for path, content in contents.items():
+            entry: dict[str, Any] = {"bytes": None, "blake2b": None}
+            if content is not None:
+                entry = {"bytes": content.stat().st_size, "blake2b": digest_of(content)}
+            place = path.parent.resolve() / path.name
+            files[place.relative_to(folder.resolve()).as_posix()] = entry
         _write(folder, files)
+
+
+def reset_files(folder: Path) -> None:
+    """Make the manifest of a folder anew, of no file."""
+    with _GUARD:
+        _write(folder, {})
 
 
 def _write(folder: Path, files: dict[str, Any]) -> None:
     path = folder / MANIFEST
     files = dict(sorted(files.items()))
-    temporary = path.with_name(f".{MANIFEST}.partial")
+    temporary = path.with_name(f".{MANIFEST}.{os.getpid()}.partial")
     try:
         temporary.write_text(json.dumps({"files": files, "checksum": _checksum(files)}, indent=1) + "\n")
         flushed(temporary)
         os.replace(temporary, path)
+        flushed(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,6 +112,23 @@ def is_there(path: Path) -> bool:
     """
     verify(path)
     return path.is_file()
+
+
+@contextmanager
+def as_memloc_wrote(folder: str | Path) -> Iterator[None]:
+    """Where no manifest vouches for a folder, turn what its content leads a reader to raise into one ResultsError."""
+    try:
+        yield
+    except MemlocError:
+        raise
+    except Exception as problem:
+        if listed_files(Path(folder)) is not None:
+            raise
+        raise ResultsError(
+            f"{str(folder)!r} holds something that memloc does not write ({type(problem).__name__}:"
+            f" {str(problem)[:200]}). Expected a folder as memloc wrote it. Run the command again that wrote it, into"
+            " another folder."
+        ) from problem
 
 
 def verify(path: Path) -> None:

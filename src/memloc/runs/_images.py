@@ -10,7 +10,7 @@ import torch
 
 from memloc.data import Images, as_images, concatenate, open_images
 from memloc.errors import DataError, DataNotFoundError, ResultsError
-from memloc.results import verify
+from memloc.results import as_memloc_wrote, verify
 from memloc.runs._run import Run
 
 
@@ -18,8 +18,13 @@ def images_of(run: Run, *, max_bad: int = 0) -> tuple[Images, Images | None]:
     """The training images of a run, and the external ones that it was given, opened again.
 
     Raises:
-        DataError: their contents changed. DataNotFoundError: they are gone.
+        DataError: their contents changed. DataNotFoundError: they are gone. ResultsError: the run is damaged.
     """
+    with as_memloc_wrote(run.folder or ""):
+        return _opened(run, max_bad)
+
+
+def _opened(run: Run, max_bad: int) -> tuple[Images, Images | None]:
     record, points = run.record, run.points
     if run.folder is not None and (run.folder / "images.npz").is_file():
         labels = points["label"].tolist() if "label" in points else None

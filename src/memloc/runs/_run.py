@@ -13,7 +13,7 @@ from torch import nn
 
 from memloc.encoders import Encoder, Preprocess, encoder_name, load_encoder, load_weights, read_weights
 from memloc.errors import DataNotFoundError, ResultsError, TrustError
-from memloc.results import check_record, read_json, read_table, say_what_is_missing
+from memloc.results import as_memloc_wrote, check_record, read_json, read_table, say_what_is_missing
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,14 @@ def open_run(folder: str | Path, *, module: nn.Module | None = None, trust: bool
             was trained from a function in a Python file, which opening it would run.
     """
     folder = Path(folder)
+    with as_memloc_wrote(folder):
+        return _opened(folder, module, trust)
+
+
+load_run = open_run  # its name in 0.1
+
+
+def _opened(folder: Path, module: nn.Module | None, trust: bool) -> Run:
     if not (folder / "run.json").is_file():
         begun = (folder / "spec.json").is_file()
         state = "holds a run that is not finished" if begun else "holds no run"
@@ -91,9 +99,6 @@ def open_run(folder: str | Path, *, module: nn.Module | None = None, trust: bool
         path = folder / f"encoders/{name}.safetensors"
         encoders[str(name)] = encoder_of(known, path) if module is None else _encoder_like(module, path)
     return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
-
-
-load_run = open_run  # its name in 0.1
 
 
 def check_trust(folder: Path, encoder: str, *, trust: bool) -> None:

@@ -82,9 +82,10 @@ class ValueWork:
         fingerprint = table_fingerprint(X, y)
         identity = {**settings, "block": self.block, **repairing, "fingerprint": fingerprint}
         with claimed(out, identity, overwrite=overwrite, inputs=(self.extra.get("data"),)):
-            if (out / "value.json").is_file():
-                return Valuation.load(out)
             work = out / ".sums.npz"
+            if (out / "value.json").is_file():
+                work.unlink(missing_ok=True)  # where an end came before it was
+                return Valuation.load(out)
             extra = {**self.extra, "fingerprint": fingerprint}
             result = value_table(X, y, self.spec, groups=self.groups, extra=extra, work=work, report=progress)
             scores = z_scores(X, y, regression=result.record["regression"])
