@@ -56,6 +56,7 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/audit_dependencies.py
 
 bench: env $(OPTIONAL)/.complete $(PEERS)/.complete
 	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python benchmarks/run.py
