@@ -14,10 +14,10 @@ from memloc.engine import Options, ViewOptions
 from memloc.errors import SpecError
 
 if TYPE_CHECKING:
-    from memloc.engine import Job, Subject
+    from memloc.engine import Job
     from memloc.results import Audit
 
-_SETS = {"data": "candidate", "independent": "independent", "shared": "shared", "external": "external"}
+_SPLITS = ("candidate", "independent", "shared", "external")
 _NOT_BESIDE_A_RUN = (
     "g",
     "data",
@@ -72,45 +72,28 @@ def audit(
     ] = None,
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
-    from memloc.engine import plan_audit, plan_cost, run_job, run_subject, sets_subject
+    from memloc.engine import named_subject, plan_audit, plan_cost, run_job
     from memloc.results import keep_apart
 
     chosen: Any = "auto" if not layers else layers[0] if len(layers) == 1 else layers
-    if run is not None:
-        clash = settings.flags(*_NOT_BESIDE_A_RUN)
-        if clash:
-            raise SpecError(
-                f"{clash[0]} is given beside the run {str(run)!r}, which already says which encoders and images to"
-                f" audit. Expected one or the other. Leave {clash[0]} out."
-            )
-        subject: Subject = run_subject(
-            run, external=external, max_bad=settings.max_bad, changed=f, trust=settings.trust
-        )
-    else:
-        if not f or data is None:
-            raise SpecError(
-                "there is nothing to audit. Expected a run, or --f and --data. Type: memloc audit RUN --out DIR, or"
-                " memloc audit --f ENC --data DATA --out DIR"
-            )
-        sets = dict(zip(_SETS.values(), (data, independent, shared, external), strict=True))
-        loading = {
-            "mean": _numbers(mean),
-            "std": _numbers(std),
-            "state_key": settings.state_key,
-            "strip_prefix": settings.strip_prefix,
-        }
-        subject = sets_subject(
-            f,
-            g or [],
-            sets=sets,
-            f_weights=f_weights,
-            g_weights=g_weights,
-            layers=chosen,
-            size=settings.size,
-            max_bad=settings.max_bad,
-            earlier=earlier,
-            **loading,
-        )
+    sets = (data, independent, shared, external)
+    subject = named_subject(
+        run,
+        f or [],
+        g or [],
+        sets=dict(zip(_SPLITS, sets, strict=True)),
+        beside_run=settings.flags(*_NOT_BESIDE_A_RUN),
+        f_weights=f_weights,
+        g_weights=g_weights,
+        layers=chosen,
+        size=settings.size,
+        max_bad=settings.max_bad,
+        earlier=earlier,
+        trust=settings.trust,
+        mean=_numbers(mean),
+        std=_numbers(std),
+        **settings.keys_of,
+    )
     job = plan_audit(
         subject,
         settings.of(ViewOptions),

@@ -79,11 +79,13 @@ def emit(as_json: bool, result: dict[str, Any], text: str) -> None:
     sys.stdout.flush()
 
 
-def show_plan(as_json: bool, plan: dict[str, Any], out: Path | None = None) -> None:
-    """What --dry-run says of a command: its plan, once the folder that it would write to, if any, is found fit."""
-    from memloc.results import check_folder
+def show_plan(as_json: bool, plan: dict[str, Any], out: Path | None = None, *inputs: str | Path | None) -> None:
+    """What --dry-run says of a command: its plan, once the folder that it would write to, if any, is found fit, and
+    apart from what the command reads."""
+    from memloc.results import check_folder, keep_apart
 
     if out is not None:
+        keep_apart(out, *inputs)
         check_folder(out)
     emit(as_json, plan, "\n".join(f"{key.replace('_', ' ')}: {_in_words(value)}" for key, value in plan.items()))
 

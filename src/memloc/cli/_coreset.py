@@ -84,7 +84,7 @@ def coreset(
     )
     if settings.dry_run:
         cost = work.cost()
-        common.show_plan(settings.as_json, cost, out)
+        common.show_plan(settings.as_json, cost, out, data, test, *(scores or []))
         return
     found = work.run(out, progress=settings.progress, overwrite=settings.overwrite)
     path = write_coreset_report(out)

@@ -38,7 +38,7 @@ def train(
     if settings.dry_run:
         everything = images if others is None else concatenate(images, others)
         found = train_cost(everything, spec, 0 if others is None else len(others))
-        common.show_plan(settings.as_json, found, out)
+        common.show_plan(settings.as_json, found, out, data, external)
         return
     run = train_run(images, spec, external=others, out=out, progress=settings.progress, overwrite=settings.overwrite)
     if rank():  # under torchrun one process speaks for all

@@ -54,7 +54,7 @@ def value(
         )
     if settings.dry_run:
         cost = work.cost()
-        common.show_plan(settings.as_json, cost, out)
+        common.show_plan(settings.as_json, cost, out, table)
         return
     result = work.run(out, progress=settings.progress, overwrite=settings.overwrite)
     path = write_value_report(out)

@@ -39,10 +39,9 @@ def load_encoder(
 
     Args:
         encoder: a built-in name ("resnet9", "resnet18", "resnet34", "resnet50", "vit-tiny", "vit-base"), "timm:NAME",
-            "torchvision:NAME"
-            or "hf:NAME" (with ",key=value" for options of their constructors), "file.py:factory" (a function without
-            arguments that
-            returns a module), the .safetensors file of an encoder that memloc trained, an nn.Module, or an Encoder.
+            "torchvision:NAME" or "hf:NAME" (with ",key=value" for options of their constructors), "file.py:factory" (a
+            function without arguments that returns a module), the .safetensors file of an encoder that memloc trained,
+            an nn.Module, or an Encoder.
         weights: a .safetensors file or a PyTorch file that holds tensors alone, or "random". By default those that
             another library has for the name, and random ones for built-in encoders.
         layers: "auto", "fine", or names and globs (see `memloc layers`).
@@ -58,28 +57,8 @@ def load_encoder(
     ('resnet9', 11, 'output')
     """
     if isinstance(encoder, Encoder):
-        given = [
-            name
-            for name, value in (
-                ("weights", weights),
-                ("mean", mean),
-                ("std", std),
-                ("state_key", state_key),
-                ("strip_prefix", strip_prefix),
-            )
-            if value is not None
-        ]
-        if given:
-            raise SpecError(
-                f"{given[0]} is given for an encoder that is loaded already. Expected none. Load it anew from its name"
-                f" or module, with {given[0]}."
-            )
-        if layers == "auto" and encoder.layers:
-            return encoder
-        shape = shape or encoder.shape
-        return replace(
-            encoder, layers=find_layers(encoder.module, layers, _input_shape(encoder.channels, shape)), shape=shape
-        )
+        given = {"weights": weights, "mean": mean, "std": std, "state_key": state_key, "strip_prefix": strip_prefix}
+        return _again(encoder, [name for name, value in given.items() if value is not None], layers, shape)
     built, name, metadata = made(encoder, pretrained=weights is None, shape=shape)
     note = ""
     if weights is not None and str(weights) != RANDOM:
@@ -107,6 +86,23 @@ def load_encoder(
     found, shape = _find(module, layers, channels, shape)
     _check_repeats(module, name, _input_shape(channels, shape))
     return Encoder(module, found, preprocess, name, channels, metadata.get("augmentation"), built.size, note, shape)
+
+
+def _again(
+    encoder: Encoder, given: list[str], layers: str | Sequence[str], shape: tuple[int, int, int] | None
+) -> Encoder:
+    """An encoder that is loaded already, with other layers where they are asked for."""
+    if given:
+        raise SpecError(
+            f"{given[0]} is given for an encoder that is loaded already. Expected none. Load it anew from its name or"
+            f" module, with {given[0]}."
+        )
+    if layers == "auto" and encoder.layers:
+        return encoder
+    shape = shape or encoder.shape
+    return replace(
+        encoder, layers=find_layers(encoder.module, layers, _input_shape(encoder.channels, shape)), shape=shape
+    )
 
 
 def _preprocess(

@@ -29,15 +29,7 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
     """
     parts = dict(module.named_modules())
     training = {name: part.training for name, part in parts.items()}
-    by_module: dict[str, list[tuple[int | None, Layer]]] = {}
-    for layer in layers:
-        name, _, call = layer.read_at.removesuffix(INPUT).partition("#")
-        if name not in parts:
-            raise LayerNotFoundError(
-                f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc"
-                " layers"
-            )
-        by_module.setdefault(name, []).append((int(call) if call else None, layer))
+    by_module = _by_module(module, layers)
     calls: dict[str, int] = {}
     reading: list[bool] = []  # holds something during a forward pass of this module
 
@@ -99,6 +91,21 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
             handle.remove()
         for name, part in parts.items():
             part.training = training[name]
+
+
+def _by_module(module: nn.Module, layers: Sequence[Layer]) -> dict[str, list[tuple[int | None, Layer]]]:
+    """The layers that are read at each module, by its name, with the number of the call."""
+    found: dict[str, list[tuple[int | None, Layer]]] = {}
+    known = {name for name, _ in module.named_modules()}
+    for layer in layers:
+        name, _, call = layer.read_at.removesuffix(INPUT).partition("#")
+        if name not in known:
+            raise LayerNotFoundError(
+                f"{type(module).__name__} has no module {name!r}. Expected one of its modules. List them with: memloc"
+                " layers"
+            )
+        found.setdefault(name, []).append((int(call) if call else None, layer))
+    return found
 
 
 def unit_means(layer: Layer, output: Tensor, views: int, *, rectify: bool = True, skip: int = 0) -> Tensor:

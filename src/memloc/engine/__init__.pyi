@@ -16,6 +16,7 @@ from ._run import run_job as run_job
 from ._shard import ShardState as ShardState
 from ._shard import audit_shard as audit_shard
 from ._subjects import Subject as Subject
+from ._subjects import named_subject as named_subject
 from ._subjects import plan_audit as plan_audit
 from ._subjects import run_subject as run_subject
 from ._subjects import sets_subject as sets_subject

@@ -110,6 +110,39 @@ def _changed(changed: Sequence[str], run: str, opened: Run) -> list[Encoder]:
     return [load_encoder(each) for each in changed]
 
 
+def named_subject(
+    run: str | Path | None,
+    f: Sequence[str],
+    g: Sequence[str],
+    *,
+    sets: Mapping[str, str | Path | None],
+    beside_run: Sequence[str] = (),
+    max_bad: int = 0,
+    trust: bool = False,
+    **named: Any,
+) -> Subject:
+    """What a command names: a run, perhaps with external images and a checkpoint in f's place, or encoders and sets.
+
+    Args:
+        beside_run: flags that were given and do not go with a run. named: as in `sets_subject`.
+    Raises:
+        SpecError: both, or neither.
+    """
+    if run is not None:
+        if beside_run:
+            raise SpecError(
+                f"{beside_run[0]} is given beside the run {str(run)!r}, which already says which encoders and images to"
+                f" audit. Expected one or the other. Leave {beside_run[0]} out."
+            )
+        return run_subject(run, external=sets["external"], max_bad=max_bad, changed=f or None, trust=trust)
+    if not f or sets["candidate"] is None:
+        raise SpecError(
+            "there is nothing to audit. Expected a run, or --f and --data. Type: memloc audit RUN --out DIR, or memloc"
+            " audit --f ENC --data DATA --out DIR"
+        )
+    return sets_subject(f, g, sets=sets, max_bad=max_bad, **named)
+
+
 def sets_subject(
     f: Sequence[str],
     g: Sequence[str] = (),

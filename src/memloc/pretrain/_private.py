@@ -86,12 +86,9 @@ def train_privately(
     """Train in place; every epoch's metrics state the ε spent so far.
 
     Each step draws every point with probability batch_size / points, clips each point's gradient to norm `dp_clip`,
-    adds Gaussian
-    noise, and divides by the expected batch. CLS and mask token, which are no layer's weights, keep their first values.
-    Which points
-    are drawn and the noise follow from a secret that is drawn for this training and kept in its checkpoint alone: from
-        the seed, which
-    the record publishes, anyone could take the noise away again.
+    adds Gaussian noise, and divides by the expected batch. CLS and mask token, which are no layer's weights, keep their
+    first values. Which points are drawn and the noise follow from a secret that is drawn for this training and kept in
+    its checkpoint alone: from the seed, which the record publishes, anyone could take the noise away again.
 
     Args:
         secret: of draws and noise.
@@ -101,19 +98,8 @@ def train_privately(
     opacus = _library()
     check_private(encoder.module)
     noise, rate, steps = noise_of(spec, len(pixels))
-    work = _Loss(encoder.module, objective)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        per_point = opacus.GradSampleModule(work, loss_reduction="sum")
     generator, expected = torch.Generator(device=device), max(round(rate * len(pixels)), 1)
-    private = opacus.optimizers.DPOptimizer(
-        optimizer,
-        noise_multiplier=noise,
-        max_grad_norm=spec.dp_clip,
-        expected_batch_size=expected,
-        loss_reduction="mean",
-        generator=generator,
-    )
+    per_point, private = _made_private(encoder, objective, optimizer, noise, spec.dp_clip, expected, generator)
     accountant = opacus.accountants.RDPAccountant()
     views = Views(spec.policy, n=1, seed=seed, sampling="independent")
     slot = torch.arange(len(pixels))
@@ -144,18 +130,14 @@ def train_privately(
             else:  # nobody was drawn: the step is noise alone, since no step at all would tell that
                 _step_of_noise(optimizer, noise * spec.dp_clip / expected, generator)
             accountant.step(noise_multiplier=noise, sample_rate=rate)
-        if losses and not torch.stack(losses).isfinite().all():
-            raise TrainingError(
-                f"the loss is not finite in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate or"
-                " a larger --dp-epsilon."
-            )
+        loss_of_epoch = _mean(losses, epoch)
         if (epoch + 1) % every == 0 or epoch + 1 == spec.epochs:  # the accountant takes a third of a second
             spent = _spent(accountant, delta_of(spec, len(pixels)))
         seconds = time.monotonic() - began
         log(
             {
                 "epoch": epoch + 1,
-                "loss": float(torch.stack(losses).mean()) if losses else None,
+                "loss": loss_of_epoch,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "seconds": seconds,
                 "images_per_second": shown / seconds,
@@ -164,6 +146,43 @@ def train_privately(
         )
         save(epoch + 1)
     per_point.remove_hooks()
+
+
+def _made_private(
+    encoder: Encoder,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    noise: float,
+    clip: float,
+    expected: int,
+    generator: torch.Generator,
+) -> tuple[Any, Any]:
+    """The loss with a gradient per point, and the optimizer that clips those and adds noise."""
+    opacus = _library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        per_point = opacus.GradSampleModule(_Loss(encoder.module, objective), loss_reduction="sum")
+    private = opacus.optimizers.DPOptimizer(
+        optimizer,
+        noise_multiplier=noise,
+        max_grad_norm=clip,
+        expected_batch_size=expected,
+        loss_reduction="mean",
+        generator=generator,
+    )
+    return per_point, private
+
+
+def _mean(losses: list[Tensor], epoch: int) -> float | None:
+    """The mean loss of an epoch; None where nobody was drawn."""
+    if not losses:
+        return None
+    if not torch.stack(losses).isfinite().all():
+        raise TrainingError(
+            f"the loss is not finite in epoch {epoch + 1}. Expected a finite loss. Pass a lower --learning-rate or a"
+            " larger --dp-epsilon."
+        )
+    return float(torch.stack(losses).mean())
 
 
 def _backward(loss: Tensor) -> None:
