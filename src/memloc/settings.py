@@ -60,7 +60,7 @@ class KnownSetting:
         if one.choices:
             return ", ".join(one.choices)
         ends = ((one.low, "at least {}"), (one.above, "above {}"), (one.high, "at most {}"), (one.below, "below {}"))
-        return ", ".join(words.format(f"{end:g}") for end, words in ends if end is not None)
+        return ", ".join(words.format(f"{end:.12g}") for end, words in ends if end is not None)
 
 
 def setting(default: Any, text: str, *, choices: Iterable[str] = (), **limits: Any) -> Any:

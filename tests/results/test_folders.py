@@ -262,3 +262,15 @@ def test_empty_cut_and_zeroed_files_are_set_aside(tmp_path, content):
 def test_clearing_keeps_what_it_does_not_know(tmp_path):
     (tmp_path / "a").write_text("")
     assert clear_folder(tmp_path) == [tmp_path / "a"]
+
+
+def test_a_file_is_listed_in_the_nearest_folder_of_memlocs(tmp_path):
+    """A finished folder within one that is worked on keeps its own list."""
+    with claimed(tmp_path / "demo", {"a": 1}) as outer:
+        with claimed(outer / "audit", {"b": 1}):
+            write_json(outer / "audit/audit.json", {"x": 1})
+        write_json(outer / "audit/audit.json", {"x": 2})
+        assert read_json(outer / "audit/audit.json") == {"x": 2}
+    assert set(listed_files(outer)) == {"spec.json"}
+    write_json(outer / "audit/audit.json", {"x": 3})  # by nobody's claim
+    assert read_json(outer / "audit/audit.json") == {"x": 3}

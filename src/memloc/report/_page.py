@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memloc.errors import SpecError
-from memloc.results import as_memloc_wrote, list_files, listed_files, make_folder, replacing
+from memloc.results import as_memloc_wrote, make_folder, replacing
 
 
 def page(template: str, script: str, **content: Any) -> str:
@@ -57,8 +57,6 @@ def write_page(path: str | Path, make: Callable[[], str], *, folder: str | Path 
     content = _made(make, folder)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
-    if listed_files(path.parent) is not None:  # a folder of memloc's: the page is one of its files
-        list_files(path.parent, [path])
     return path
 
 

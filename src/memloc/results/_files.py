@@ -16,7 +16,7 @@ import pyarrow.parquet as parquet
 from memloc.errors import OutputError, ResultsError
 from memloc.results._digest import flushed
 from memloc.results._lock import held_folder
-from memloc.results._manifest import list_file, verify
+from memloc.results._manifest import MANIFEST, list_file, verify
 
 
 def make_folder(folder: Path) -> Path:
@@ -50,7 +50,7 @@ def replacing(path: Path, *, listed: bool = True, growing: bool = False) -> Iter
         OutputError: the disk is full or the folder not writable. FolderInUseError: another process took the folder.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may be at it for a moment
-    folder = held_folder(path)
+    folder = _listing(path)
     try:
         yield temporary
         flushed(temporary)
@@ -75,6 +75,17 @@ def replacing(path: Path, *, listed: bool = True, growing: bool = False) -> Iter
         ) from problem
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _listing(path: Path) -> Path | None:
+    """The folder whose manifest lists a file that is written: the nearest that has one, or that this process works on.
+
+    Raises:
+        FolderInUseError: another process took the folder that this one works on.
+    """
+    held = held_folder(path)
+    near = next((each for each in (path.parent, path.parent.parent) if (each / MANIFEST).is_file()), None)
+    return held if near is None else near
 
 
 def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, str] | None = None) -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError
 from memloc.results._files import make_folder, read_json, write_json, write_table
-from memloc.results._lock import held_folder
 from memloc.results._manifest import MANIFEST, list_files, listed_files, verify
 from memloc.results._spec import spec_hash
 from memloc.results._units import UNIT_COLUMNS, Column
@@ -333,7 +332,7 @@ def save_results(folder: str | Path, tables: Mapping[str, pd.DataFrame], record:
         folder / name,
         {"schema_version": SCHEMA_VERSION, "writes": 1 if "schema_version" in record else WRITES, **record},
     )
-    if held_folder(folder / name) is None:  # else each was listed when it was written
+    if listed_files(folder) is None:  # else each was listed when it was written
         list_files(folder, [*(folder / f"{each}.parquet" for each in tables), folder / name])
     return folder
 
