@@ -33,8 +33,6 @@ except ImportError:  # Python 3.10
 
 from render.mutants import key
 
-from memloc.results import replacing
-
 ROOT = Path(__file__).parents[1]
 RECORD, FAULTS = ROOT / "benchmarks/mutants.json", ROOT / "tests/faults.toml"
 TESTS = {  # of each room: its own tests first, then quick ones that reach it
@@ -199,6 +197,8 @@ def _run(copy: Path, paths: list[str]) -> None:
     }
     sys.dont_write_bytecode = True  # a file that changes twice a second would be taken for its bytecode
     sys.path.insert(0, str(copy / "src"))
+    for name in [each for each in sys.modules if each.partition(".")[0] == "memloc"]:
+        del sys.modules[name]  # the tests import the copy
     flags = [
         "-x",
         "-q",
@@ -238,8 +238,9 @@ def main() -> None:
     for one in measured(listed, given.limit):  # written each time: an interrupt keeps those done
         places[key(one)] = one
         mutants = sorted(places.values(), key=lambda each: list(TESTS).index(each["room"]))
-        with replacing(RECORD) as temporary:
-            temporary.write_text(json.dumps({**record, "mutants": mutants}, indent=1) + "\n")
+        temporary = RECORD.with_suffix(".partial")
+        temporary.write_text(json.dumps({**record, "mutants": mutants}, indent=1) + "\n")
+        temporary.replace(RECORD)
     print(RECORD)
 
 

@@ -13,6 +13,7 @@ from memloc.errors import FolderInUseError, MemlocWarning, ResultsError, SpecErr
 from memloc.results import (
     MANIFEST,
     _lock,
+    check_free,
     claimed,
     clear_folder,
     keep_apart,
@@ -171,7 +172,7 @@ def test_the_place_of_a_killed_process_is_taken_at_once(owner, tmp_path):
 def test_of_another_machine_the_heartbeat_tells(tmp_path, age, free):
     lock = tmp_path / ".lock"
     lock.write_text(
-        json.dumps({"token": "t", "host": "elsewhere", "process": 1, "born": 0.0, "boot": 0.0, "space": ""})
+        json.dumps({"token": "t", "host": "elsewhere", "process": 1, "born": 0.0, "machine": "", "space": ""})
     )
     os.utime(lock, (time.time() - age, time.time() - age))
     if free:
@@ -182,9 +183,8 @@ def test_of_another_machine_the_heartbeat_tells(tmp_path, age, free):
             pass
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"token": 3}', b'{"host": 1, "process": "x"}'])
-def test_a_cut_off_lock_is_taken_when_its_heartbeat_ends(tmp_path, content):
-    (tmp_path / ".lock").write_bytes(content)
+def test_an_empty_lock_is_taken_when_its_heartbeat_ends(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"")  # whoever made it was ended before it could write
     with pytest.raises(FolderInUseError), locked(tmp_path):
         pass
     os.utime(tmp_path / ".lock", (time.time() - 100,) * 2)
@@ -192,10 +192,35 @@ def test_a_cut_off_lock_is_taken_when_its_heartbeat_ends(tmp_path, content):
         pass
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b'{"token": 3}', b"poetry or anything else"])
+def test_another_programs_lock_is_left_alone(tmp_path, content):
+    (tmp_path / ".lock").write_bytes(content)
+    os.utime(tmp_path / ".lock", (1, 1))
+    check_free(tmp_path)  # a folder without memloc's work is not looked at
+    with pytest.raises(FolderInUseError, match="was not written by memloc"), locked(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_bytes() == content
+    assert names(tmp_path) == [".lock"]
+
+
+def test_what_tells_a_process_from_others_follows_no_clock(tmp_path, owner):
+    lock = tmp_path / "out/.lock"
+    known = json.loads(lock.read_text())
+    assert _lock._lives(known, 1e9)  # seen from here, whatever the heartbeat
+    assert not _lock._lives({**known, "born": known["born"] - 50}, 0)  # another process of the same number
+    elsewhere = {**known, "machine": "another start of the machine"}
+    assert _lock._lives(elsewhere, 0)
+    assert not _lock._lives(elsewhere, 100)
+    os.kill(owner.pid, 9)
+    while os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT) is None:
+        time.sleep(0.01)
+    assert not _lock._lives(known, 0)  # dead, and not yet looked after by its parent
+
+
 def test_an_owner_that_was_taken_for_dead_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(_lock, "BEAT", 0.05)
     with claimed(tmp_path, {"a": 1}):
-        (tmp_path / ".lock").write_text(json.dumps({"token": "another's"}))
+        (tmp_path / ".lock").write_text(json.dumps({"token": "another's", "process": 1}))
         time.sleep(0.5)
         with pytest.raises(FolderInUseError, match="was taken over by another process"):
             write_json(tmp_path / "found.json", {})
@@ -271,6 +296,66 @@ def test_a_file_is_listed_in_the_nearest_folder_of_memlocs(tmp_path):
             write_json(outer / "audit/audit.json", {"x": 1})
         write_json(outer / "audit/audit.json", {"x": 2})
         assert read_json(outer / "audit/audit.json") == {"x": 2}
-    assert set(listed_files(outer)) == {"spec.json"}
+    assert set(listed_files(outer)) == {"spec.json", "audit/manifest.json"}
     write_json(outer / "audit/audit.json", {"x": 3})  # by nobody's claim
     assert read_json(outer / "audit/audit.json") == {"x": 3}
+
+
+def test_work_of_its_own_within_a_folder_stays(tmp_path):
+    """memloc audit run --out run/audit, then another training in run: the audit is no part of that."""
+    with claimed(tmp_path / "run", {"a": 1}) as run:
+        write_json(run / "points.json", {})
+    with claimed(run / "audit", {"b": 1}):
+        write_json(run / "audit/audit.json", {"x": 1})
+    told = pytest.warns(MemlocWarning, match="1 files .* left alone: audit")
+    with told, claimed(run, {"a": 2}, overwrite=True):
+        pass
+    assert read_json(run / "audit/audit.json") == {"x": 1}
+    assert not (run / "points.json").exists()
+
+
+def test_what_looks_like_a_result_and_is_none_of_memlocs_is_never_used(tmp_path):
+    with claimed(tmp_path / "run", {"a": 1}) as run:
+        write_json(run / "points.json", {})
+    (run / "encoders").mkdir()
+    (run / "encoders/f.safetensors").write_bytes(b"somebody's")
+    refused = pytest.raises(ResultsError, match="holds 'encoders/f.safetensors', which its manifest.json does not list")
+    with refused, claimed(run, {"a": 2}, overwrite=True):
+        pass
+    assert (run / "points.json").exists()
+
+
+def test_a_lost_spec_is_no_new_folder(tmp_path):
+    with claimed(tmp_path / "run", {"a": 1}) as run:
+        write_json(run / "run.json", {"of": "a 1"})
+    (run / "spec.json").unlink()
+    with pytest.raises(ResultsError, match="has no spec.json"), claimed(run, {"a": 2}):
+        pass
+    assert read_json(run / "run.json") == {"of": "a 1"}
+
+
+def test_nothing_is_touched_outside_or_of_others(tmp_path):
+    with claimed(tmp_path / "out", {"a": 1}) as folder:
+        write_json(folder / "found.json", {})
+    (tmp_path / "films").mkdir()
+    mine = [tmp_path / "films/.movie.mp4.partial", tmp_path / "films/.a.12.partial", folder / ".film.partial"]
+    mine += [folder / ".writable", folder / "notes.damaged"]
+    for path in mine:
+        path.write_text("mine")
+    (folder / "data").symlink_to(tmp_path / "films")
+    (folder / "empty").mkdir()
+    (folder / ".found.json.123.partial").write_text("of a write that was cut off")
+    with claimed(folder, {"a": 1}):
+        pass
+    assert not (folder / ".found.json.123.partial").exists()
+    with pytest.warns(MemlocWarning, match="left alone"), claimed(folder, {"a": 2}, overwrite=True):
+        pass
+    assert all(path.read_text() == "mine" for path in mine)
+    assert (folder / "empty").is_dir()
+
+
+def test_another_programs_manifest_says_nothing(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "a web app", "files": {"found.json": "abc"}}')
+    write_json(tmp_path / "found.json", {"x": 1})
+    assert read_json(tmp_path / "found.json") == {"x": 1}
+    assert "web app" in (tmp_path / "manifest.json").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -35,10 +36,16 @@ def digest(file: BinaryIO, length: int) -> bytes:
 
 
 def flushed(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to disk."""
-    if os.name == "nt" and path.is_dir():  # folders cannot be opened there
+    """Have the system write a file to disk; or a folder's list of names, where its file system can."""
+    if path.is_dir():
+        with contextlib.suppress(OSError):
+            _fsync(path, os.O_RDONLY)
         return
-    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    _fsync(path, os.O_RDWR)
+
+
+def _fsync(path: Path, how: int) -> None:
+    file = os.open(path, how)
     try:
         os.fsync(file)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as parquet
 from memloc.errors import OutputError, ResultsError
 from memloc.results._digest import flushed
 from memloc.results._lock import held_folder
-from memloc.results._manifest import MANIFEST, list_file, verify
+from memloc.results._manifest import list_file, listed_files, verify
 
 
 def make_folder(folder: Path) -> Path:
@@ -27,9 +28,8 @@ def make_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as problem:
         raise OutputError(
             f"{str(folder)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass another"
@@ -84,7 +84,7 @@ def _listing(path: Path) -> Path | None:
         FolderInUseError: another process took the folder that this one works on.
     """
     held = held_folder(path)
-    near = next((each for each in (path.parent, path.parent.parent) if (each / MANIFEST).is_file()), None)
+    near = next((each for each in (path.parent, path.parent.parent) if listed_files(each) is not None), None)
     return held if near is None else near
 
 

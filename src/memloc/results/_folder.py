@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +13,20 @@ from typing import Any
 
 from memloc.errors import MemlocWarning, OutputError, ResultsError, SpecError
 from memloc.results._files import make_folder, read_json, write_json
-from memloc.results._lock import LOCK, locked
-from memloc.results._manifest import MANIFEST, list_files, listed_files, reset_files
+from memloc.results._lock import LOCK, held_folder, locked
+from memloc.results._manifest import MANIFEST, list_file, list_files, listed_files, reset_files, unlist_files
+from memloc.results._schema import TABLES
 from memloc.results._seal import is_sealed
 from memloc.results._spec import differences
 
 _SPEC = "spec.json"
+_WITHIN = ("checkpoints", ".shards", ".work", "encoders", "heads", "training")  # folders that memloc makes in folders
+_TABLES = "|".join((*TABLES, "membership", "repaired", "probe", "series", "between", "within", "splits", "extremes"))
+_RESULT = re.compile(  # files that memloc would take for its own, or write over
+    rf"({_TABLES})\.parquet|(run|audit|value|coreset|intervention|compare)\.json|(encoder|head|model)\.safetensors"
+    r"|model\.skops|images\.npz|\.sums\.npz|metrics\.jsonl|report\.html|(encoders|heads|checkpoints)/[a-z]\d*\..*"
+    r"|(training|\.work|\.shards)/.*"
+)
 _SHOWN = 5  # differences, or files, in a message
 
 
@@ -29,11 +38,18 @@ def keep_apart(out: Path, *inputs: str | Path | None) -> None:
             continue
         path = _path_of(str(each))
         with contextlib.suppress(OSError):  # a name that is no path
-            if path.exists() and (place == path.resolve() or place in path.resolve().parents):
+            if path.exists() and _is_or_holds(place, path.resolve()):
                 raise SpecError(
                     f"--out {str(out)!r} is or holds {str(each)!r}, which this command reads. Expected another folder:"
                     " inputs are left as they are. Pass another --out."
                 )
+
+
+def _is_or_holds(place: Path, path: Path) -> bool:
+    """Whether a folder is a path or holds it, however their names are written."""
+    if place == path or place in path.parents:
+        return True
+    return place.exists() and any(each.samefile(place) for each in (path, *path.parents) if each.exists())
 
 
 def _path_of(text: str) -> Path:
@@ -64,7 +80,11 @@ def _used(folder: Path) -> bool:
 
 def _passing(path: Path) -> bool:
     """Whether a file is one that memloc writes for a moment."""
-    return path.name in (".writable", LOCK) or (path.name.startswith(".") and path.name.endswith(".partial"))
+    return path.name in (LOCK, f"{LOCK}.takeover") or _is_partial(path)
+
+
+def _is_partial(path: Path) -> bool:
+    return re.fullmatch(r"\..+\.\d+\.partial", path.name) is not None and not path.is_symlink()
 
 
 @contextmanager
@@ -83,22 +103,32 @@ def claimed(
     keep_apart(folder, *inputs)
     check_folder(folder)
     make_folder(folder)
+    around = held_folder(folder.absolute() / _SPEC)
     with locked(folder):
-        _sweep(folder)
+        if around is not None:  # work within work: it goes with what it is part of
+            list_file(around, folder / MANIFEST, None)
         wanted = json.loads(json.dumps(spec, sort_keys=True, default=str))
         if (folder / _SPEC).is_file():
             _settle(folder, wanted, overwrite)
         else:
+            if set(listed_files(folder) or {}) - {_SPEC}:
+                raise ResultsError(
+                    f"{str(folder)!r} has no {_SPEC}, which says of which settings its work is. Expected it beside what"
+                    " memloc wrote. Restore it, or pass another --out."
+                )
             reset_files(folder)  # before anything else, so that what is written from now on is known
             write_json(folder / _SPEC, wanted)
+        _sweep(folder)
         yield folder
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writes left that were cut off, here and one folder down."""
-    for place in (folder, *(each for each in folder.iterdir() if each.is_dir() and not (each / LOCK).exists())):
-        for path in place.glob(".*.partial"):
-            path.unlink(missing_ok=True)
+    """Remove what writes of memloc's left that were cut off, here and in its own folders within."""
+    for place in (folder, *(folder / name for name in _WITHIN)):
+        if place.is_dir() and not place.is_symlink() and (place == folder or not (place / LOCK).exists()):
+            for path in place.iterdir():
+                if _is_partial(path):
+                    path.unlink(missing_ok=True)
 
 
 def _settle(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
@@ -119,6 +149,13 @@ def _settle(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
         raise ResultsError(
             f"{str(folder)!r} holds the work of other settings{_listed(different)}. Expected the same, to continue it."
             " Pass another --out, or --overwrite to replace it."
+        )
+    taken = [path for path in _left(folder) if _RESULT.fullmatch(path.relative_to(folder).as_posix())]
+    if taken:
+        raise ResultsError(
+            f"{str(folder)!r} holds {taken[0].relative_to(folder).as_posix()!r}, which its {MANIFEST} does not list and"
+            " memloc would take for its own. Expected a folder with nothing of that name. Move it away, or pass"
+            " another --out."
         )
     left = clear_folder(folder, keep=(_SPEC, MANIFEST))
     reset_files(folder)
@@ -150,13 +187,24 @@ def _listed(different: list[str]) -> str:
 def clear_folder(folder: Path, *, keep: tuple[str, ...] = ()) -> list[Path]:
     """Remove the files of a folder that memloc wrote, and folders that are empty then; returns what it left.
 
-    What memloc wrote is what a manifest lists, or what carries memloc's own checksum.
+    What memloc wrote is what a manifest lists, or what carries memloc's own checksum. Work of its own within the folder
+    stays, unless it is a part of this work.
 
     Args:
         keep: names of files that stay all the same.
+    Raises:
+        FolderInUseError: another process works on a part of it.
     """
-    known = {folder / name for name in listed_files(folder) or {}}
-    return _cleared(folder, known, {folder / name for name in keep})
+    return _cleared(folder, _known(folder), {folder / name for name in keep}, remove=True)
+
+
+def _left(folder: Path) -> list[Path]:
+    """What clearing would leave."""
+    return _cleared(folder, _known(folder), set(), remove=False)
+
+
+def _known(folder: Path) -> set[Path]:
+    return {folder / name for name in listed_files(folder) or {}}
 
 
 def remove_folder(folder: Path) -> None:
@@ -165,34 +213,49 @@ def remove_folder(folder: Path) -> None:
         clear_folder(folder)
         with contextlib.suppress(OSError):  # not empty
             folder.rmdir()
+            unlist_files(folder.parent, folder)
 
 
-def _cleared(folder: Path, known: set[Path], keep: set[Path]) -> list[Path]:
+def _cleared(folder: Path, known: set[Path], keep: set[Path], *, remove: bool) -> list[Path]:
     left: list[Path] = []
     last = [folder / name for name in (_SPEC, MANIFEST)]  # a clearing that is cut off can be gone on with
     if listed_files(folder) is not None:
         known = known | set(last)
     for path in (*sorted(set(folder.iterdir()) - set(last)), *last):
-        if path in keep:
+        if path in keep or path.name == LOCK:
             continue
         if path.is_dir() and not path.is_symlink():
-            left += _cleared(path, known | {path / name for name in listed_files(path) or {}}, set())
-            if not any(path.iterdir()):
-                path.rmdir()
+            left += _cleared_within(path, known, remove=remove)
         elif path.is_symlink() or not path.is_file():
             left += [path] if path.is_symlink() or path.exists() else []
-        elif path in known or _marked(path):
-            path.unlink()
-        elif path.name == LOCK:
-            continue
-        elif _passing(path):
-            path.unlink()
+        elif path in known or _marked(path) or _passing(path):
+            if remove:
+                path.unlink()
         else:
             left.append(path)
     return left
 
 
+def _cleared_within(folder: Path, known: set[Path], *, remove: bool) -> list[Path]:
+    """As `_cleared`, of a folder within another one; work of its own is left as a whole."""
+    if listed_files(folder) is None:
+        empty = not any(folder.iterdir())
+        left = _cleared(folder, known, set(), remove=remove)
+    elif folder / MANIFEST in known:
+        empty = False
+        with locked(folder):
+            left = _cleared(folder, known | _known(folder), set(), remove=remove)
+    else:
+        return [folder]
+    if remove and not empty and not any(folder.iterdir()):
+        folder.rmdir()
+    return left
+
+
 def _marked(path: Path) -> bool:
     """Whether a file says itself that memloc wrote it."""
-    in_work = path.parent.name == ".work" and (path.suffix == ".err" or path.name == "preprocess.json")
-    return path.suffix == ".damaged" or in_work or is_sealed(path)
+    place = path.parent.name
+    if path.suffix == ".damaged":
+        return place in _WITHIN or path.name in (".sums.npz.damaged", "training.pt.damaged")
+    in_work = place == ".work" and (path.suffix == ".err" or path.name == "preprocess.json")
+    return in_work or is_sealed(path)

@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 from memloc.errors import FolderInUseError, OutputError
 
 LOCK = ".lock"
+_SPEC, _MANIFEST = "spec.json", "manifest.json"  # which only a folder of memloc's own has
 BEAT, DEAD = 5.0, 90.0  # seconds between beats, and without one after which the owner is taken for dead
-_CLOCKS = 120.0  # seconds by which the same start of a machine may seem to differ
 _HELD: dict[Path, _Lock] = {}  # the folders that this process works on
 
 
@@ -43,7 +44,7 @@ class _Lock:
     def mine(self) -> bool:
         """Whether the lock is still this one; a folder that cannot be read leaves it so."""
         try:
-            return bool(_read(self.path).get("token") == self.token)
+            return (_read(self.path) or {}).get("token") == self.token
         except FileNotFoundError:
             return False
         except OSError:
@@ -78,7 +79,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_free(folder: Path) -> None:
     """Raise FolderInUseError where another process works on a folder; for a look before long work is begun."""
-    if (folder / LOCK).exists():
+    if (folder / LOCK).exists() and ((folder / _SPEC).is_file() or (folder / _MANIFEST).is_file()):
         with locked(folder):
             pass
 
@@ -109,52 +110,65 @@ def _take(path: Path, token: str) -> None:
     """
     content = json.dumps({"token": token, **_me()}).encode()
     for _ in range(3):  # another process may take a dead one's place at the same moment
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            _remove_if_dead(path)
-            continue
-        except OSError as problem:
-            raise OutputError(
-                f"{str(path.parent)!r} cannot be written ({problem.strerror}). Expected a folder with write access."
-                " Pass another --out."
-            ) from problem
-        try:
-            with os.fdopen(file, "wb") as opened:
-                opened.write(content)
-        except OSError as problem:  # the disk is full
-            path.unlink(missing_ok=True)
-            raise OutputError(
-                f"{str(path)!r} cannot be written ({problem.strerror}). Expected free disk. Free some, or pass another"
-                " --out."
-            ) from problem
-        return
+        if _made(path, content):
+            return
+        _remove_if_dead(path)
     raise _in_use(path, {})
 
 
+def _made(path: Path, content: bytes) -> bool:
+    """Make a file that is not there; whether this process made it."""
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    except OSError as problem:
+        raise OutputError(
+            f"{str(path.parent)!r} cannot be written ({problem.strerror}). Expected a folder with write access. Pass"
+            " another --out."
+        ) from problem
+    try:
+        with os.fdopen(file, "wb") as opened:
+            opened.write(content)
+    except OSError as problem:  # the disk is full
+        path.unlink(missing_ok=True)
+        raise OutputError(
+            f"{str(path)!r} cannot be written ({problem.strerror}). Expected free disk. Free some, or pass another"
+            " --out."
+        ) from problem
+    return True
+
+
 def _remove_if_dead(path: Path) -> None:
-    """Remove a lock whose owner is dead.
+    """Remove a lock whose owner is dead, one process at a time.
 
     Raises:
-        FolderInUseError: it lives.
+        FolderInUseError: it lives, or the file is none of memloc's.
     """
+    guard = path.with_name(f"{LOCK}.takeover")
+    if not _made(guard, b""):
+        with contextlib.suppress(FileNotFoundError):
+            if _age(guard) > DEAD:  # its maker was killed in between
+                guard.unlink(missing_ok=True)
+        raise _in_use(path, {})
     try:
         owner, age = _read(path), _age(path)
+        if owner is None:
+            raise FolderInUseError(
+                f"{str(path)!r} was not written by memloc. Expected no lock, or one of memloc's. Remove it if nothing"
+                " uses the folder, or pass another --out."
+            )
+        if _lives(owner, age):
+            raise _in_use(path, owner)
+        path.unlink()
     except FileNotFoundError:
         return  # it was released a moment ago
+    except FolderInUseError:
+        raise
     except OSError as problem:
         raise _in_use(path, {}) from problem
-    if _lives(owner, age):
-        raise _in_use(path, owner)
-    aside = path.with_name(f"{LOCK}.{secrets.token_hex(4)}.partial")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    if _read(aside) != owner:  # the place was taken in between: this is the lock of a process that lives
-        with contextlib.suppress(OSError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _age(path: Path) -> float:
@@ -173,43 +187,55 @@ def _age(path: Path) -> float:
 def _lives(owner: dict[str, Any], age: float) -> bool:
     """Whether the owner of a lock lives: by its process where that can be seen from here, else by its heartbeat."""
     me = _me()
-    if owner.get("host") == me["host"] and owner.get("space") == me["space"]:
+    if all(owner.get(key) == me[key] for key in ("host", "machine", "space")):
         import psutil
 
         try:
-            if abs(float(owner["boot"]) - me["boot"]) > _CLOCKS:
-                return False  # the machine was started again since
-            return bool(abs(psutil.Process(int(owner["process"])).create_time() - float(owner["born"])) < 1)
+            process = psutil.Process(int(owner["process"]))
+            return process.status() != psutil.STATUS_ZOMBIE and abs(_born(process.pid) - float(owner["born"])) < 2
         except psutil.NoSuchProcess:
             return False
-        except (psutil.Error, KeyError, ValueError, TypeError):
+        except (psutil.Error, OSError, KeyError, ValueError, TypeError):
             pass
     return age < DEAD
 
 
 def _me() -> dict[str, Any]:
-    """What tells this process from others: host, boot, the space that process numbers are of, number, birth."""
-    import psutil
-
-    space = ""
+    """What tells this process from others: host, start of the machine, the space that process numbers are of, number,
+    birth."""
+    space, machine = "", str(uuid.getnode())
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return {
         "host": socket.gethostname(),
-        "boot": psutil.boot_time(),
+        "machine": machine,
         "space": space,
         "process": os.getpid(),
-        "born": psutil.Process().create_time(),
+        "born": _born(os.getpid()),
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What a lock says of its owner; nothing where it was cut off."""
+def _born(process: int) -> float:
+    """When a process began: in ticks of the machine's own clock, which nobody sets, or else as a time."""
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
+        return float(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        import psutil
+
+        return float(psutil.Process(process).create_time())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a lock says of its owner: nothing where it was cut off; None of a file that memloc did not write."""
+    content = path.read_bytes()
+    if not content:
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and {"token", "process"} <= set(found) else None
 
 
 def _in_use(path: Path, owner: dict[str, Any]) -> FolderInUseError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -14,12 +15,13 @@ from memloc.errors import MemlocError, ResultsError
 from memloc.results._digest import digest_of, flushed, new_digest
 
 MANIFEST = "manifest.json"
+_RECORDS = ("spec.json", "run.json", "audit.json", "value.json", "coreset.json", "intervention.json", "compare.json")
 _GUARD = threading.RLock()
-_READ: dict[Path, tuple[bytes, dict[str, Any]]] = {}  # manifests by path, as text and read
+_READ: dict[Path, tuple[bytes, dict[str, Any] | None]] = {}  # manifests by path, as text and read
 
 
 def listed_files(folder: Path) -> dict[str, Any] | None:
-    """The files of a folder by their path within it, with length and checksum; None without a manifest.
+    """The files of a folder by their path within it, with length and checksum; None without a manifest of memloc's.
 
     Raises:
         ResultsError: the manifest is damaged.
@@ -36,21 +38,22 @@ def listed_files(folder: Path) -> dict[str, Any] | None:
         return known[1]
 
 
-def _read(path: Path, content: bytes) -> dict[str, Any]:
-    try:
+def _read(path: Path, content: bytes) -> dict[str, Any] | None:
+    found, files = None, {}
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(content)
-        files: dict[str, Any] = found["files"]
-        whole = found["checksum"] == _checksum(files) and all(
-            set(each) == {"bytes", "blake2b"} for each in files.values()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        whole, files = False, {}
-    if not whole:
-        raise ResultsError(
-            f"{str(path)!r} is damaged: its checksum does not hold. Expected the list of files that memloc wrote."
-            " Restore it, or run the command again that wrote the folder, into another one."
-        )
-    return files
+    shaped = isinstance(found, dict) and set(found) == {"files", "checksum"} and isinstance(found["files"], dict)
+    if not shaped and not any((path.parent / name).is_file() for name in _RECORDS):
+        return None  # another program's file of that name
+    if shaped and found is not None:
+        files = found["files"]
+        entries = all(isinstance(each, dict) and set(each) == {"bytes", "blake2b"} for each in files.values())
+        if entries and found["checksum"] == _checksum(files):
+            return files
+    raise ResultsError(
+        f"{str(path)!r} is damaged: its checksum does not hold. Expected the list of files that memloc wrote. Restore"
+        " it, or run the command again that wrote the folder, into another one."
+    )
 
 
 def _checksum(files: dict[str, Any]) -> str:
@@ -83,6 +86,15 @@ def _add(folder: Path, contents: Mapping[Path, Path | None]) -> None:
             place = path.parent.resolve() / path.name
             files[place.relative_to(folder.resolve()).as_posix()] = entry
         _write(folder, files)
+
+
+def unlist_files(folder: Path, within: Path) -> None:
+    """Take what lay in a folder within it out of the manifest of a folder."""
+    with _GUARD:
+        files = listed_files(folder)
+        if files is not None:
+            inside = f"{within.name}/"
+            _write(folder, {name: entry for name, entry in files.items() if not name.startswith(inside)})
 
 
 def reset_files(folder: Path) -> None:
