@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import tarfile
+import time
 import zipfile
 
 import numpy as np
@@ -308,3 +309,52 @@ def test_seeds_that_are_none(finished, arguments):
     assert "Traceback" not in done.stderr
     assert len(done.stderr) < 2000
     assert not (finished / "x").exists()
+
+
+def deep(levels, wrap):
+    """An object in which each level holds the one below several times: small on disk, endless to walk."""
+    found = wrap("x")
+    for _ in range(levels):
+        found = wrap(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}" + pickle.dumps(deep(60, lambda each: (each, each)), protocol=2)[2:-1] + b"K\x01s.",
+        pickle.dumps({b"data": deep(40, lambda each: [each] * 300), b"labels": [0, 0]}),
+        pickle.dumps(
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": deep(60, lambda each: [each, each])}, protocol=2
+        ),
+        pickle.dumps({b"data": {1, 2}, b"labels": [0, 0]}, protocol=4),
+    ],
+    ids=["keys", "data", "labels", "sets"],
+)
+def test_small_pickles_that_take_for_ever(tmp_path, content):
+    for name, sound in cifar(np.random.default_rng(0)).items():
+        (tmp_path / name).write_bytes(sound)
+    (tmp_path / "data_batch_1").write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(DataError):
+        open_images(tmp_path)
+    assert time.monotonic() - began < 5
+
+
+def test_repeated_values_count_as_often_as_they_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMLOC_MAX_BYTES", "50000000")
+    pd.DataFrame({"a": ["x" * 100_000] * 4000, "b": range(4000)}).to_parquet(tmp_path / "t.parquet")
+    pd.DataFrame({"image": [b"x" * 100_000] * 4000}).to_parquet(tmp_path / "i.parquet")
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 1_000_000
+    for opening in (lambda: open_table(tmp_path / "t.parquet", "b"), lambda: open_images(tmp_path / "i.parquet")):
+        with pytest.raises(DataError, match="bytes unpacked"):
+            opening()
+
+
+def test_every_class_number_has_a_name(tmp_path):
+    row = bytes([77]) + bytes(3072)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (tmp_path / f"{name}.bin").write_bytes(row * 2)
+    (tmp_path / "batches.meta.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="has the class number 77 and 2 names"):
+        open_images(tmp_path)

@@ -178,3 +178,32 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path, how, monkeypatch):
     lines = [json.loads(line) for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
     assert sorted((line["encoder"], line["epoch"]) for line in lines) == [(name, epoch) for name in "fg" for epoch in (1, 2, 3)]  # fmt: skip
     assert not (tmp_path / "broken/checkpoints").exists()
+
+
+@pytest.mark.parametrize("content", [b"", bytes(1000), None])
+def test_a_damaged_encoder_of_an_unfinished_run_is_trained_again(tmp_path, content):
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+    arguments = {"epochs": 1, "candidates": 6, "batch_size": 16, "workers": 1}
+    whole = memloc.train_pair(images, **arguments, out=tmp_path / "run").run
+    (tmp_path / "run/run.json").unlink()
+    path = tmp_path / "run/encoders/f.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55" if content is None else content)
+    with pytest.warns(MemlocWarning, match="the encoder .* set aside; it is trained again"):
+        again = memloc.train_pair(images, **arguments, out=tmp_path / "run").run
+    for name, value in whole.encoders["f"].module.state_dict().items():
+        assert torch.equal(again.encoders["f"].module.state_dict()[name], value)
+
+
+def test_outputs_are_never_inputs(place):
+    before = {path: path.read_bytes() for path in (place / "few.npz", place / "audit/points.parquet")}
+    for arguments, message in (
+        (
+            ("probe", "resnet9", "--train", "few.npz", "--test", "few.npz", "--out", "few.npz"),
+            "which this command reads",
+        ),
+        (("report", "audit", "--out", "audit/points.parquet"), "Expected .html"),
+    ):
+        done = run(place, *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+    assert {path: path.read_bytes() for path in before} == before

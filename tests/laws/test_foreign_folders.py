@@ -137,3 +137,22 @@ def test_a_model_of_other_types_is_refused(place, tmp_path):
     dump(TableClassifier(None, pytest.approx, ["a"]), tmp_path / "table/model.skops")
     with pytest.raises(TrustError, match="which memloc does not write"):
         load_classifier(tmp_path / "table")
+
+
+@pytest.mark.parametrize(
+    "option", ["checkpoint_path=/x/evil.pth", "pretrained_cfg=x", "cache_dir=y", "name=../../evil"]
+)
+def test_options_that_load_files_are_refused(place, tmp_path, option):
+    from memloc.encoders import ResNet9, load_encoder, save_weights
+    from memloc.errors import CheckpointError
+
+    save_weights(tmp_path / "m.safetensors", ResNet9(), {"encoder": f"timm:resnet18,{option}"})
+    with pytest.raises(CheckpointError, match="whose options could load other files"):
+        load_encoder(tmp_path / "m.safetensors")
+    shutil.copytree(place / "run", tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["spec"]["encoder"] = f"timm:resnet18,{option}"
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    (tmp_path / "run" / MANIFEST).unlink()
+    with pytest.raises(TrustError, match="whose options could load other files"):
+        memloc.open_run(tmp_path / "run")

@@ -24,9 +24,11 @@ def dejavu(
     SSLMem."""
     from memloc.integrations import check_suffix, write_any
     from memloc.probe import dejavu_of_run
+    from memloc.results import keep_apart
 
     if out is not None:
         check_suffix(out)
+        keep_apart(out, run, public, audit)
     table, found = dejavu_of_run(
         run,
         public,

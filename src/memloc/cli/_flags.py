@@ -15,7 +15,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the plan, forward passes, expected memory and time; do nothing.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the work of other settings in --out.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Begin anew in --out: what memloc wrote there is removed, everything else stays."),
+]
 Config = Annotated[
     Path | None,
     typer.Option("--config", is_eager=True, callback=common.settings_from, help="TOML file with flags as keys."),

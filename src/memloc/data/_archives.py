@@ -157,6 +157,8 @@ def svhn(path: Path) -> Found:
 def _cifar(files: Files, batches: list[str], label: bytes, meta: tuple[str, str]) -> Found:
     """CIFAR's Python version."""
     loaded = [unpickled(files[name]()) for name in batches]
+    if not all(isinstance(batch[b"data"], np.ndarray) for batch in loaded):
+        raise ValueError("images that are no array")
     pixels = np.concatenate([np.asarray(batch[b"data"], dtype=np.uint8) for batch in loaded]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([np.asarray(batch[label], dtype=np.int64) for batch in loaded])
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels, _meta(files, *meta)

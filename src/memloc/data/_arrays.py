@@ -88,6 +88,11 @@ def published(found: Found, prefix: str) -> Images:
     pixels, labels, names = found
     if labels is not None and len(labels):
         check_limit("CLASSES", int(labels.max()), prefix)
+        if names and int(labels.max()) >= len(names):
+            raise DataError(
+                f"{prefix} has the class number {int(labels.max())} and {len(names)} names of classes. Expected a name"
+                " for every number. Fetch the files again."
+            )
     if labels is not None and not names:
         names = tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
     return _numbered(pixels, labels, prefix=prefix, class_names=names)

@@ -14,7 +14,7 @@ from memloc.data._arrays import numbered_labels
 from memloc.data._decode import decode_one
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
-from memloc.data._limits import check_limit, readable
+from memloc.data._limits import check_limit, read_parquet, readable
 from memloc.errors import DataError, SpecError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -62,13 +62,8 @@ def open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
 
 def open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
     """A column of encoded images, and perhaps one of labels."""
-    import pyarrow.parquet as parquet
-
     with readable(path, "one. Write or fetch it again.", state="is no readable parquet file"):
-        held = parquet.ParquetFile(path).metadata
-        check_limit("ROWS", held.num_rows, path)
-        check_limit("BYTES", sum(held.row_group(part).total_byte_size for part in range(held.num_row_groups)), path)
-        table = parquet.read_table(path)
+        table = read_parquet(path)
     column = next((name for name in ("image", "img") if name in table.column_names), None)
     if column is None:
         raise DataError(

@@ -6,7 +6,8 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 from memloc.errors import DataError, MemlocError
 
@@ -17,6 +18,7 @@ LIMITS = {  # of what is read; another number in the environment's MEMLOC_MAX_â€
     "CLASSES": 1_000_000,  # the largest class number
     "DEPTH": 64,  # folders within folders
 }
+_ROWS = 4096  # of a parquet file at once
 _WORDS = {"BYTES": "bytes unpacked", "PIXELS": "pixels", "ROWS": "rows", "CLASSES": "classes", "DEPTH": "folders deep"}
 
 
@@ -61,6 +63,21 @@ def readable(where: object, expected: str, *, state: str = "cannot be read") -> 
     except Exception as problem:
         reason = (str(problem).strip().splitlines() or [""])[0][:200] or type(problem).__name__
         raise DataError(f"{where} {state} ({reason}). Expected {expected}") from problem
+
+
+def read_parquet(path: Path) -> Any:
+    """A parquet file as an Arrow table, read in parts, so that repeated values cannot unfold to more than the limit."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        check_limit("ROWS", file.metadata.num_rows, path)
+        parts, held = [], 0
+        for part in file.iter_batches(_ROWS):
+            held += part.nbytes
+            check_limit("BYTES", held, path)
+            parts.append(part)
+        return pa.Table.from_batches(parts, file.schema_arrow)
 
 
 class Capped(io.RawIOBase):

@@ -29,11 +29,14 @@ def read_mat(path: Path) -> dict[str, NDArray]:
     if order is None or len(content) < _HEADER:
         raise ValueError("no MATLAB file of level 5")
     found: dict[str, NDArray] = {}
+    left = limit("BYTES")
     for kind, part in _elements(content[_HEADER:], order):
         if kind == _COMPRESSED:
             inner = zlib.decompressobj()
-            unpacked = inner.decompress(part, limit("BYTES") + 1)
-            check_limit("BYTES", len(unpacked), path)
+            unpacked = inner.decompress(part, left + 1)
+            if len(unpacked) > left:
+                check_limit("BYTES", limit("BYTES") + 1, path)
+            left -= len(unpacked)
             parts = [body for what, body in _elements(unpacked, order) if what == _MATRIX]
         else:
             parts = [part] if kind == _MATRIX else []

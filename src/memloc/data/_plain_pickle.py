@@ -106,6 +106,10 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
+def _refused(_self: Any) -> None:
+    raise pickle.UnpicklingError("a set, or an entry by something else than text or a number")
+
+
 class _Unpickler(pickle._Unpickler):  # in Python: the one in C makes room for any index of a memo
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in; anything else is refused."""
@@ -113,6 +117,28 @@ class _Unpickler(pickle._Unpickler):  # in Python: the one in C makes room for a
         if found is None:
             raise pickle.UnpicklingError(f"it would call {module}.{name}"[:200])
         return found
+
+
+def _of_plain_keys(load: Any, first: Any) -> Any:
+    """An instruction that fills a dictionary, for keys that are text or numbers: others take for ever to hash."""
+
+    def filling(self: Any) -> None:
+        for key in first(self):
+            if type(key) not in (bytes, str, int):
+                _refused(self)
+        load(self)
+
+    return filling
+
+
+_READS: dict[int, Any] = pickle._Unpickler.dispatch  # what each instruction does
+_Unpickler.dispatch = {
+    **_READS,
+    **{code[0]: _refused for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)},
+    pickle.SETITEM[0]: _of_plain_keys(_READS[pickle.SETITEM[0]], lambda self: self.stack[-2:-1]),
+    pickle.SETITEMS[0]: _of_plain_keys(_READS[pickle.SETITEMS[0]], lambda self: self.stack[::2]),
+    pickle.DICT[0]: _of_plain_keys(_READS[pickle.DICT[0]], lambda self: self.stack[::2]),
+}
 
 
 def unpickled(content: bytes) -> dict[Any, Any]:
@@ -134,6 +160,10 @@ def unpickled(content: bytes) -> dict[Any, Any]:
 def _made(value: Any) -> Any:
     if isinstance(value, (_Array, _Scalar)):
         return value.made()
-    if isinstance(value, list):
-        return [each.made() if isinstance(each, (_Array, _Scalar)) else each for each in value]
+    if type(value) is list:
+        if any(type(each) not in (int, float, bytes, str, _Scalar) for each in value):
+            raise pickle.UnpicklingError("a list of something else than text and numbers")
+        return [each.made() if isinstance(each, _Scalar) else each for each in value]
+    if type(value) not in (bytes, str, int, float, bool, type(None)):
+        raise pickle.UnpicklingError("something else than lists, arrays, text and numbers")
     return value

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.data._limits import check_limit
+from memloc.data._limits import check_limit, read_parquet
 from memloc.errors import DataError, DataNotFoundError, MemlocError, SpecError, nearest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt")
@@ -76,10 +76,7 @@ def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
 
 def _parquet(path: Path) -> pd.DataFrame:
     """A parquet file as a table whose columns are named by text."""
-    import pyarrow.parquet as parquet
-
-    check_limit("ROWS", parquet.ParquetFile(path).metadata.num_rows, path)
-    table = pd.read_parquet(path)
+    table: pd.DataFrame = read_parquet(path).to_pandas()
     table.columns = table.columns.map(str)
     return table
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import load_weights, read_weights
-from memloc.encoders._names import ADAPTERS, BUILT_IN, ENCODER_NAMES, VITS, EncoderName, encoder_name
+from memloc.encoders._names import ADAPTERS, BUILT_IN, ENCODER_NAMES, VITS, EncoderName, encoder_name, is_inert
 from memloc.encoders._resnet import ResNet
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders.from_transformers import build_vit
@@ -87,6 +87,11 @@ def _trained(path: str) -> tuple[Built, str, dict[str, str]]:
                 if named.is_code
                 else f"Name a function that returns it: --f FILE.py:FACTORY --f-weights {path}, or audit it in Python"
             )
+        )
+    if not is_inert(named):
+        raise CheckpointError(
+            f"{path} names the architecture {name!r}, whose options could load other files. Expected options of sizes"
+            f" alone. If you know who made it, name the architecture yourself: --f {name} --f-weights {path}"
         )
     channels, height, width = (int(part) for part in metadata.get("shape", "3 32 32").split())
     built, _, _ = made(name, pretrained=False, shape=(channels, height, width))

@@ -21,6 +21,7 @@ _CHECKPOINT = ".safetensors"
 ARCHITECTURES = ", ".join([*BUILT_IN, *(f"{library}:NAME" for library in ADAPTERS), "file.py:factory"])
 ENCODER_NAMES = f"{ARCHITECTURES} or a {_CHECKPOINT} file"
 """What a user may type for an encoder, in words."""
+_LOADING = ("pretrained", "checkpoint", "cache", "weights", "trust", "local", "hf_hub", "file", "path", "url")
 _OUTSIDE_BRACKETS = re.compile(r",(?![^\[(]*[\])])")
 
 
@@ -94,6 +95,21 @@ def encoder_name(text: str) -> EncoderName:
             )
         options.append((key, _value(value)))
     return EncoderName(text, library, name, tuple(options))
+
+
+def is_inert(named: EncoderName) -> bool:
+    """Whether the options of a name that a file brings say nothing but sizes: no paths, no names of files to load.
+
+    >>> is_inert(encoder_name("timm:vit_tiny,img_size=32")), is_inert(encoder_name("timm:x,checkpoint_path='a.pth'"))
+    (True, False)
+    """
+    return all(_is_size(value) and not key.startswith(_LOADING) for key, value in named.options)
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_size(each) for each in value)
+    return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and value.isidentifier())
 
 
 def file_of(text: str) -> Path:

@@ -139,7 +139,8 @@ def audit(
         earlier: g is an earlier checkpoint of f's training rather than a reference that never saw the candidates.
         out: folder for the tables and audit.json, which an interrupted audit resumes from.
         progress: called with what is going on, points done and points in all.
-        overwrite: replace the work of other settings in `out`. trust: beside a folder of a run, as in `open_run`.
+        overwrite: begin anew in `out`, without what memloc wrote there.
+        trust: beside a folder of a run, as in `open_run`.
     Returns:
         Audit with .points, .layers, .units and .point_layers.
     Raises:

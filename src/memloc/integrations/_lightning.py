@@ -140,8 +140,14 @@ class AuditCallback(_Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Audit what training ended with, whatever ended it."""
         epoch = max(trainer.current_epoch, self._last)
-        if trainer.is_global_zero and epoch > self._last:
-            self._audit(self._find(pl_module), epoch)
+        try:
+            if trainer.is_global_zero and epoch > self._last:
+                self._audit(self._find(pl_module), epoch)
+        finally:
+            self._claim.close()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Let the folder go, where no epoch was trained, too."""
         self._claim.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from memloc.encoders import Encoder, fingerprint, save_weights, versions
+from memloc.errors import FolderInUseError
 from memloc.probe import Probe, paired_difference
 from memloc.results import SCHEMA_VERSION, claimed, clear_folder, read_json, write_json, write_table
 
@@ -70,6 +71,8 @@ def _acted(
         before = None if measure is None else measure(source)
         changed, more, tables = act()
         after = None if measure is None else measure(changed)
+    except FolderInUseError:
+        raise  # it is another process's now
     except BaseException:
         clear_folder(out)  # it was claimed for this work alone, which has nothing to show
         raise

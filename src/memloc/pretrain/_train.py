@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from memloc.data import Images, LazyPixels, as_images, concatenate
-from memloc.encoders import RANDOM, fingerprint, load_encoder, pick_device, versions
-from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.encoders import RANDOM, fingerprint, load_encoder, pick_device, read_weights, versions
+from memloc.errors import CheckpointError, DataError, MemlocWarning, ResultsError, SpecError
 from memloc.machine import cores
 from memloc.pretrain._checks import check_training
 from memloc.pretrain._distributed import join, rank, wait, world
@@ -27,7 +27,7 @@ from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
 from memloc.pretrain._spec import TrainSpec
 from memloc.progress import Report, silent
-from memloc.results import WRITES, claimed, list_files, read_table, remove_folder, write_json
+from memloc.results import WRITES, check_held, claimed, list_files, read_table, remove_folder, set_aside, write_json
 from memloc.runs import Run, encoder_of, open_run
 from memloc.workers import run_apart
 
@@ -154,7 +154,7 @@ def _train_missing(
     folder: Path, spec: TrainSpec, plan: Plan, module: nn.Module | None, device: torch.device, progress: Report
 ) -> int:
     """Train the encoders that are not there yet, some at a time; returns how many at a time."""
-    missing = [name for name in plan.encoders if not (folder / f"encoders/{name}.safetensors").is_file()]
+    missing = [name for name in plan.encoders if not _is_trained(folder / f"encoders/{name}.safetensors")]
     usual = 1 if device.type == "cuda" else cores()
     workers = 1 if module is not None or world() > 1 else min(spec.workers or usual, len(plan.encoders))
     if rank() == 0:
@@ -167,11 +167,24 @@ def _train_missing(
     return workers
 
 
+def _is_trained(path: Path) -> bool:
+    """Whether an encoder's file is there and whole; a damaged one is set aside, and said."""
+    if not path.is_file():
+        return False
+    try:
+        read_weights(path)
+    except (CheckpointError, ResultsError):
+        set_aside(path, "the encoder", "it is trained again")
+        return False
+    return True
+
+
 def _train_apart(folder: Path, spec: TrainSpec, missing: list[str], workers: int, progress: Report) -> None:
     """Train encoders in worker processes, a share of the processor's threads each."""
     everything = len(read_table(folder / "membership.parquet").columns) - 1
 
     def show() -> None:
+        check_held(folder)
         progress(f"training {everything} encoders", epochs_done(folder), spec.epochs * everything)
 
     commands = {name: ["-m", "memloc.pretrain._worker", str(folder), name] for name in missing}

@@ -19,7 +19,7 @@ from memloc.probe._inputs import every_layer, open_masks
 from memloc.probe._named import Named, planned
 from memloc.probe._specs import DejavuSpec, ProbeSpec
 from memloc.progress import Report, silent
-from memloc.results import Audit, make_folder, plain, replacing
+from memloc.results import Audit, keep_apart, make_folder, plain, replacing
 from memloc.runs import images_of, open_run
 
 
@@ -44,6 +44,8 @@ def probe_work(
     Args:
         named: with images to train and to test on. masks: .npy files of a dense probe. out: JSON file for the figures.
     """
+    if out is not None:
+        keep_apart(out, *named.paths, *masks)
     parts = named.labelled(named.own_size())
     if parts is None:
         raise SpecError("there are no labelled images. Expected some to train and to test on. Pass --train and --test.")

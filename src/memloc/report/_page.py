@@ -53,6 +53,8 @@ def write_page(path: str | Path, make: Callable[[], str], *, folder: str | Path 
     path = Path(path)
     if path.is_dir():
         raise SpecError(f"{str(path)!r} is a folder. Expected a file to write. Pass --out {path / 'report.html'}.")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SpecError(f"{str(path)!r} is no name of a page. Expected .html. Pass --out {path.with_suffix('.html')}.")
     make_folder(path.parent)
     content = _made(make, folder)
     with replacing(path) as temporary:

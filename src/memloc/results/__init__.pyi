@@ -18,6 +18,7 @@ from ._headline import comparable as comparable
 from ._headline import headline as headline
 from ._headline import lower_bounds as lower_bounds
 from ._lock import check_free as check_free
+from ._lock import check_held as check_held
 from ._lock import locked as locked
 from ._manifest import MANIFEST as MANIFEST
 from ._manifest import as_memloc_wrote as as_memloc_wrote

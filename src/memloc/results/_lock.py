@@ -84,6 +84,11 @@ def check_free(folder: Path) -> None:
             pass
 
 
+def check_held(folder: Path) -> None:
+    """Raise FolderInUseError where a folder that this process works on was taken by another one."""
+    held_folder(folder / LOCK)
+
+
 def held_folder(path: Path) -> Path | None:
     """The innermost folder around a path that this process works on; None without one.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from memloc.encoders import Encoder, Preprocess, encoder_name, load_encoder, load_weights, read_weights
+from memloc.encoders import Encoder, Preprocess, encoder_name, is_inert, load_encoder, load_weights, read_weights
 from memloc.errors import DataNotFoundError, ResultsError, TrustError
 from memloc.results import as_memloc_wrote, check_record, read_json, read_table, say_what_is_missing
 
@@ -102,8 +102,17 @@ def _opened(folder: Path, module: nn.Module | None, trust: bool) -> Run:
 
 
 def check_trust(folder: Path, encoder: str, *, trust: bool) -> None:
-    """Raise TrustError where a folder names a function of a Python file as its encoder, and is not trusted."""
-    if encoder_name(encoder).is_code and not trust:
+    """Raise TrustError where a folder names a function of a Python file as its encoder, or options that load files, and
+    is not trusted."""
+    named = encoder_name(encoder)
+    if trust:
+        return
+    if not is_inert(named):
+        raise TrustError(
+            f"{str(folder)!r} names the encoder {encoder!r}, whose options could load other files. Expected your word"
+            " that you trust this folder. If you do, repeat the command with --trust (trust=True in Python)."
+        )
+    if named.is_code:
         raise TrustError(
             f"{str(folder)!r} names the function {encoder!r} as its encoder, and opening the folder would run it."
             " Expected your word that you trust this folder. If you do, repeat the command with --trust (trust=True in"

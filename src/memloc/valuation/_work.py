@@ -94,6 +94,7 @@ class ValueWork:
             result = describe(result, X, scores)
             result.save(out)
             work.unlink()
+            (out / f"{work.name}.damaged").unlink(missing_ok=True)
             return result
 
     def _repaired(self, result: Valuation, out: Path, progress: Report) -> dict[str, Any]:
