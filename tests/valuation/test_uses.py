@@ -238,3 +238,12 @@ def test_a_tolerance_of_nothing_is_refused(tol):
         TwoDOOB(5, tol=tol).fit(*table())
     with pytest.raises(SpecError, match="Expected a number above 0"):
         ValueSpec(tol=tol)
+
+
+@pytest.mark.parametrize(("region", "block", "share"), [(None, 1, 0.5), (8, 4, recommended_share(49, 4)), (4, 2, recommended_share(196, 4))])  # fmt: skip
+def test_a_region_sets_the_share_of_columns(region, block, share):
+    from memloc.valuation import PixelSpec, ValueSpec, image_work
+
+    work = image_work("sample:test", ValueSpec(learners=2), PixelSpec(block=block, region=region, limit=20))
+    assert work.spec.max_features == pytest.approx(share)
+    assert work.X.shape == (20, 28 * 28)
