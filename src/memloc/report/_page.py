@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from memloc.errors import SpecError
-from memloc.results import as_memloc_wrote, make_folder, replacing
+from memloc.results import as_memloc_wrote, listed_files, locked, make_folder, replacing
 
 
 def page(template: str, script: str, **content: Any) -> str:
@@ -57,7 +58,8 @@ def write_page(path: str | Path, make: Callable[[], str], *, folder: str | Path 
         raise SpecError(f"{str(path)!r} is no name of a page. Expected .html. Pass --out {path.with_suffix('.html')}.")
     make_folder(path.parent)
     content = _made(make, folder)
-    with replacing(path) as temporary:
+    ours = listed_files(path.parent) is not None  # a folder of memloc's lists the page, one process at a time
+    with locked(path.parent) if ours else nullcontext(), replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return path
 
