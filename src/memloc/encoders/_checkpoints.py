@@ -70,7 +70,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
             metadata = dict(opened.metadata() or {})
     except (SafetensorError, OSError, ValueError, UnicodeDecodeError) as problem:
         raise CheckpointError(

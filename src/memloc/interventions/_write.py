@@ -49,53 +49,43 @@ def intervene(
         with claimed(out, {"kind": kind, "source": print_before, **settings}, overwrite=overwrite):
             if (out / RECORD).is_file():
                 return read_json(out / RECORD)
-            return _acted(kind, source, metadata, settings, act, out, measure, print_before)
+            try:
+                before = None if measure is None else measure(source)
+                changed, more, tables = act()
+                after = None if measure is None else measure(changed)
+            except FolderInUseError:
+                raise  # it is another process's now
+            except BaseException:
+                clear_folder(out)  # it was claimed for this work alone, which has nothing to show
+                raise
+            if before is not None and after is not None:
+                tables = {**tables, "probe": pd.DataFrame({"right_before": before.right, "right_after": after.right})}
+            print_after = fingerprint(changed.module)
+            warned = [*more.pop("warnings", []), *([_UNCHANGED] if print_after == print_before else [])]
+            for name, table in tables.items():
+                write_table(out / f"{name}.parquet", table)
+            save_weights(out / CHECKPOINT, changed.module, {**metadata, "intervention": kind})
+            record: dict[str, Any] = {
+                "schema_version": SCHEMA_VERSION,
+                "kind": kind,
+                "encoder": source.name,
+                "settings": dict(settings),
+                "checkpoint": CHECKPOINT,
+                "fingerprint_before": print_before,
+                "fingerprint_after": print_after,
+                **more,
+                "versions": versions(),
+                "warnings": warned,
+            }
+            if before is not None and after is not None:
+                record["probe"] = {
+                    "before": before.to_dict(),
+                    "after": after.to_dict(),
+                    **paired_difference(after, before),
+                }
+            write_json(out / RECORD, record)
+            return read_json(out / RECORD)
     except BaseException:
         with contextlib.suppress(OSError):  # there is something in it
             out.rmdir()
         raise
-
-
-def _acted(
-    kind: str,
-    source: Encoder,
-    metadata: Mapping[str, str],
-    settings: Mapping[str, Any],
-    act: Callable[[], Result],
-    out: Path,
-    measure: Callable[[Encoder], Probe] | None,
-    print_before: str,
-) -> dict[str, Any]:
-    """Do it in a folder that is claimed, and write what came of it."""
-    try:
-        before = None if measure is None else measure(source)
-        changed, more, tables = act()
-        after = None if measure is None else measure(changed)
-    except FolderInUseError:
-        raise  # it is another process's now
-    except BaseException:
-        clear_folder(out)  # it was claimed for this work alone, which has nothing to show
-        raise
-    if before is not None and after is not None:
-        tables = {**tables, "probe": pd.DataFrame({"right_before": before.right, "right_after": after.right})}
-    print_after = fingerprint(changed.module)
-    warned = [*more.pop("warnings", []), *([_UNCHANGED] if print_after == print_before else [])]
-    for name, table in tables.items():
-        write_table(out / f"{name}.parquet", table)
-    save_weights(out / CHECKPOINT, changed.module, {**metadata, "intervention": kind})
-    record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "encoder": source.name,
-        "settings": dict(settings),
-        "checkpoint": CHECKPOINT,
-        "fingerprint_before": print_before,
-        "fingerprint_after": print_after,
-        **more,
-        "versions": versions(),
-        "warnings": warned,
-    }
-    if before is not None and after is not None:
-        record["probe"] = {"before": before.to_dict(), "after": after.to_dict(), **paired_difference(after, before)}
-    write_json(out / RECORD, record)
-    return read_json(out / RECORD)

@@ -30,8 +30,9 @@ def write_coreset_report(folder: str | Path, path: str | Path | None = None) -> 
     Raises:
         DataNotFoundError, ResultsError: no coreset there. OutputError: the file cannot be written.
     """
-    make = lambda: render_coreset(summarize_coreset(folder))  # noqa: E731
-    return write_page(path or Path(folder) / "report.html", make, folder=folder)
+    return write_page(
+        path or Path(folder) / "report.html", lambda: render_coreset(summarize_coreset(folder)), folder=folder
+    )
 
 
 def summarize_coreset(folder: str | Path) -> dict[str, Any]:

@@ -29,8 +29,9 @@ def write_value_report(folder: str | Path, path: str | Path | None = None) -> Pa
     Raises:
         DataNotFoundError, ResultsError: no values there. OutputError: the file cannot be written.
     """
-    make = lambda: render_values(summarize_values(folder))  # noqa: E731
-    return write_page(path or Path(folder) / "report.html", make, folder=folder)
+    return write_page(
+        path or Path(folder) / "report.html", lambda: render_values(summarize_values(folder)), folder=folder
+    )
 
 
 def summarize_values(folder: str | Path) -> dict[str, Any]:

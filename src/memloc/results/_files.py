@@ -50,7 +50,7 @@ def replacing(path: Path, *, listed: bool = True, growing: bool = False) -> Iter
         OutputError: the disk is full or the folder not writable. FolderInUseError: another process took the folder.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may be at it for a moment
-    folder = _listing(path)
+    folder = _listing(path) if listed else held_folder(path)
     try:
         yield temporary
         flushed(temporary)
