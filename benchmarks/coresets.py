@@ -224,7 +224,7 @@ def scores() -> dict[str, Any]:
         )  # fmt: skip
 
     pair = train_pair(
-        images, objective="supervised", encoder=net(), policy="crop", epochs=150, candidates=800, shared=900, seed=0, progress=Console()
+        images, objective="supervised", encoder=net(), policy="crop", epochs=150, candidates=800, shared=900, held_out=0, seed=0, progress=Console()
     )  # fmt: skip
     found = audit(pair.f, pair.g, images=images, splits=pair.splits, views=Views("crop"), thumbnails=False)
     points = found.points.set_index("name")

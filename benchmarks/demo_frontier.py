@@ -57,7 +57,9 @@ def trained(design: str, place: Path, seed: int) -> Audit:
         kind = {"candidates": number, "independents": number, "shared": 0, "plant": planted}
     else:
         kind = {"ensemble": encoders, "plant": 2 * planted}
-    spec = TrainSpec(epochs=round(STEPS / encoders / slots), repeats=repeats, batch_size=batch, seed=seed, **kind)
+    spec = TrainSpec(
+        epochs=round(STEPS / encoders / slots), repeats=repeats, batch_size=batch, held_out=0, seed=seed, **kind
+    )
     run = train(images, spec, external=external, out=place / "run", progress=Console())
     membership = torch.from_numpy(run.membership.iloc[:, 1:].to_numpy(dtype=bool).T.copy())
     who = (

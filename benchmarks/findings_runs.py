@@ -35,7 +35,7 @@ def small(
     """Arguments of an ensemble: k encoders, each on a random half of a few points; seed is that of the points, draw of the training."""
     return [
         f"{data}-{points}-s{seed}.npz", "--external", f"{data}-external.npz", "--ensemble", str(k), "--epochs", str(epochs), "--batch-size", str(batch),
-        "--seed", str(seed if draw is None else draw), *more,
+        "--seed", str(seed if draw is None else draw), "--held-out", "0", *more,
     ]  # fmt: skip
 
 
@@ -52,6 +52,8 @@ def pair(seed: int, data: str = "cifar", epochs: int = 80, objective: str = "sim
         str(epochs),
         "--seed",
         str(seed),
+        "--held-out",
+        "0",
         *([] if objective == "simclr" else ["--objective", objective]),
     ]
 

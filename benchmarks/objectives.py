@@ -140,7 +140,7 @@ def privacy(known: list[dict] | None = None) -> Iterator[list[dict]]:
                 continue
             epochs = {"epochs": 1} if epsilon == UNTRAINED else {}  # its weights are drawn anew below
             pair = train_pair(
-                images, objective="mae", encoder=SMALL_VIT, seed=seed, dp_epsilon=None if epsilon == UNTRAINED else epsilon, workers=2, out=None,
+                images, objective="mae", encoder=SMALL_VIT, seed=seed, dp_epsilon=None if epsilon == UNTRAINED else epsilon, held_out=0, workers=2,
                 **{**PRIVATE, **epochs},
             )  # fmt: skip
             if epsilon == UNTRAINED:

@@ -414,7 +414,7 @@ def pair_rate(pictures, batch: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        train_pair(pictures, epochs=3, candidates=64, batch_size=batch, out=out)
+        train_pair(pictures, epochs=3, candidates=64, held_out=0, batch_size=batch, out=out)
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return sum(line["images_per_second"] for line in lines if line["epoch"] == 3)
 

@@ -59,7 +59,7 @@ def images(count=60, size=8, seed=0):
 
 
 def test_paired_slots_meet_slot_by_slot():
-    plan = make_plan(as_images(images()), TrainSpec(candidates=10, plant=4, repeats=3))
+    plan = make_plan(as_images(images()), TrainSpec(candidates=10, plant=4, repeats=3, held_out=0))
     (rows_f, points_f), (rows_g, points_g) = slots(plan, "f"), slots(plan, "g")
     assert len(rows_f) == len(rows_g) == 40 + 10 + 4 * 2
     split, repeats = plan.points["split"].to_numpy(), plan.points["repeats"].to_numpy()
@@ -105,13 +105,14 @@ def test_paired_runs_start_alike_and_unpaired_do_not():
 def test_a_pair_with_equal_data_gives_equal_encoders(tmp_path):
     """Paired training: if g's independents were f's candidates, g would be f, bit for bit."""
     pixels = images()
-    pair = train_pair(pixels, **SMALL, out=tmp_path / "one")
+    settings = {**SMALL, "held_out": 0}
+    pair = train_pair(pixels, **settings, out=tmp_path / "one")
     split = np.array(pair.splits)
     copied = pixels.copy()
-    plan = make_plan(as_images(pixels), TrainSpec(**SMALL))
+    plan = make_plan(as_images(pixels), TrainSpec(**settings))
     rows_f, rows_g = slots(plan, "f")[0], slots(plan, "g")[0]
     copied[rows_g] = pixels[rows_f]
-    twin = train_pair(copied, **SMALL, out=tmp_path / "two")
+    twin = train_pair(copied, **settings, out=tmp_path / "two")
     assert (np.array(twin.splits) == split).all()
     one, two = twin.f.module.state_dict(), twin.g.module.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -166,14 +167,14 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, workers):
 
 
 def test_training_lowers_the_loss(tmp_path):
-    train_pair(images(60, 16), **{**SMALL, "epochs": 25}, out=tmp_path / "run")
+    train_pair(images(60, 16), **{**SMALL, "epochs": 8}, out=tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["encoder"] == "f"]
     assert np.mean(losses[-3:]) < losses[0] - 0.05
 
 
 def test_ensemble_and_its_membership(tmp_path):
-    found = train_ensemble(images(24), k=4, epochs=1, workers=1, out=tmp_path / "run")
+    found = train_ensemble(images(24), k=4, epochs=1, workers=1, held_out=0, out=tmp_path / "run")
     assert found.membership.shape == (4, 24)
     assert found.membership.sum(dim=0).unique().tolist() == [2]
     again = open_run(tmp_path / "run")

@@ -18,7 +18,9 @@ def train(
     data: Annotated[str, typer.Argument(help="Images to train on: a folder, .parquet, IDX, .npz, or sample:train.")],
     out: Annotated[Path, typer.Option(help="Folder for the run; an interrupted one is resumed.")],
     settings: Given,
-    external: Annotated[str | None, typer.Option(help="Images that no encoder sees, for comparison.")] = None,
+    external: Annotated[
+        str | None, typer.Option(help="Further images that no encoder sees, beside those held out.")
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -43,12 +45,15 @@ def train(
     run = train_run(images, spec, external=others, out=out, progress=settings.progress, overwrite=settings.overwrite)
     if rank():  # under torchrun one process speaks for all
         return
+    for note in [] if settings.as_json else run.record.get("notes", []):
+        common.say(note)
     for warning in [] if settings.as_json else run.record.get("warnings", []):
         common.say(f"warning: {warning}")
     found = {
         "run": str(out),
         "encoders": list(run.encoders),
         "seconds": run.record["seconds"],
+        "notes": run.record.get("notes", []),
         "warnings": run.record.get("warnings", []),
     }
     common.emit(

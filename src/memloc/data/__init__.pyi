@@ -3,10 +3,13 @@ from ._images import as_images as as_images
 from ._images import concatenate as concatenate
 from ._images import name_id as name_id
 from ._lazy import LazyPixels as LazyPixels
+from ._near_duplicates import LEAST_SIDE as LEAST_SIDE
+from ._near_duplicates import near_duplicates as near_duplicates
 from ._open import open_images as open_images
 from ._splits import SPLITS as SPLITS
 from ._splits import check_splits as check_splits
 from ._splits import duplicates_across as duplicates_across
+from ._splits import origins as origins
 from ._splits import split_points as split_points
 from ._splits import subset_membership as subset_membership
 from ._table_encoder import TableEncoder as TableEncoder

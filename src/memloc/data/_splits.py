@@ -94,6 +94,20 @@ def subset_membership(
     return torch.from_numpy(seen)
 
 
+def origins(splits: Sequence[str], given: int) -> list[str]:
+    """Where external points come from: "held-out" of the images that were trained on, or "given" beside them; "" of
+    other points.
+
+    Args:
+        given: how many points, the last ones, are of another set.
+
+    >>> origins(["candidate", "external", "external"], given=1)
+    ['', 'held-out', 'given']
+    """
+    own = len(splits) - given
+    return ["" if split != "external" else "held-out" if row < own else "given" for row, split in enumerate(splits)]
+
+
 def check_splits(splits: Sequence[str], points: int) -> None:
     """Raise DataError unless there is one known split name per point.
 

@@ -13,7 +13,7 @@ from memloc.engine import prepare, run_job
 from memloc.metrics import auroc
 from memloc.pretrain import TrainSpec, train
 from memloc.progress import Report, silent
-from memloc.results import Audit, claimed
+from memloc.results import Audit, claimed, leading_row, ranking_column
 from memloc.views import Views
 
 
@@ -56,6 +56,7 @@ def demo_inputs(plan: DemoPlan, *, seed: int, device: str) -> tuple[Images, Imag
         candidates=plan.candidates,
         independents=plan.candidates,
         shared=0,
+        held_out=0,
         plant=plan.planted,
         repeats=plan.repeats,
         runs=plan.runs,
@@ -86,12 +87,15 @@ def run_demo(
             seed=seed,
             device=device,
         )
-        repeats = dict(zip(run.points["point"].tolist(), run.points["repeats"].tolist(), strict=True))
+        known_of = {
+            name: dict(zip(run.points["point"].tolist(), run.points[name].tolist(), strict=True))
+            for name in ("repeats", "origin")
+        }
         result = run_job(
             job,
             out=out / "audit",
             progress=progress,
-            extra={"run": str(out / "run"), "training": run.record["spec"], "repeats": repeats},
+            extra={"run": str(out / "run"), "training": run.record["spec"], **known_of},
         )
         if "truth" not in result.record:
             result = replace(result, record={**result.record, "truth": known_truth(result)})
@@ -100,24 +104,31 @@ def run_demo(
 
 
 def known_truth(audit: Audit) -> dict[str, Any]:
-    """How well the score at the output tells trained points from unseen ones, and planted candidates from the others.
+    """How well the score that leads tells trained points from unseen ones, and planted candidates from the others.
 
-    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents with the sign turned, both less the
-    external points' median: the two encoders were trained alike, so this is the same question asked twice.
+    `trained_auroc` is of f's candidates; `both_auroc` also counts g's independents, by SSLMem there with the sign
+    turned, both less the external points' median: the two encoders were trained alike, so this is the same question
+    asked twice.
     """
-    score = {split: torch.tensor(rows["sslmem"].to_numpy()) for split, rows in audit.points.groupby("split")}
-    candidates = audit.points[audit.points["split"] == "candidate"]
+    leading = str(leading_row(audit)["layer"])
+    there = audit.point_layers[audit.point_layers["layer"] == leading].set_index("point")["sslmem"]
+    points = audit.points.assign(difference=audit.points["point"].map(there))
+    score, difference = (
+        {split: torch.tensor(rows[name].to_numpy()) for split, rows in points.groupby("split")}
+        for name in (ranking_column(points), "difference")
+    )
+    candidates = points[points["split"] == "candidate"]
     planted = torch.tensor((candidates["repeats"] > 1).to_numpy())
     trained = auroc(score["candidate"], score["external"])
-    centre = score["external"].median()
+    centre = difference["external"].median()
     both = auroc(
-        torch.cat([score["candidate"] - centre, centre - score["independent"]]),
-        torch.cat([score["external"] - centre, centre - score["external"]]),
+        torch.cat([difference["candidate"] - centre, centre - difference["independent"]]),
+        torch.cat([difference["external"] - centre, centre - difference["external"]]),
     )
     found = auroc(score["candidate"][planted], score["candidate"][~planted])
     text = (
-        "Membership is known here. SSLMem at the encoder's output scores an image that f was trained on above an"
-        f" unseen one in {_share(trained)}; with g's images as well, {_share(both)}. {int(planted.sum())} of the"
+        f"Membership is known here. The score at {leading} puts an image that f was trained on above an unseen one"
+        f" in {_share(trained)}; with g's images as well, {_share(both)}. {int(planted.sum())} of the"
         f" {len(candidates)} candidates were planted, that is shown {int(candidates['repeats'].max())} times per epoch;"
         f" the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from memloc.data import origins
 from memloc.encoders import Encoder, fingerprint, versions
 from memloc.errors import DataError, SpecError, nearest
 from memloc.interventions._specs import RemoveSpec
@@ -17,7 +18,7 @@ from memloc.interventions._write import RECORD
 from memloc.pretrain import Plan, TrainSpec, train
 from memloc.probe import Probe, paired_difference
 from memloc.progress import Report, silent
-from memloc.results import SCHEMA_VERSION, locked, read_json, write_json, write_table
+from memloc.results import SCHEMA_VERSION, locked, ranking_column, read_json, write_json, write_table
 from memloc.runs import Run, images_of
 from memloc.streams import Stream, generator
 
@@ -46,7 +47,9 @@ def choose_points(
     name = encoder_named(run, encoder)
     seen = run.membership.loc[run.membership[name].to_numpy(dtype=bool), "point"]
     mine = run.points[run.points["point"].isin(seen) & (run.points["split"] != "shared")]
-    table = points[points["point"].isin(mine["point"])].dropna(subset=["sslmem"])
+    of_g = not run.is_ensemble and name.startswith("g")
+    column = "sslmem" if of_g else ranking_column(points)
+    table = points[points["point"].isin(mine["point"])].dropna(subset=[column])
     if table.empty:
         raise DataError(
             f"no point of the audit is one that {name} alone was trained on and that has a score. Expected the audit of"
@@ -61,8 +64,8 @@ def choose_points(
         return sorted(
             table["point"].to_numpy()[generator(Stream.RANDOM_REMOVAL, seed).permutation(len(table))[:count]].tolist()
         )
-    # An audit's scores are f's: what g memorized scores low.
-    own = -table["sslmem"] if not run.is_ensemble and name.startswith("g") else table["sslmem"]
+    # An audit's scores are f's: what g memorized has a low SSLMem.
+    own = -table[column] if of_g else table[column]
     ranked = table.assign(own=own).sort_values(["own", "point"], ascending=[order == "least", True])
     return sorted(ranked["point"].head(count).tolist())
 
@@ -111,11 +114,13 @@ def remove_points(
             "candidates": None,
             "independents": None,
             "shared": None,
+            "held_out": 0.0,  # the plan says who is
             "device": device or run.record["spec"]["device"],
         }
     )
     images, external = images_of(run)
-    plan = Plan(run.points.assign(split=split), kept)
+    origin = origins(split.tolist(), given=0 if external is None else len(external))
+    plan = Plan(run.points.assign(split=split, origin=origin), kept)
     return train(
         images, spec, plan=plan, external=external, encoder=module, out=out, progress=progress, overwrite=overwrite
     )

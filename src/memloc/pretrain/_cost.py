@@ -68,6 +68,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     return {
         "encoders": plan.encoders,
         "splits": plan.points["split"].value_counts().to_dict(),
+        "held_out": " ".join(plan.notes) or None,
         "images_per_epoch": each,
         "forward_passes": objective.passes * steps,
         "seconds": roughly(steps / lines[-1]["images_per_second"] / workers),

@@ -29,7 +29,7 @@ _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an u
 
 def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, progress: Report = silent) -> None:
     """Train one encoder of a run folder, from its checkpoint if there is one, and write its weights."""
-    stored = read_json(folder / "spec.json")
+    stored = {"held_out": 0.0, **read_json(folder / "spec.json")}  # begun before points were held out
     spec = TrainSpec(**{key: stored[key] for key in TrainSpec.__dataclass_fields__})
     plan = Plan(read_table(folder / "points.parquet"), read_table(folder / "membership.parquet"))
     work = read_json(folder / ".work/preprocess.json")

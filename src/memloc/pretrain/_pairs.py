@@ -59,6 +59,7 @@ def train_pair(
     candidates: int | None = None,
     independents: int | None = None,
     shared: int | None = None,
+    held_out: float | None = None,
     runs: int | None = None,
     unpaired: bool | None = None,
     plant: int | None = None,
@@ -74,8 +75,8 @@ def train_pair(
     """Train f on shared and candidate points, and its reference g on shared and independent points.
 
     Args:
-        images: a dataset, uint8 images, or Images (see `as_images`). A tenth each become candidates and independents;
-            images that no split takes are external.
+        images: a dataset, uint8 images, or Images (see `as_images`). A tenth each become candidates, independents and
+            held-out points, which are external; so are images that no split takes.
         recipe: "small", or "published" for the papers' settings, where no argument says otherwise.
         objective, encoder, epochs, ...: settings as in TrainSpec; None takes the recipe's, else TrainSpec's default.
             The encoder is "resnet9" by default ("vit-tiny" for mae), the epochs 200.
@@ -124,6 +125,7 @@ def train_ensemble(
     warmup: float | None = None,
     policy: str | None = None,
     precision: Precision | None = None,
+    held_out: float | None = None,
     plant: int | None = None,
     repeats: int | None = None,
     checkpoint_every: int | None = None,
@@ -134,7 +136,8 @@ def train_ensemble(
     progress: Report = silent,
     overwrite: bool = False,
 ) -> Ensemble:
-    """Train k encoders, each on a random part of the images, every image in round(k x fraction) of them.
+    """Train k encoders, each on a random part of the images, every image in round(k x fraction) of them but for the
+    held-out tenth, which is in none.
 
     Args and errors as in `train_pair`.
 
@@ -145,7 +148,7 @@ def train_ensemble(
     >>> import numpy as np
     >>> images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
     >>> train_ensemble(images, k=2, epochs=1, workers=1).membership.sum(dim=1).tolist()
-    [12, 12]
+    [11, 11]
     """
     import torch
 

@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memloc.data import Images, split_points, subset_membership
+from memloc.data import Images, origins, split_points, subset_membership
 from memloc.errors import SpecError
 from memloc.objectives import objective_named
+from memloc.pretrain._held_out import hold_out, sizes
 from memloc.pretrain._spec import TrainSpec
 
 
@@ -21,12 +22,14 @@ class Plan:
     """Points with their splits, and which encoder is trained on which.
 
     Attributes:
-        points: point, name, split, label, repeats; one row per image, in the order of the images.
+        points: point, name, split, label, repeats, origin; one row per image, in the order of the images.
         membership: point, then one column per encoder.
+        notes: what is to be said of it, in words.
     """
 
     points: pd.DataFrame
     membership: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     @property
     def encoders(self) -> list[str]:
@@ -44,25 +47,29 @@ class Plan:
 
 
 def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
-    """Plan a run; the last `external` images are external, and so are training images that no split takes.
+    """Plan a run; external are the last `external` images, those held out, and training images that no split takes.
 
     >>> from memloc.data import as_images
-    >>> plan = make_plan(as_images(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), TrainSpec(), external=10)
+    >>> plan = make_plan(as_images(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), TrainSpec(held_out=0), external=10)
     >>> plan.points.split.value_counts().to_dict()
     {'shared': 24, 'external': 10, 'candidate': 3, 'independent': 3}
     """
     training = len(images) - external
-    ids = images.ids[:training]
+    held, notes = hold_out(images, spec, training)
+    trained = np.flatnonzero(~held)
+    ids = images.ids[torch.from_numpy(trained)]
+    split = np.full(len(images), "external", dtype=object)
     if spec.ensemble:
         seen = subset_membership(ids, encoders=spec.ensemble, fraction=spec.fraction, seed=spec.seed).numpy()
-        split = np.array(["candidate"] * training + ["external"] * external, dtype=object)
+        split[trained] = "candidate"
         names = [f"e{number:02d}" for number in range(spec.ensemble)]
-        membership = {name: np.r_[row, np.zeros(external, dtype=bool)] for name, row in zip(names, seen, strict=True)}
+        membership = {name: np.zeros(len(images), dtype=bool) for name in names}
+        for name, row in zip(names, seen, strict=True):
+            membership[name][trained] = row
     else:
-        drawn = split_points(
-            ids, candidates=spec.candidates, independents=spec.independents, shared=spec.shared, seed=spec.seed
-        )
-        split = np.array([name or "external" for name in drawn] + ["external"] * external, dtype=object)
+        candidates, independents, _ = sizes(spec, training)
+        drawn = split_points(ids, candidates=candidates, independents=independents, shared=spec.shared, seed=spec.seed)
+        split[trained] = [name or "external" for name in drawn]
         sides = {"f": np.isin(split, ("shared", "candidate")), "g": np.isin(split, ("shared", "independent"))}
         numbers = [""] if spec.runs == 1 else [str(run) for run in range(spec.runs)]
         membership = {f"{side}{number}": sides[side] for number in numbers for side in ("f", "g")}
@@ -75,10 +82,18 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
     for name in ("candidate", "independent"):
         repeats[_planted(images.ids.numpy(), split == name, spec.plant)] = spec.repeats
     labels = {} if images.labels is None else {"label": images.labels.numpy()}
+    point = {"point": images.ids.numpy()}
     points = pd.DataFrame(
-        {"point": images.ids.numpy(), "name": list(images.names), "split": split, **labels, "repeats": repeats}
+        {
+            **point,
+            "name": list(images.names),
+            "split": split,
+            **labels,
+            "repeats": repeats,
+            "origin": origins(split.tolist(), given=external),
+        }
     )
-    return Plan(points, pd.DataFrame({"point": images.ids.numpy(), **membership}))
+    return Plan(points, pd.DataFrame({**point, **membership}), notes)
 
 
 def slots(plan: Plan, encoder: str) -> tuple[Tensor, Tensor]:

@@ -45,9 +45,12 @@ class TrainSpec:
         "auto is bfloat16 where the device has units for it.",
         choices=("auto", "bfloat16", "float32"),
     )
-    candidates: int | None = setting(None, "Points that only f sees; a tenth by default.")
+    candidates: int | None = setting(None, "Points that only f sees; a tenth of the images by default.")
     independents: int | None = setting(None, "Points that only g sees; as many as candidates by default.")
     shared: int | None = setting(None, "Points that both see; the rest by default.")
+    held_out: float = setting(
+        0.1, "Share of the images that no encoder sees, for comparison; near-duplicates stay together.", low=0, below=1
+    )
     runs: int = setting(1, "Pairs of f and g on the same splits.", low=1)
     unpaired: bool = setting(False, "Other initial weights, order and views for g, as published; paired by default.")
     ensemble: int = setting(0, "Train this many encoders on random parts instead of a pair.")

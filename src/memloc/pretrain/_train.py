@@ -6,8 +6,8 @@ import json
 import tempfile
 import time
 import warnings
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from memloc.data import Images, LazyPixels, as_images, concatenate
 from memloc.encoders import RANDOM, fingerprint, load_encoder, pick_device, read_weights, versions
-from memloc.errors import CheckpointError, DataError, MemlocWarning, ResultsError, SpecError
+from memloc.errors import CheckpointError, DataError, MemlocError, MemlocWarning, ResultsError, SpecError
 from memloc.machine import cores
 from memloc.pretrain._checks import check_training
 from memloc.pretrain._distributed import join, rank, wait, world
@@ -27,7 +27,17 @@ from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
 from memloc.pretrain._spec import TrainSpec
 from memloc.progress import Report, silent
-from memloc.results import WRITES, check_held, claimed, list_files, read_table, remove_folder, set_aside, write_json
+from memloc.results import (
+    WRITES,
+    check_held,
+    claimed,
+    list_files,
+    read_json,
+    read_table,
+    remove_folder,
+    set_aside,
+    write_json,
+)
 from memloc.runs import Run, encoder_of, open_run
 from memloc.workers import run_apart
 
@@ -54,12 +64,13 @@ def train(
 
     Args:
         images: training images. external: images that no encoder sees.
-        plan: who is trained on what, where it does not follow from the spec.
+        plan: who is trained on what, where it does not follow from the spec; it says who is held out, too.
         encoder: a module to copy instead of the spec's encoder by name; then training stays in this process.
     """
     training = as_images(images)
     known = training if external is None else concatenate(training, external)
     special = {} if plan is None else {"plan": plan.digest()}
+    spec, before = _as_begun(spec, None if overwrite else out, planned=plan is not None)
     plan = plan or make_plan(known, spec, 0 if external is None else len(external))
     module = encoder if isinstance(encoder, nn.Module) else None
     device = pick_device(spec.device)
@@ -72,6 +83,8 @@ def train(
     read = (training.source, None if external is None else external.source)
     _check(known, spec, plan, module, sources, out)
     identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint(), **special}
+    if before and not spec.held_out:
+        del identity["held_out"]
     join(device)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary if out is None else out)
@@ -81,6 +94,7 @@ def train(
         if not (folder / "run.json").is_file():
             began = time.monotonic()
             if rank() == 0:
+                plan = _begun(folder, spec, plan)
                 write_plan(folder, plan, known, training, sources)
             wait()
             workers = _train_missing(folder, spec, plan, module, device, progress)
@@ -99,6 +113,44 @@ def train(
         wait()
         run = open_run(folder, module=module, trust=True)  # the caller named the encoder
         return run if out is not None else Run(None, run.points, run.membership, run.encoders, run.record)
+
+
+def _as_begun(spec: TrainSpec, out: str | Path | None, *, planned: bool) -> tuple[TrainSpec, bool]:
+    """The spec with the share that is held out, and whether the run in the folder was begun before any was.
+
+    Raises:
+        SpecError: a share beside a plan.
+    """
+    usual = TrainSpec.held_out
+    if planned and spec.held_out not in (0, usual):
+        raise SpecError(
+            f"held_out is {spec.held_out} beside a plan, which already says which points no encoder sees. Expected one"
+            " or the other. Leave held_out out."
+        )
+    stored: dict[str, Any] = {}
+    if out is not None and (Path(out) / "spec.json").is_file():
+        with suppress(ResultsError):  # which claiming the folder raises, where it is memloc's
+            stored = read_json(Path(out) / "spec.json")
+    before = "objective" in stored and "held_out" not in stored
+    if before and spec.held_out == usual and not planned and rank() == 0:
+        warnings.warn(
+            f"{str(out)!r} was begun by a memloc that held no points out, and goes on so: held_out is 0.",
+            MemlocWarning,
+            stacklevel=3,
+        )
+    return (replace(spec, held_out=0.0) if planned or (before and spec.held_out in (0, usual)) else spec), before
+
+
+def _begun(folder: Path, spec: TrainSpec, plan: Plan) -> Plan:
+    """The plan of a run that was begun, which stays: the last digit of a sum can decide what is a near-duplicate, and
+    differs between machines."""
+    if not spec.held_out:
+        return plan
+    try:
+        tables = [read_table(folder / f"{name}.parquet") for name in ("points", "membership")]
+    except MemlocError:  # not there yet, or damaged
+        return plan
+    return replace(plan, points=tables[0], membership=tables[1])
 
 
 def _finish(folder: Path, plan: Plan, record: dict[str, Any]) -> None:
@@ -203,6 +255,7 @@ def _record(folder: Path, spec: TrainSpec, plan: Plan, known: Images, module: nn
         "writes": WRITES,
         "spec": asdict(spec),
         "skipped": [list(pair) for pair in known.skipped],
+        "notes": list(plan.notes),
         "warnings": [_GRAY] if _repeats_gray(spec, module, known) else [],
         "class_names": list(known.class_names),
         "encoders": prints,
