@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.cli.command import run
+from tests.conftest import tiny_net
 
 import memloc
 from memloc.encoders import Batches, is_out_of_memory, represent
@@ -33,11 +34,17 @@ def full_above(most, problem, module):
     return module
 
 
+@pytest.fixture(scope="module")
+def whole(gray, four_splits):
+    """What an audit is given besides f and g, and what it finds with memory enough."""
+    arguments = {"images": gray, "splits": four_splits, "views": memloc.Views(n=4), "labels": np.arange(40) % 2}
+    return arguments, memloc.audit(tiny_net(0), tiny_net(1), **arguments)
+
+
 @pytest.mark.parametrize("problem", FULL)
 @pytest.mark.parametrize("most", [4, 12, 60])
-def test_an_audit_goes_on_with_smaller_batches(tiny, gray, four_splits, problem, most):
-    arguments = {"images": gray, "splits": four_splits, "views": memloc.Views(n=4), "labels": np.arange(40) % 2}
-    whole = memloc.audit(tiny(0), tiny(1), **arguments)
+def test_an_audit_goes_on_with_smaller_batches(tiny, whole, problem, most):
+    arguments, whole = whole
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = memloc.audit(full_above(most, problem, tiny(0)), tiny(1), **arguments)

@@ -14,6 +14,11 @@ from ._encoder import check_images as check_images
 from ._encoder import same_architecture as same_architecture
 from ._flow import as_tensor as as_tensor
 from ._fold import folded as folded
+from ._head import HEAD as HEAD
+from ._head import Head as Head
+from ._head import rows_behind as rows_behind
+from ._head import with_head as with_head
+from ._head import with_kept_head as with_kept_head
 from ._layer import OUTPUT as OUTPUT
 from ._layer import Layer as Layer
 from ._layer import Reading as Reading
@@ -29,6 +34,7 @@ from ._names import EncoderName as EncoderName
 from ._names import encoder_name as encoder_name
 from ._names import file_of as file_of
 from ._names import is_inert as is_inert
+from ._output import features_at as features_at
 from ._output import features_of as features_of
 from ._parts import LayerParts as LayerParts
 from ._parts import copied as copied
@@ -36,6 +42,8 @@ from ._parts import layer_parts as layer_parts
 from ._parts import layer_tensors as layer_tensors
 from ._parts import shape_of as shape_of
 from ._parts import silence as silence
+from ._rebuilt import build_head as build_head
+from ._rebuilt import read_head as read_head
 from ._represent import home_of as home_of
 from ._represent import represent as represent
 from ._resnet import ResNet as ResNet

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders._head import Head, rows_behind
 from memloc.encoders._layer import Layer
 from memloc.errors import EncoderError
 
@@ -50,6 +51,7 @@ class Encoder:
         size: height and width that it takes, where it takes one alone.
         note: where its weights were found in their checkpoint.
         shape: (channel, height, width) of the images its layers were found with.
+        head: what hangs on its output and is read too. objective: what both were trained by, where that is known.
     """
 
     module: nn.Module
@@ -61,6 +63,19 @@ class Encoder:
     size: int | None = None
     note: str = ""
     shape: tuple[int, int, int] | None = None
+    head: Head | None = None
+    objective: nn.Module | None = None
+
+    @property
+    def rows(self) -> tuple[Layer, ...]:
+        """The layers read, its head's after its own."""
+        return self.layers if self.head is None else (*self.layers, *rows_behind(self.layers, self.head))
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """All its modules."""
+        behind = () if self.head is None else (self.head.module,)
+        return (self.module, *behind, *(() if self.objective is None else (self.objective,)))
 
     def prepare(self, views: Tensor) -> Tensor:
         """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on

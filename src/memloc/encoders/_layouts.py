@@ -10,27 +10,21 @@ from typing import Any
 
 from torch import Tensor
 
+from memloc.encoders._beside import HEADS, Found, head_beside
 from memloc.errors import CheckpointError, nearest
 
-_HEADS = (  # parts that training adds to an encoder and an audit does not read
-    "fc.",
-    "head.",
+_HEADS = (  # parts that training adds to an encoder
+    *HEADS,
     "heads.",
     "classifier.",
     "linear.",
-    "projector.",
-    "projection_head.",
-    "predictor.",
     "prototypes.",
     "decoder",
     "mask_token",
     "pooler.",
     "queue",
     "last_layer.",
-    "dino_head.",
     "ibot_head.",
-    "contrastive_head.",
-    "mlp_head.",
     "lm_head.",
     "embeddings.mask_token",
     "fc_norm.",
@@ -71,10 +65,12 @@ class Picked:
 
     Attributes:
         weights: by the encoder's own names. note: where they were found, in words; "" for a plain state_dict.
+        head: of the projection head that lies beside them, for `build_head`; empty where there is none.
     """
 
     weights: dict[str, Tensor]
     note: str
+    head: dict[str, Tensor]
 
 
 def pick_weights(
@@ -92,6 +88,10 @@ def pick_weights(
     every prefix under which all of the encoder's names are found. Of two such copies the one that the method publishes
     is taken (DINO's teacher, MoCo's query encoder, the online rather than the momentum network).
 
+    The projection head is that of the same copy: layers named projector, projection_head, head, fc and the like, in the
+    encoder or beside it, with the predictor of SimSiam, BYOL and MoCo v3. A single linear layer named head or fc, or
+    anything named classifier, is a classifier and no projection head, except in MoCo's query encoder.
+
     Args:
         content: what `read_weights` read. own: the encoder's state_dict. name: of the checkpoint, for messages.
         state_key: the nested dictionary to use, such as "teacher" or "model.ema". strip_prefix: the prefix to take
@@ -101,9 +101,13 @@ def pick_weights(
             that fit.
 
     >>> from torch import ones
-    >>> content = {"state_dict": {"module.encoder_q.w": ones(1), "module.queue": ones(1)}}
-    >>> pick_weights(content, {"w": ones(1)}, name="moco.pth").note
-    "MoCo layout: 'state_dict' without the prefix 'module.encoder_q.'"
+    >>> state = {"module.encoder_q.w": ones(1), "module.encoder_q.fc.weight": ones(2, 2), "module.queue": ones(1)}
+    >>> picked = pick_weights({"state_dict": state}, {"w": ones(1)}, name="moco.pth")
+    >>> print(picked.note)
+    MoCo layout: 'state_dict' without the prefix 'module.encoder_q.',
+    projection head found in 'state_dict.module.encoder_q.fc'
+    >>> picked.head.keys()
+    dict_keys(['weight'])
     """
     options = list(_options(content, own, name, state_key, strip_prefix))
     whole = [option for option in options if not option.missing]
@@ -123,19 +127,31 @@ def pick_weights(
     chosen = next(iter(found.values()))
     if chosen.unexpected:
         raise _misfit(name, chosen, own, content)
-    return Picked(chosen.weights, chosen.note)
+    head = head_beside(flat(content), _path(chosen.key, chosen.prefix), chosen.taken)
+    return Picked(chosen.weights, chosen.note(head), head.weights)
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint, by its path through nested dictionaries.
+
+    >>> from torch import ones
+    >>> flat({"epoch": 3, "teacher": {"head.weight": ones(1)}})
+    {'teacher.head.weight': tensor([1.])}
+    """
+    return {_path(key, each): value for key, state in _states(content) for each, value in state.items()}
 
 
 @dataclass(frozen=True)
 class _Option:
-    """One way to read a checkpoint."""
+    """One way to read a checkpoint; `taken` and `left_out` are paths in it."""
 
     key: str
     prefix: str
     weights: dict[str, Tensor]
     missing: list[str]
     unexpected: list[str]
-    left_out: int
+    taken: list[str]
+    left_out: list[str]
     masked: bool  # whether a decoder or mask token lies beside the encoder
     renamed: str
 
@@ -143,10 +159,7 @@ class _Option:
     def where(self) -> str:
         return f"{self.key}/{self.prefix}" if self.key else self.prefix
 
-    @property
-    def note(self) -> str:
-        if not self.key and not self.prefix and not self.renamed and not self.left_out:
-            return ""
+    def note(self, head: Found) -> str:
         signs = (name for name, key, part in _SIGNS if key == self.key and part in self.prefix)
         layout = next((name for name in signs if name != "MAE" or self.masked), None)
         parts = [repr(self.key)] if self.key else []
@@ -154,9 +167,12 @@ class _Option:
             parts.append(f"without the prefix {self.prefix!r}")
         if self.renamed:
             parts.append(self.renamed)
-        if self.left_out:
-            parts.append(f"{self.left_out} entries of heads left out")
-        return (f"{layout} layout: " if layout else "") + " ".join(parts)
+        left_out = [path for path in self.left_out if not path.startswith(tuple(f"{place}." for place in head.places))]
+        if left_out:
+            parts.append(f"{len(left_out)} entries of heads left out")
+        found = [f"projection head found in {' and '.join(map(repr, head.places))}"] if head.places else []
+        words = ", ".join([*([" ".join(parts)] if parts else []), *found])
+        return f"{layout} layout: {words}" if layout else words
 
 
 def _options(
@@ -192,8 +208,10 @@ def _options(
                 missing = [each for each in own if each not in under and not each.endswith("num_batches_tracked")]
                 extra = [each for each in under if each not in own]
                 unexpected = [each for each in extra if not each.startswith(_HEADS)]
+                taken = [_path(key, under[each]) for each in weights]
+                left_out = [_path(key, under[each]) for each in extra if each.startswith(_HEADS)]
                 masked = any("mask_token" in each or "decoder" in each for each in extra)
-                yield _Option(key, prefix, weights, missing, unexpected, len(extra) - len(unexpected), masked, renamed)
+                yield _Option(key, prefix, weights, missing, unexpected, taken, left_out, masked, renamed)
     if strip_prefix is not None and not any(
         each.startswith(strip_prefix) for state in states.values() for each in state
     ):
@@ -210,8 +228,12 @@ def _states(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, d
     if tensors:
         yield path, tensors
     for key, value in content.items():
-        if isinstance(value, Mapping) and str(key) not in ("optimizer", "optimizer_states", "scheduler"):
+        if isinstance(value, Mapping) and not any(word in str(key) for word in ("optimizer", "scheduler")):
             yield from _states(value, f"{path}.{key}" if path else str(key))
+
+
+def _path(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
 
 
 def _prefixes(names: Any, own: Mapping[str, Tensor]) -> set[str]:

@@ -7,18 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
 from memloc.encoders._encoder import RANDOM, RANDOM_NOTE, Encoder, Preprocess, check_channels
+from memloc.encoders._head import features_given, with_head
 from memloc.encoders._layer import Layer
 from memloc.encoders._layers import find_layers
 from memloc.encoders._layouts import pick_weights
 from memloc.encoders._making import made
 from memloc.encoders._names import encoder_name
 from memloc.encoders._output import features_of
-from memloc.errors import EncoderError, SpecError
+from memloc.encoders._rebuilt import build_head
+from memloc.errors import EncoderError, MemlocError, SpecError
 
 _APART = 1e-3  # of the largest feature: more is no rounding of a device
 _TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))
@@ -60,14 +62,14 @@ def load_encoder(
         given = {"weights": weights, "mean": mean, "std": std, "state_key": state_key, "strip_prefix": strip_prefix}
         return _again(encoder, [name for name, value in given.items() if value is not None], layers, shape)
     built, name, metadata = made(encoder, pretrained=weights is None, shape=shape)
-    note = ""
+    note, head = "", {}
     if weights is not None and str(weights) != RANDOM:
         content, metadata = read_weights(weights)
         picked = pick_weights(
             content, built.module.state_dict(), name=str(weights), state_key=state_key, strip_prefix=strip_prefix
         )
         load_weights(built.module, picked.weights, name=str(weights))
-        note = picked.note
+        note, head = picked.note, picked.head
     elif str(weights) == RANDOM or (isinstance(encoder, str) and encoder_name(encoder).is_built_in):
         note = RANDOM_NOTE
     if weights in (None, RANDOM) and (state_key is not None or strip_prefix is not None):
@@ -85,7 +87,17 @@ def load_encoder(
     check_channels(name, channels, shape)
     found, shape = _find(module, layers, channels, shape)
     _check_repeats(module, name, _input_shape(channels, shape))
-    return Encoder(module, found, preprocess, name, channels, metadata.get("augmentation"), built.size, note, shape)
+    augmentation = metadata.get("augmentation")
+    loaded = Encoder(module, found, preprocess, name, channels, augmentation, built.size, note, shape)
+    return _with_found_head(loaded, head) if head else loaded
+
+
+def _with_found_head(encoder: Encoder, weights: Mapping[str, Tensor]) -> Encoder:
+    """The encoder with the head that lies beside it in its checkpoint, where that can be rebuilt; said in its note."""
+    try:
+        return with_head(encoder, build_head(weights, features=features_given(encoder), name="the head beside it"))
+    except MemlocError as problem:
+        return replace(encoder, note=f"{encoder.note}; it is not read: {problem}")
 
 
 def _again(
