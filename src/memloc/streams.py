@@ -28,6 +28,8 @@ class Stream(IntEnum):
     MASKS = 3
     PRIVATE_BATCHES = 4
     PRIVATE_NOISE = 5
+    OWN_MASKS = 6
+    REFERENCE_VIEWS = 7
     # of NumPy's generator: a number stands in the key
     SHARED_SAMPLE = 10
     EQUAL_GROUPS = 11
@@ -50,6 +52,10 @@ class Stream(IntEnum):
     RANDOM_UNITS = 28
     RANDOM_LAYERS = 29
     RANDOM_REMOVAL = 30
+    SCORE_FOLDS = 31
+    REFERENCES = 32
+    READING_CHOICE = 33
+    HELD_OUT = 40
 
     def keyed(self, seed: int) -> int:
         """The seed of this use in the counter-based generator.

@@ -7,9 +7,12 @@ from ._objective import Batch as Batch
 from ._objective import Objective as Objective
 from ._objective import Projected as Projected
 from ._objective import alignment_penalty as alignment_penalty
+from ._own import Shown as Shown
 from ._recipes import RECIPES as RECIPES
 from ._recipes import recipe as recipe
+from ._simclr import SimCLR as SimCLR
 from ._simclr import nt_xent as nt_xent
+from ._simclr import own_nt_xent as own_nt_xent
 from ._simclr import projection_head as projection_head
 from ._simsiam import negative_cosine as negative_cosine
 from ._vicreg import vicreg as vicreg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from memloc.encoders import features_of
 from memloc.objectives._objective import Batch, Objective, Projected, width_of
+from memloc.objectives._own import Shown, between_views
 from memloc.streams import Stream
 from memloc.views import Views, policy_named
 
@@ -160,5 +161,30 @@ class DINO(Objective):
             torch._foreach_lerp_(list(own.parameters()), [each.detach() for each in other.parameters()], 1 - momentum)
 
     def finish(self, module: nn.Module) -> None:
-        """The teacher is the encoder."""
+        """The teacher is the encoder, and the student is kept in its place."""
+        student = {name: weight.clone() for name, weight in module.state_dict().items()}
         module.load_state_dict(self.teacher.state_dict())
+        self.teacher.load_state_dict(student)
+        self.settle(["student."])
+
+    def settle(self, names: Collection[str]) -> None:
+        """The student in the teacher's place; memloc 0.1 kept none."""
+        if any(name.startswith("student.") for name in names):
+            self.student = self.teacher
+            del self.teacher
+
+    @property
+    def has_own_losses(self) -> bool:
+        """Whether the student was kept."""
+        return hasattr(self, "student")
+
+    def head_read(self) -> nn.Module:
+        """The teacher's, since the teacher is the encoder."""
+        return self.teacher_head
+
+    def own_losses(self, shown: Shown) -> Tensor:
+        """Cross-entropy of the student's view under the teacher's other one."""
+        teacher = shown.by_point(self.teacher_head(shown.features))
+        student = shown.by_point(self.head(features_of(self.student(shown.inputs)).to(shown.features.dtype)))
+        target = ((teacher - self.centre) / _TEACHER).softmax(dim=2)
+        return between_views(-target @ (student / _STUDENT).log_softmax(dim=2).transpose(1, 2))

@@ -18,6 +18,7 @@ from memloc.encoders import (
 )
 from memloc.errors import EncoderError
 from memloc.objectives._objective import Batch, Objective, Projected
+from memloc.objectives._own import Shown, of_views
 from memloc.streams import Stream
 from memloc.views import uniforms
 
@@ -106,3 +107,10 @@ class MAE(Objective):
         """The mean over points."""
         predicted, target, hidden = projected.parts
         return mae_loss(predicted.float(), target.float(), hidden).mean()
+
+    def own_losses(self, shown: Shown) -> Tensor:
+        """The error of each view's hidden patches, which are drawn by point and view."""
+        patches = patches_of(shown.module, shown.inputs[:1]).shape[1]
+        key, numbers = Stream.OWN_MASKS.keyed(shown.seed), torch.arange(shown.views)
+        noise = uniforms(key, shown.points.cpu(), numbers, patches, "independent").flatten(0, 1)
+        return of_views(shown.by_point(self.point_losses(shown.module, shown.inputs, noise.to(shown.inputs.device))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders import Encoder, features_of
+from memloc.objectives._own import Shown
 from memloc.views import Views
 
 
@@ -56,6 +57,8 @@ class Objective(nn.Module, ABC):
         needs_labels: whether every point must have one. needs_patches: whether it hides patches, which takes a ViT.
         not_private: why a privacy budget would be false; "" where a loss is a sum over points that can be clipped.
         views: of each point and step. coupled: whether a point's loss depends on the others in its batch.
+        contrasts: whether a point's own loss needs views of other points, which no encoder saw.
+        batch_size: points in a batch of the training, which such a loss counts.
     """
 
     small: ClassVar[Mapping[str, Any]] = {}
@@ -69,6 +72,8 @@ class Objective(nn.Module, ABC):
     )
     views: int = 2
     coupled: ClassVar[bool] = True
+    contrasts: ClassVar[bool] = False
+    batch_size: int = 256
 
     @classmethod
     @abstractmethod
@@ -105,6 +110,27 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def loss(self, projected: Projected, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar."""
+
+    @abstractmethod
+    def own_losses(self, shown: Shown) -> Tensor:
+        """Each point's own loss between two of its views, in evaluation mode: positive, symmetric, shape (point, view,
+        view), 0 on the diagonal."""
+
+    @property
+    def has_own_losses(self) -> bool:
+        """Whether everything is there that they are computed from."""
+        return True
+
+    def settle(self, names: Collection[str]) -> None:
+        """Take the parts that a finished training kept, by the names of its weights."""
+
+    def head_read(self) -> nn.Module | None:
+        """What is read behind the encoder's features, shape (view, feature); None where there is no head."""
+        return None
+
+    def embed(self, features: Tensor) -> Tensor:
+        """What `own_losses` takes of views of other points, where it contrasts."""
+        return features
 
     def after_step(self, module: nn.Module, step: int, steps: int) -> None:
         """What follows the optimizer's step, counted from 0, of so many."""

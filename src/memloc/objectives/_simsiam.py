@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
 from memloc.objectives._objective import Batch, Objective, Projected, mlp, width_of
+from memloc.objectives._own import Shown, between_views
 
 
 def negative_cosine(predicted: Tensor, projected: Tensor) -> Tensor:
@@ -49,3 +51,13 @@ class SimSiam(Objective):
         """Half the sum of both directions."""
         (z1, z2), (p1, p2) = ([view.float() for view in part] for part in projected.parts)
         return 0.5 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
+
+    def head_read(self) -> nn.Module:
+        """The projector, then the predictor."""
+        return nn.Sequential(OrderedDict(projector=self.projector, predictor=self.predictor))
+
+    def own_losses(self, shown: Shown) -> Tensor:
+        """1 - cos of the prediction of one view and the projection of the other."""
+        projected = self.projector(shown.features)
+        z, p = (nn.functional.normalize(shown.by_point(part), dim=2) for part in (projected, self.predictor(projected)))
+        return between_views((1 - p @ z.transpose(1, 2)).clamp_min(0))

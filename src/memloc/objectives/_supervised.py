@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from memloc.encoders import features_of
 from memloc.objectives._objective import Batch, Objective, Projected, width_of
+from memloc.objectives._own import Shown, of_views
 
 
 class Supervised(Objective):
@@ -38,3 +39,14 @@ class Supervised(Objective):
         assert batch.labels is not None, "labels were checked before training"
         logits = projected.parts[0].float()
         return nn.functional.cross_entropy(logits, batch.labels.repeat(len(logits) // len(batch.labels)))
+
+    def head_read(self) -> nn.Module:
+        """The linear layer."""
+        return self.head
+
+    def own_losses(self, shown: Shown) -> Tensor:
+        """Cross-entropy of the point's label."""
+        assert shown.labels is not None, "labels were checked before"
+        logits = self.head(shown.features).double()  # the loss of a class that is certain is no 0
+        losses = nn.functional.cross_entropy(logits, shown.labels.repeat_interleave(shown.views), reduction="none")
+        return of_views(shown.by_point(losses))

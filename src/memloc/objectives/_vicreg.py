@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from memloc.encoders import features_of
 from memloc.objectives._objective import Batch, Objective, Projected, mlp, width_of
+from memloc.objectives._own import Shown, between_views
 
 _EPSILON = 1e-4
+_INVARIANCE = 25.0
 
 
 def vicreg(
-    first: Tensor, second: Tensor, *, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0
+    first: Tensor, second: Tensor, *, invariance: float = _INVARIANCE, variance: float = 25.0, covariance: float = 1.0
 ) -> Tensor:
     """λ·mean squared distance + μ·[v(Z) + v(Z')] + ν·[c(Z) + c(Z')].
 
@@ -62,3 +64,12 @@ class VICReg(Objective):
     def loss(self, projected: Projected, batch: Batch) -> Tensor:
         """The three terms with the paper's weights 25, 25 and 1."""
         return vicreg(*projected.parts[0].float().chunk(2))
+
+    def head_read(self) -> nn.Module:
+        """The expander."""
+        return self.expander
+
+    def own_losses(self, shown: Shown) -> Tensor:
+        """The invariance term: the weighted mean squared distance of two expanded views."""
+        z = shown.by_point(self.expander(shown.features))
+        return between_views(_INVARIANCE * torch.cdist(z, z).square() / z.shape[2])

@@ -14,6 +14,7 @@ from torch import nn
 from memloc.encoders import Encoder, Preprocess, encoder_name, is_inert, load_encoder, load_weights, read_weights
 from memloc.errors import DataNotFoundError, ResultsError, TrustError
 from memloc.results import as_memloc_wrote, check_record, read_json, read_table, say_what_is_missing
+from memloc.runs._heads import with_objective
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Run:
 
     Attributes:
         folder: where it lies; None once a temporary one is gone.
-        points: point, name, split, label, repeats.
+        points: point, name, split, label, repeats, origin.
         membership: point, then whether each encoder was trained on it.
         encoders: by name, in the order of the membership columns.
         record: the spec, sources of the images, versions, timings.
@@ -94,11 +95,16 @@ def _opened(folder: Path, module: nn.Module | None, trust: bool) -> Run:
     known = str(record["spec"]["encoder"])
     if module is None:
         check_trust(folder, known, trust=trust)
+    points = read_table(folder / "points.parquet")
+    classes = int(points["label"].max()) + 1 if "label" in points else 0
     encoders = {}
     for name in membership.columns[1:]:
         path = folder / f"encoders/{name}.safetensors"
-        encoders[str(name)] = encoder_of(known, path) if module is None else _encoder_like(module, path)
-    return Run(folder, read_table(folder / "points.parquet"), membership, encoders, record)
+        encoder = encoder_of(known, path) if module is None else _encoder_like(module, path)
+        slots = int((membership[name] * points["repeats"].clip(lower=1)).sum())
+        head = folder / f"heads/{name}.safetensors"
+        encoders[str(name)] = with_objective(encoder, head, record["spec"], classes=classes, slots=slots)
+    return Run(folder, points, membership, encoders, record)
 
 
 def check_trust(folder: Path, encoder: str, *, trust: bool) -> None:

@@ -40,6 +40,8 @@ POLICIES = {  # LocMem App. B, REFERENCE A6
     "independent": Policy(blur=0.8, invert=0.2, vertical_flip=1.0),
     "crop": Policy(flip=0.5),  # MAE's own training augmentation
     "mask": Policy(crop_scale=None, mask=0.75),
+    # of the papers' script of UnitMem (REFERENCE A12)
+    "published-units": Policy(jitter=(0.9, 0.9, 0.9, 0.1), jitter_probability=0.9, flip=0.5, grayscale=0.1),
 }
 for _name in ("normal", "strong"):  # the papers' list flips every image, their code half of them
     POLICIES[f"{_name}-paper"] = replace(POLICIES[_name], flip=1.0)
@@ -51,7 +53,7 @@ def policy_named(name: str | Policy) -> Policy:
     >>> policy_named("weka")
     Traceback (most recent call last):
     memloc.errors.SpecError: there is no view policy 'weka'. Nearest: 'weak'. Pass one of weak, normal, strong, \
-independent, crop, mask, normal-paper, strong-paper, or a memloc.views.Policy.
+independent, crop, mask, published-units, normal-paper, strong-paper, or a memloc.views.Policy.
     """
     if isinstance(name, Policy):
         return name
