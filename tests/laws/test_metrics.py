@@ -74,6 +74,7 @@ METRICS: dict[str, Metric] = {
     "relative_alignment": Metric(
         lambda d: metrics.relative_alignment(d["align"].T, d["seen"].T).T, ("align",), each=True
     ),
+    "log_reading": Metric(lambda d: metrics.log_reading(d["align"]).exp(), ("align",), power=1, each=True),
     "membership_effect": Metric(
         lambda d: metrics.membership_effect(d["align"].T, d["seen"].T, repeats=2).value, ("align",)
     ),
@@ -182,6 +183,6 @@ def test_every_formula_of_points_is_in_the_dictionary():
         "DISTANCES", "Distance", "Pairs", "RunHalves", "Effect", "Auroc", "ClassMem", "UnitMem", "Share", "Z95", "bootstrap_sums",
         "bootstrap_weights", "percentile_interval", "standard_error", "mean_draws", "mean_interval", "run_weights", "half_distances",
         "pair_distances", "view_distances", "spearman_brown", "delta_layermem", "run_reliability", "rectified", "contrast",
-        "class_contrast", "mean_of_rest",
+        "class_contrast", "mean_of_rest", "FEWEST_REFERENCES", "Regression", "folds_of", "regress_readings",
     }  # fmt: skip
     assert {name.split(",")[0] for name in METRICS} == set(metrics.__all__) - helpers

@@ -60,7 +60,8 @@ def least_squares(align, seen):
     """The two-way model, with a dummy for every encoder and every point."""
     varying = seen.any(0) & ~seen.all(0)
     align, seen = align[:, varying], seen[:, varying]
-    relative = relative_alignment(torch.tensor(align), torch.tensor(seen)).numpy()
+    logs = len(align) > 2
+    relative = np.log(align) if logs else relative_alignment(torch.tensor(align), torch.tensor(seen)).numpy()
     encoders, points = relative.shape
     rows, response = [], []
     for encoder in range(encoders):
@@ -70,7 +71,8 @@ def least_squares(align, seen):
             row[-1] = -float(seen[encoder, point])
             rows.append(row)
             response.append(relative[encoder, point])
-    return float(np.linalg.lstsq(np.array(rows), np.array(response), rcond=None)[0][-1])
+    slope = float(np.linalg.lstsq(np.array(rows), np.array(response), rcond=None)[0][-1])
+    return np.tanh(slope / 2) if logs else slope
 
 
 @settings(max_examples=15, deadline=None)

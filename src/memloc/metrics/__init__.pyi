@@ -20,6 +20,7 @@ from ._bootstrap import standard_error as standard_error
 from ._memorization import Effect as Effect
 from ._memorization import delta_layermem as delta_layermem
 from ._memorization import layermem as layermem
+from ._memorization import log_reading as log_reading
 from ._memorization import mean_draws as mean_draws
 from ._memorization import mean_interval as mean_interval
 from ._memorization import membership_effect as membership_effect
@@ -28,6 +29,10 @@ from ._memorization import run_weights as run_weights
 from ._memorization import sslmem as sslmem
 from ._memorization import sslmem_pairwise as sslmem_pairwise
 from ._memorization import sslmem_range as sslmem_range
+from ._score import FEWEST_REFERENCES as FEWEST_REFERENCES
+from ._score import Regression as Regression
+from ._score import folds_of as folds_of
+from ._score import regress_readings as regress_readings
 from ._separation import Auroc as Auroc
 from ._separation import auroc as auroc
 from ._separation import empirical_p_values as empirical_p_values

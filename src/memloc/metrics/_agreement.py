@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,7 @@ def run_reliability(
     *,
     paired: bool = False,
     seed: int = 0,
+    score: Callable[[Tensor], Tensor] | None = None,
 ) -> RunHalves:
     """Would other training runs rank the points alike: scores from disjoint halves of the encoders, Spearman-Brown.
 
@@ -97,6 +99,7 @@ def run_reliability(
         target, reference: which encoders stand for f and which for g at each point.
         paired: whether f's and g's runs were trained in pairs (the first of either side together), which then stay
             together.
+        score: the points' score by some of the encoders, bool (encoder,); SSLMem' by default.
     Returns:
         The mean over random halvings; NaN with fewer than two encoders a side.
     Source: REFERENCE A10.
@@ -122,7 +125,7 @@ def run_reliability(
             size = len(members) // 2
             half[members[order[:size]]] = True
             other[members[order[size : 2 * size]]] = True
-        one, two = _score(align, target, reference, half), _score(align, target, reference, other)
+        one, two = (_score(align, target, reference, used) if score is None else score(used) for used in (half, other))
         both = ~(one.isnan() | two.isnan())
         if int(both.sum()) >= 8:
             found.append(_correlation(one[both], two[both]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from memloc.errors import NonFiniteError, ShapeError
 from memloc.metrics._bootstrap import bootstrap_sums, bootstrap_weights, percentile_interval
 from memloc.streams import Stream
+
+_ROUNDING = 1e-7  # of a reading, relative to the largest
 
 
 def sslmem(
@@ -53,15 +56,19 @@ def sslmem_pairwise(
     return sslmem(distances_f, distances_g).mean(dim=-1)
 
 
-def sslmem_range(raw: Float[Tensor, " point"]) -> Float[Tensor, " point"]:
-    """Raw scores over the range (max - min) of the points scored, the scaling of the published figures.
+def sslmem_range(raw: Float[Tensor, " point"], among: Bool[Tensor, " point"] | None = None) -> Float[Tensor, " point"]:
+    """Raw scores over their range (max - min), the scaling of the published figures.
 
     It depends on which points are scored together; NaN marks points without a score.
+
+    Args:
+        among: the points whose range counts, such as candidates, the only ones that the published script scores; all by
+            default.
 
     >>> sslmem_range(torch.tensor([0.1, 0.3, -0.1]))
     tensor([ 0.2500,  0.7500, -0.2500])
     """
-    known = raw[~raw.isnan()]
+    known = raw[~raw.isnan() if among is None else ~raw.isnan() & among]
     span = known.max() - known.min() if len(known) else torch.zeros(())
     return raw / span if span > 0 else torch.where(raw.isnan(), raw, torch.zeros_like(raw))
 
@@ -115,12 +122,12 @@ def membership_effect(
     repeats: int = 1000,
     seed: int = 0,
 ) -> Effect:
-    """Calibrated memorization: least-squares effect of membership on relative alignment, net of encoder and point.
+    """Calibrated memorization: least-squares effect of membership on alignment, net of encoder and point.
 
-    Each point's alignments are divided by (mean over encoders that saw it + mean over those that did not), then
-    modelled as encoder effect + point effect - memorization x membership. For a pair f, g with candidates and
-    independent points this is (mean SSLMem' of candidates - mean of independents) / 2. Points seen by all or by no
-    encoder do not enter.
+    With more than two encoders log alignment = encoder effect + point effect - β x membership, and the effect is
+    tanh(β / 2), on the scale of SSLMem' and unbiased whatever share of the encoders saw a point. For two, each point's
+    alignments are divided by their sum instead: for a pair f, g with candidates and independent points this is (mean
+    SSLMem' of candidates - mean of independents) / 2. Points seen by all or by no encoder do not enter.
 
     Args:
         align: alignment of every point by every encoder.
@@ -132,7 +139,7 @@ def membership_effect(
         Effect, NaN where no point distinguishes the encoders.
     Raises:
         ShapeError: shapes differ. NonFiniteError: an alignment is NaN or infinite.
-    Source: REFERENCE A9; Feldman and Zhang, NeurIPS 2020, for subset ensembles.
+    Source: REFERENCE A9 and A12; Feldman and Zhang, NeurIPS 2020, for subset ensembles.
 
     >>> align = torch.tensor([[1.0, 1.0, 3.0, 3.0], [3.0, 3.0, 1.0, 1.0]])
     >>> seen = torch.tensor([[True, True, False, False], [False, False, True, True]])
@@ -154,10 +161,11 @@ def membership_effect(
     if not len(split):
         nan = float("nan")
         return Effect(nan, nan, nan, nan, 0, False, torch.full((repeats,), nan, dtype=torch.float64))
-    relative = relative_alignment(align, seen.bool())
     encoders, points = align.shape
+    logs = encoders > 2
+    relative = log_reading(align) if logs else relative_alignment(align, seen.bool())
     everyone = torch.ones(encoders, dtype=torch.float64)
-    value = float(_effect(_sums(relative, seen, everyone).sum(dim=0)[None], torch.tensor([points]), everyone))
+    slope = float(_effect(_sums(relative, seen, everyone).sum(dim=0)[None], torch.tensor([points]), everyone))
     strata, runs = _patterns(seen), run_weights(membership[:, split], repeats, seed, paired=paired)
     if runs is None:
         draws = _effect(
@@ -170,8 +178,23 @@ def membership_effect(
             sums, sizes = bootstrap_sums(columns, repeats=repeats, seed=seed, strata=strata, only=row)
             each.append(_effect(sums, sizes, run))
         draws = torch.cat(each)
+    value, error = slope, _clustered_error(relative, seen, slope)
+    if logs:
+        value, draws = math.tanh(slope / 2), (draws / 2).tanh()
+        error *= (1 - value**2) / 2
     low, high = percentile_interval(draws)
-    return Effect(value, _clustered_error(relative, seen, value), low, high, points, runs is not None, draws)
+    return Effect(value, error, low, high, points, runs is not None, draws)
+
+
+def log_reading(align: Float[Tensor, "*cell"]) -> Float[Tensor, "*cell"]:
+    """Logarithm of readings that are not negative; those below a ten-millionth of the largest, where single precision
+    ends, are taken as that.
+
+    >>> log_reading(torch.tensor([1.0, 0.0]))
+    tensor([  0.0000, -16.1181])
+    """
+    floor = align.max() * _ROUNDING if align.numel() else align.new_zeros(())
+    return align.clamp_min(floor.clamp_min(torch.finfo(align.dtype).tiny)).log()
 
 
 def relative_alignment(
