@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.conftest import few_draws
 
 from memloc import Views, audit
 from memloc.encoders import ResNet9
@@ -51,7 +52,7 @@ def test_the_published_code(pair, gray, four_splits):
     points, candidate = found.points, found.points["split"] == "candidate"
     last = found.layers.iloc[-1]
     raw = points["sslmem_raw"]
-    assert last["layermem"] == pytest.approx((raw[candidate] / (raw.max() - raw.min())).mean())
+    assert last["layermem"] == pytest.approx((raw[candidate] / (raw[candidate].max() - raw[candidate].min())).mean())
     assert last["layermem"] == pytest.approx(points["sslmem_range"][candidate].mean())
     of_output = found.point_layers[found.point_layers["layer"] == "output"].set_index("point")["sslmem"]
     assert np.allclose(
@@ -93,7 +94,8 @@ def test_an_earlier_checkpoint_as_reference(pair, gray, four_splits):
     plain = audit(*pair, images=gray, splits=splits, views=Views(n=4))
     assert np.allclose(plain.points["sslmem"], found.points["sslmem"])
     assert "earlier checkpoint" in summarize(found)["answer"][2]
-    several = audit([pair[0]] * 3, [pair[1]] * 3, images=gray, splits=splits, views=Views(n=4), earlier=True)
+    with few_draws():
+        several = audit([pair[0]] * 3, [pair[1]] * 3, images=gray, splits=splits, views=Views(n=4), earlier=True)
     assert several.layers["low"].notna().all()
     with pytest.raises(SpecError, match="independent points and g is an earlier checkpoint"):
         audit(*pair, images=gray, splits=four_splits, views=Views(n=4), earlier=True)
@@ -120,3 +122,26 @@ def test_every_distance_gives_bounded_scores(pair, gray, four_splits, distance):
     found = audit(*pair, images=gray, splits=four_splits, views=Views(n=4), distance=distance)
     assert found.points["sslmem"].abs().max() <= 1
     assert found.points["sslmem"].std() > 0
+
+
+def test_the_published_code_draws_views_of_its_own_for_units(gray, four_splits, tiny):
+    """Ten views by its own jitter; the range of raw scores is that of the candidates."""
+    found = audit(tiny(0), tiny(1), images=gray, splits=four_splits, protocol="published-code")
+    assert found.record["spec"]["unit_views"]["policy"] == "published-units"
+    assert found.record["timings"]["forward_passes"] == 40 * (6 * 2 + 10)  # the image and five views; ten for units
+    drawn = Views("published-units", n=10, sampling="independent").draw(
+        torch.from_numpy(gray).permute(0, 3, 1, 2), torch.arange(40)
+    )
+    with torch.no_grad():
+        net = tiny(0).eval()
+        active = net.act1(net.norm1(net.conv1(drawn.flatten(0, 1)))).mean(dim=(2, 3)).unflatten(0, (40, 10)).mean(dim=1)
+    trained = [number for number, split in enumerate(four_splits) if split in ("candidate", "shared")]
+    expected = unitmem(active[trained], rest="median").value
+    units = found.units[found.units["layer"] == "conv1"]
+    assert units["unitmem"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+    points = found.points
+    raw = points.loc[points["split"] == "candidate", "sslmem_raw"]
+    assert points["sslmem_range"].to_numpy() == pytest.approx(points["sslmem_raw"] / (raw.max() - raw.min()))
+    assert found.layers["layermem"].iloc[-2] == pytest.approx((raw / (raw.max() - raw.min())).mean())
+    plain = audit(tiny(0), tiny(1), images=gray, splits=four_splits)
+    assert "unit_views" not in plain.record["spec"]

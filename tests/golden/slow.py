@@ -102,17 +102,23 @@ def agrees(row, prefix, draws, *, se=None):
     assert row[list(names)].to_numpy(dtype=float) == pytest.approx(expected, abs=1e-9), prefix
 
 
-def least_squares(relative, seen):
-    """What membership takes off, net of an effect per encoder and per point, of full tables: (encoder, point)."""
+def least_squares(response, seen):
+    """What membership takes off, net of an effect per encoder and per point, of full tables: (encoder, point); of
+    logarithms, on the scale of SSLMem'."""
+    logs = len(response) > 2
     response, member = (
         table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-        for table in (relative, seen.astype(float))
+        for table in (response, seen.astype(float))
     )
-    return -(response * member).sum() / (member**2).sum() if (member**2).sum() > 1e-9 else np.nan
+    slope = -(response * member).sum() / (member**2).sum() if (member**2).sum() > 1e-9 else np.nan
+    return np.tanh(slope / 2) if logs else slope
 
 
-def relative_to_sides(align, seen):
-    """Alignments over (mean of those that saw the point + mean of those that did not)."""
+def response_of(align, seen):
+    """What is modelled: logarithms; for two encoders alignments over (mean of those that saw the point + mean of those
+    that did not)."""
+    if len(align) > 2:
+        return np.log(align)
     return np.stack(
         [
             align[:, point] / (align[seen[:, point], point].mean() + align[~seen[:, point], point].mean())

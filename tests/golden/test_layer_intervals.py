@@ -15,7 +15,7 @@ from tests.golden.slow import (
     pictures,
     ratio,
     readings,
-    relative_to_sides,
+    response_of,
     weights_of,
 )
 
@@ -85,7 +85,8 @@ def test_range_scaled_scores_are_resampled_likewise():
     found = audit(tiny_net(0), tiny_net(1), splits=list(SPLIT), scale="range", layers=["output"], **SETTINGS)
     align_f, align_g = alignments((0, 1))["output"]
     raw = align_g - align_f
-    score = raw / (raw.max() - raw.min())
+    of_candidates = raw[SPLIT == "candidate"]
+    score = raw / (of_candidates.max() - of_candidates.min())
     row = found.layers.iloc[-1]
     agrees(row, "", resampled_means(score[SPLIT == "candidate"]))
     own = resampled_means(score[SPLIT == "candidate"]) - resampled_means(
@@ -143,7 +144,7 @@ def test_the_calibrated_figure_of_a_pair_is_half_a_difference_of_means(pair):
     seen = np.stack([candidate, ~candidate])
     for name in LAYERS:
         align = alignments((0, 1))[name]
-        error = clustered_error(relative_to_sides(align[:, entered], seen), seen)
+        error = clustered_error(response_of(align[:, entered], seen), seen)
         agrees(pair.loc[name], "calibrated", resampled_halves(ratio(*align)), se=error)
 
 
@@ -161,10 +162,13 @@ def test_the_calibrated_figure_of_an_ensemble_is_resampled_least_squares(alike):
     nets = (0, 1, 2, 3)
     found = audit(encoders=[tiny_net(net) for net in nets], membership=seen, **SETTINGS)
     for row in (row for _, row in found.layers.iterrows() if row["layer"] in LAYERS):
-        relative = relative_to_sides(alignments(nets)[row["layer"]][:, varying], seen[:, varying])
+        relative = response_of(alignments(nets)[row["layer"]][:, varying], seen[:, varying])
         draws = resampled_effects(relative, seen[:, varying], groups if alike else None)
-        agrees(row, "calibrated", draws, se=clustered_error(relative, seen[:, varying]))
-        assert row["layermem_calibrated"] == pytest.approx(least_squares(relative, seen[:, varying]), abs=1e-9)
+        value = least_squares(relative, seen[:, varying])
+        # of β, times what tanh(β / 2) gains by it
+        error = clustered_error(relative, seen[:, varying]) * (1 - value**2) / 2
+        agrees(row, "calibrated", draws, se=error)
+        assert row["layermem_calibrated"] == pytest.approx(value, abs=1e-9)
 
 
 def test_an_ensembles_means_and_own_figure_are_resampled_over_points():

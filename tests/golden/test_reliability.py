@@ -49,7 +49,7 @@ def settings(views, layer):
 def test_over_views_even_ones_are_held_against_odd_ones(kind, layer):
     views = RECIPES[kind]
     row = audit(tiny_net(0), tiny_net(1), images=IMAGES, splits=list(SPLIT), **settings(views, layer)).layers.iloc[0]
-    one, two = (half[CANDIDATE] for half in half_scores((0, 1), IMAGES, views, layer))
+    one, two = (np.arctanh(half[CANDIDATE]) for half in half_scores((0, 1), IMAGES, views, layer))  # of logarithms
     expected = longer(correlation(one, two), 2)
     assert -0.9 < expected < 0.99
     assert row["reliability_views"] == pytest.approx(expected, abs=1e-9)
@@ -79,10 +79,17 @@ def run_score(align, target, used):
         return ratio(*((align * side)[used].sum(axis=0) / side[used].sum(axis=0) for side in (target, ~target)))
 
 
-def halves_agree(align, target, one, two):
+def log_score(align, target, used):
+    """The same of mean logarithms, as audits score points."""
+    used = np.array(used)
+    f, g = ((np.log(align) * side)[used].sum(axis=0) / side[used].sum(axis=0) for side in (target, ~target))
+    return g - f
+
+
+def halves_agree(align, target, one, two, score=run_score):
     """Correlation of the scores of two disjoint sets of encoders."""
     assert not set(one) & set(two)
-    scores = [run_score(align, target, used) for used in (one, two)]
+    scores = [score(align, target, used) for used in (one, two)]
     both = ~np.isnan(scores).any(axis=0)
     return correlation(*(score[both] for score in scores))
 
@@ -102,7 +109,9 @@ def test_over_runs_one_pair_is_held_against_the_other(paired):
         ]
     )[:, CANDIDATE]
     target = np.repeat([[True], [True], [False], [False]], CANDIDATE.sum(), axis=1)
-    together, crossed = (halves_agree(align, target, *halves) for halves in (((0, 2), (1, 3)), ((0, 3), (1, 2))))
+    together, crossed = (
+        halves_agree(align, target, *halves, log_score) for halves in (((0, 2), (1, 3)), ((0, 3), (1, 2)))
+    )
     value = found.layers["reliability_runs"].iloc[0]
     if paired:
         assert value == pytest.approx(longer(together, 2), abs=1e-9)

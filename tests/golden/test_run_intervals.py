@@ -19,7 +19,7 @@ from tests.golden.slow import (
     pictures,
     ratio,
     readings,
-    relative_to_sides,
+    response_of,
     slopes,
     variance_over_views,
     variances_over_views,
@@ -123,7 +123,7 @@ def test_with_three_runs_a_side_every_figure_resamples_them():
     apart = resampled_means(align[:, member], target[:, member], runs, Stream.EXTERNAL_BOOTSTRAP)
     agrees(row, "own", draws["candidate"] - apart)  # other points, the same runs
     seen, entered = two_sided(3, 4), SPLIT != "external"
-    effects = resampled_effects(relative_to_sides(align[:, entered], seen), seen, runs, patterns(seen))
+    effects = resampled_effects(response_of(align[:, entered], seen), seen, runs, patterns(seen))
     assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(effects), abs=1e-9)
 
 
@@ -134,7 +134,7 @@ def test_paired_runs_are_drawn_in_pairs_and_the_same_ones_in_both_layers_of_a_de
         align = alignments(6, layer)[:, SPLIT != "external"]
         candidate = seen[0]
         means[layer] = resampled_means(align[:, candidate], sides(3, 3, candidate.sum()), runs)
-        effects[layer] = resampled_effects(relative_to_sides(align, seen), seen, runs, patterns(seen))
+        effects[layer] = resampled_effects(response_of(align, seen), seen, runs, patterns(seen))
         agrees(row, "", means[layer])
         assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(effects[layer]), abs=1e-9)
     agrees(found.iloc[1], "delta", means["output"] - means["conv2"])
@@ -147,7 +147,7 @@ def test_two_runs_on_a_side_are_not_resampled():
     draws = np.array([np.repeat(score, drawn).mean() for drawn in weights_of(len(score), SEED)])
     agrees(row, "", draws)
     seen, entered = two_sided(3, 2), SPLIT != "external"
-    relative = relative_to_sides(align[:, entered], seen)
+    relative = response_of(align[:, entered], seen)
     effects = resampled_effects(relative, seen, np.ones((1000, 5), dtype=int), patterns(seen))
     assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(effects), abs=1e-9)
 
@@ -159,7 +159,7 @@ def test_the_membership_effect_resamples_runs_within_sides_or_in_pairs(f_runs, g
     align = np.random.default_rng(0).uniform(0.5, 1.5, seen.shape) - 0.2 * seen
     found = membership_effect(torch.from_numpy(align), torch.from_numpy(seen), paired=paired, repeats=200, seed=SEED)
     runs = weights_of_runs(f_runs, g_runs, paired and f_runs == g_runs, 200)
-    draws = resampled_effects(relative_to_sides(align, seen), seen, runs, patterns(seen))
+    draws = resampled_effects(response_of(align, seen), seen, runs, patterns(seen))
     assert found.draws.numpy() == pytest.approx(draws, abs=1e-9)
     assert (found.low, found.high) == pytest.approx(ends(draws), abs=1e-9)
     assert found.runs_resampled
@@ -170,7 +170,7 @@ def test_encoders_of_an_ensemble_are_resampled_over_all():
     row, align = audited_ensemble().layers.iloc[-1], alignments(6)
     runs = weights_of(6, SEED, stream=Stream.RUN_BOOTSTRAP)
     agrees(row, "", resampled_means(align, seen, runs))
-    draws = resampled_effects(relative_to_sides(align, seen), seen, runs, None)
+    draws = resampled_effects(response_of(align, seen), seen, runs, None)
     assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(draws), abs=1e-9)
 
 
@@ -180,7 +180,7 @@ def test_an_ensemble_with_fewer_than_three_in_or_out_resamples_points_alone():
     align = np.random.default_rng(1).uniform(0.5, 1.5, seen.shape)
     found = membership_effect(torch.from_numpy(align), torch.from_numpy(seen), repeats=200, seed=SEED)
     assert not found.runs_resampled
-    draws = resampled_effects(relative_to_sides(align, seen), seen, np.ones((200, 6), dtype=int), None)
+    draws = resampled_effects(response_of(align, seen), seen, np.ones((200, 6), dtype=int), None)
     assert found.draws.numpy() == pytest.approx(draws, abs=1e-9)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny_net
-from tests.golden.slow import Z95, alignment, distances, ends, pairs_of, pictures, ratio, readings, relative_to_sides
+from tests.golden.slow import Z95, alignment, distances, ends, pairs_of, pictures, ratio, readings
 
 from memloc import Views, audit
 from memloc.metrics import auroc, excess_fraction
@@ -84,15 +84,16 @@ def test_auroc_leaves_nan_out():
 
 
 def test_an_ensembles_auroc_is_of_cells_and_resamples_points():
-    """Closeness of (encoder, point) cells net of encoder; a point's cells are drawn together, 200 times."""
+    """Closeness of (encoder, point) cells in logarithms, net of encoder and of the mean of both sides of a point; a
+    point's cells are drawn together, 200 times."""
     random = np.random.default_rng(1)
     seen = np.stack([random.permutation([True, True, False, False]) for _ in SPLIT], axis=1)
     seen[:, -4:] = False
     found = audit(encoders=[tiny_net(net) for net in range(4)], membership=seen, layers=["output"], **SETTINGS)
     row = found.layers.iloc[-1]
-    align, seen = np.stack([alignments(net, "output") for net in range(4)])[:, :-4], seen[:, :-4]
-    relative = relative_to_sides(align, seen)
-    close = relative.mean(axis=1, keepdims=True) - relative
+    logs = np.log(np.stack([alignments(net, "output") for net in range(4)]))
+    logs, seen = (logs - logs.mean(axis=1, keepdims=True))[:, :-4], seen[:, :-4]
+    close = (logs.mean(axis=0, where=seen) + logs.mean(axis=0, where=~seen)) / 2 - logs
     assert row["auroc"] == pytest.approx(wins(close[seen], close[~seen]).mean(), abs=1e-9)
     generator, points, draws = draws_of(Stream.CELL_BOOTSTRAP, SEED), close.shape[1], []
     for _ in range(200):
@@ -131,7 +132,7 @@ def test_a_layers_excess_is_of_candidates_over_external_points():
     split = np.array(["candidate"] * 40 + ["external"] * 50)
     found = audit(tiny_net(4), tiny_net(7), splits=list(split), layers=["act2"], **(SETTINGS | {"images": images}))
     row = found.layers.iloc[0]
-    scores = found.point_layers[found.point_layers["layer"] == "act2"].set_index("point")["sslmem"].sort_index()
+    scores = found.point_layers[found.point_layers["layer"] == "act2"].set_index("point")["score"].sort_index()
     expected = excess(scores[split == "candidate"].to_numpy(), scores[split == "external"].to_numpy())
     assert row["excess_low"] == pytest.approx(expected[1], abs=1e-6)
     assert row["excess_low"] > 0.1

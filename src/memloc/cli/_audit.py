@@ -28,6 +28,8 @@ _NOT_BESIDE_A_RUN = (
     "std",
     "f_weights",
     "g_weights",
+    "f_head",
+    "g_head",
     "state_key",
     "strip_prefix",
     "earlier",
@@ -53,6 +55,11 @@ def audit(
         str | None, typer.Option(help="Checkpoint of --f: .safetensors, or PyTorch with tensors alone; or random.")
     ] = None,
     g_weights: Annotated[str | None, typer.Option(help="Checkpoint of --g.")] = None,
+    f_head: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights of the projection head that --f was trained with; one for each --f."),
+    ] = None,
+    g_head: Annotated[list[str] | None, typer.Option(help="The same of --g.")] = None,
     earlier: Annotated[
         bool, typer.Option("--earlier", help="--g is an earlier checkpoint of --f, which has seen the candidates too.")
     ] = False,
@@ -67,7 +74,8 @@ def audit(
         float | None,
         typer.Option(
             help="Exit with 3 if a layer's calibrated LayerMem (else LayerMem above external points, else alignment"
-            " gap) surely exceeds this, all layers looked at."
+            " gap) surely exceeds this, all layers of the encoder looked at; its head and the training loss do not"
+            " count."
         ),
     ] = None,
 ) -> int:
@@ -85,6 +93,8 @@ def audit(
         beside_run=settings.flags(*_NOT_BESIDE_A_RUN),
         f_weights=f_weights,
         g_weights=g_weights,
+        f_head=f_head or [],
+        g_head=g_head or [],
         layers=chosen,
         size=settings.size,
         max_bad=settings.max_bad,
@@ -151,12 +161,12 @@ def _check_gate(job: Job) -> None:
 def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -> int:
     """Write the report, say what was found, and return the exit code of the gate."""
     from memloc.report import summarize, write_report
-    from memloc.results import HEADLINES, headline, lower_bounds
+    from memloc.results import HEADLINES, headline, lower_bounds, of_encoder
 
     path = write_report(out)
     decides = headline(result.layers) or HEADLINES[0]
     figure, low = decides.figure, decides.low
-    worst = float(lower_bounds(result.layers).max())
+    worst = float(lower_bounds(of_encoder(result.layers)).max())  # the head stays with the trainer
     layers = result.layers[["layer", *(name for name in (figure, low) if name in result.layers)]].to_dict("records")
     answer = summarize(result)["answer"]
     found = {

@@ -20,6 +20,10 @@ def layers(
     weights: Annotated[str | None, typer.Option(help="Checkpoint, or random.")] = None,
     state_key: StateKey = None,
     strip_prefix: StripPrefix = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="Weights of the projection head that it was trained with; those that a run keeps are found."),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the images.")] = None,
     channels: Annotated[int, typer.Option(help="Channels of the images, 1 or 3.")] = 3,
     fine: Annotated[
@@ -29,7 +33,7 @@ def layers(
     as_json: Json = False,
 ) -> None:
     """List what an encoder's audit would read: each layer, where it is read, and the layer that Δ subtracts."""
-    from memloc.encoders import load_encoder
+    from memloc.encoders import load_encoder, with_head, with_kept_head
 
     shape = None if size is None else (channels, size, size)
     loaded = load_encoder(
@@ -40,6 +44,7 @@ def layers(
         state_key=state_key,
         strip_prefix=strip_prefix,
     )
+    loaded = with_kept_head(loaded, encoder) if head is None else with_head(loaded, head)
     rows = [
         {
             "layer": row.name,
@@ -48,14 +53,14 @@ def layers(
             "units": row.units,
             "predecessor": row.predecessor,
         }
-        for row in loaded.layers
+        for row in loaded.rows
     ]
-    width = max(len(row.name) for row in loaded.layers) + 2
+    width = max(len(row.name) for row in loaded.rows) + 2
     lines = [f"{'layer':{width}}{'read at':{width + 6}}{'kind':20}{'units':>6}  Δ subtracts"]
     lines += [
         f"{row.name:{width}}{row.read_at or '(returned)':{width + 6}}{row.kind:20}{row.units:>6} "
         f" {row.predecessor or '–'}"
-        for row in loaded.layers
+        for row in loaded.rows
     ]
     found = {"encoder": loaded.name, **described(loaded), "layers": rows}
     lines += ["", *(f"{key}: {value}" for key, value in described(loaded).items() if value)]

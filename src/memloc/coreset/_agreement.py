@@ -11,21 +11,25 @@ import torch
 
 from memloc.errors import DataError
 from memloc.metrics import auroc, kendall_tau
-from memloc.results import conform, read_json, read_table
+from memloc.results import conform, ranking_column, read_json, read_table
 
 
 def scores_of(folder: str | Path) -> pd.DataFrame:
     """Scores of points in an audit's or a valuation's folder, higher where a point is more suspicious.
 
     Returns:
-        One row a point, indexed by its name: "SSLMem", "units driven (UnitMem)", or "2D-OOB row value, negated".
+        One row a point, indexed by its name: "memorization score" (where it is known), "SSLMem" and "units driven
+        (UnitMem)", or "2D-OOB row value, negated".
     Raises:
         DataError: neither is there.
     """
     folder = Path(folder)
     if (folder / "points.parquet").is_file():
         points = conform("points", read_table(folder / "points.parquet")).set_index("name")
-        return pd.DataFrame({"SSLMem": points["sslmem"], "units driven (UnitMem)": points["n_units"].astype(float)})
+        score = {"memorization score": points["score"]} if ranking_column(points) == "score" else {}
+        return pd.DataFrame(
+            {**score, "SSLMem": points["sslmem"], "units driven (UnitMem)": points["n_units"].astype(float)}
+        )
     if (folder / "rows.parquet").is_file():
         rows = conform("rows", read_table(folder / "rows.parquet"))
         names = read_json(folder / "value.json").get("names")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from memloc.views import Views
 
     AnyEncoder: TypeAlias = str | Path | nn.Module | Encoder
+    AnyHead: TypeAlias = str | Path | nn.Module
 
 Protocol = Literal["memloc", "paper", "published-code"]
 Distance = Literal["l2", "l1", "cosine", "angular"]
@@ -31,6 +32,10 @@ Scale = Literal["ratio", "range"]
 Signed = Literal["rectify", "raw"]
 Dtype = Literal["float32", "float64", "bfloat16"]
 PROTOCOL_NAMES = ("memloc", "paper", "published-code")
+_SUBJECT = (
+    *("f", "g", "images", "points", "splits", "labels", "encoders", "membership", "f_head", "g_head"),
+    *("paired", "earlier"),
+)  # arguments of an audit that a run brings
 
 
 @documented
@@ -96,6 +101,8 @@ def audit(
     external: object = None,
     encoders: Sequence[AnyEncoder] | None = None,
     membership: Tensor | np.ndarray | None = None,
+    f_head: AnyHead | Sequence[AnyHead] | None = None,
+    g_head: AnyHead | Sequence[AnyHead] | None = None,
     layers: str | Sequence[str] = "auto",
     views: Views | None = None,
     protocol: Protocol = "memloc",
@@ -128,6 +135,8 @@ def audit(
         external: beside a run, further images that no encoder saw: a path, or what `images` may be.
         encoders, membership: instead of f and g, any number of encoders and which was trained on which point, bool
             (encoder, point).
+        f_head, g_head: the projection heads that f and g were trained with, as modules or files of weights; a run's are
+            read anyway. One for each encoder of the side.
         layers: "auto" (main chain), "fine", or names and globs.
         views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their
             number by a pilot.
@@ -160,22 +169,19 @@ def audit(
     from memloc.engine._prepare import prepare
     from memloc.engine._protocols import protocol_settings
     from memloc.engine._run import run_job
-    from memloc.engine._subjects import is_run, run_subject, view_recipe
+    from memloc.engine._subjects import is_run, run_subject, unit_recipe, view_recipe
 
     wanted = protocol_settings(protocol, {"rest": rest, "scale": scale})
     options = {name: given[name] for name in Options.__dataclass_fields__} | {
         key: wanted[key] for key in ("rest", "scale")
     }
-    arguments: dict[str, Any] = {
-        name: given[name]
-        for name in ("f", "g", "images", "points", "splits", "labels", "encoders", "membership", "paired", "earlier")
-    }
+    arguments: dict[str, Any] = {name: given[name] for name in _SUBJECT}
     policy, extra = wanted["policy"], None
     inputs: tuple[Any, ...] = tuple(
         each for side in (f, g) for each in (side if isinstance(side, (list, tuple)) else [side]) if _is_named(each)
     )
     if is_run(f):
-        for name in ("g", "images", "points", "splits", "labels", "encoders", "membership", "paired", "earlier"):
+        for name in _SUBJECT[1:]:
             if given[name] is not None and given[name] is not False:
                 raise SpecError(
                     f"{name} is given beside a run, which already says which encoders and images to audit. Expected one"
@@ -192,7 +198,8 @@ def audit(
         raise SpecError("there are no images. Expected the points to score. Pass images=, or a run.")
     if views is None:
         views = view_recipe(policy, wanted, protocol=protocol)
-    job = prepare(**arguments, layers=layers, views=views, device=device, **options)
+    apart = unit_recipe(wanted, views)
+    job = prepare(**arguments, layers=layers, views=views, unit_views=apart, device=device, **options)
     for text in job.found:
         warnings.warn(text, MemlocWarning, stacklevel=2)
     return run_job(job, out=out, progress=progress, overwrite=overwrite, extra=extra, inputs=inputs)

@@ -11,7 +11,7 @@ import torch
 
 from memloc.errors import DataError, DataNotFoundError, SpecError
 from memloc.metrics import Z95, kendall_tau, overlap_at_k, t_test
-from memloc.results import Audit, claimed, write_json, write_table
+from memloc.results import Audit, claimed, leading_row, ranking_column, write_json, write_table
 
 _FEWEST = 8  # points that a comparison needs
 
@@ -52,7 +52,9 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
 
     >>> found = compare(audit_of_a_pair, audit_of_a_pair)  # doctest: +SKIP
     """
-    tables = [_scores(each) for each in (first, second)]
+    both = {ranking_column(each.point_layers) for each in (first, second)}
+    column = "score" if both == {"score"} else "sslmem"
+    tables = [_scores(each, column) for each in (first, second)]
     common = tables[0].index.intersection(tables[1].index)
     if len(common) < _FEWEST:
         raise DataError(
@@ -79,7 +81,11 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
         ]
     )
     within = pd.DataFrame(
-        [row for side, table in (("a", tables[0]), ("b", tables[1])) for row in _within(side, table, k)]
+        [
+            row
+            for side, table, each in (("a", tables[0], first), ("b", tables[1], second))
+            for row in _within(side, table, each.layers, k)
+        ]
     )
     splits = pd.DataFrame([row for side, each in (("a", first), ("b", second)) for row in _splits(side, each)])
     extremes = pd.DataFrame([{"audit": side, **_extremes(each, k)} for side, each in (("a", first), ("b", second))])
@@ -91,12 +97,12 @@ def compare(first: Audit, second: Audit, *, k: int | None = None) -> Comparison:
     prints = [(each.record.get("fingerprints") or {}).get("encoders") for each in (first, second)]
     if prints[0] is not None and prints[0] == prints[1]:
         notes.append("Both audits are of the same encoders: they can differ in their views alone.")
-    reliable = [each.layers.sort_values("order").iloc[-1]["reliability_runs"] for each in (first, second)]
-    for side, value in zip(("first", "second"), reliable, strict=True):
+    for side, row in zip(("first", "second"), map(leading_row, (first, second)), strict=True):
+        value = row["reliability_runs"]
         known = value is not None and value == value
         notes.append(
-            f"The {side} audit's score at the output has reliability {value:.2f} over training runs: agreement cannot"
-            " be expected to exceed what that allows."
+            f"The {side} audit's score at {row['layer']} has reliability {value:.2f} over training runs: agreement"
+            " cannot be expected to exceed what that allows."
             if known
             else (
                 f"The {side} audit has one training run a side, so how much of its ranking another run would repeat is"
@@ -131,11 +137,11 @@ def compare_folders(
     return found
 
 
-def _scores(audit: Audit) -> pd.DataFrame:
-    """SSLMem of candidates: a row per point's name, a column per layer, in the order of the forward pass."""
+def _scores(audit: Audit, column: str) -> pd.DataFrame:
+    """A score of candidates: a row per point's name, a column per layer, in the order of the forward pass."""
     names = audit.points.loc[audit.points["split"] == "candidate"].set_index("point")["name"]
-    rows = audit.point_layers[audit.point_layers["point"].isin(names.index)].dropna(subset=["sslmem"])
-    table = rows.pivot(index="point", columns="layer", values="sslmem")
+    rows = audit.point_layers[audit.point_layers["point"].isin(names.index)].dropna(subset=[column])
+    table = rows.pivot(index="point", columns="layer", values=column)
     order = audit.layers.sort_values("order")["layer"]
     return table[[name for name in order if name in table.columns]].set_axis(names.loc[table.index], axis=0).dropna()
 
@@ -167,14 +173,15 @@ def _figure(layers: pd.DataFrame, name: str) -> float:
     return float("nan")
 
 
-def _within(side: str, table: pd.DataFrame, k: int) -> list[dict[str, Any]]:
+def _within(side: str, table: pd.DataFrame, layers: pd.DataFrame, k: int) -> list[dict[str, Any]]:
     names, k = list(table.columns), min(k, len(table))
+    losses = set(layers.loc[layers["kind"] == "loss", "layer"])  # which follow no layer
     return [
         {
             "audit": side,
             "layer": one,
             "other": two,
-            "neighbours": number == place + 1,
+            "neighbours": number == place + 1 and two not in losses,
             **_agreement(table[one], table[two], k),
         }
         for place, one in enumerate(names)
@@ -204,9 +211,8 @@ def _splits(side: str, audit: Audit) -> list[dict[str, Any]]:
 def _extremes(audit: Audit, k: int) -> dict[str, Any]:
     """Units that the most and the least memorized points drive: those of the first encoder, so NaN where it saw only
     some of the candidates."""
-    candidates = (
-        audit.points[audit.points["split"] == "candidate"].dropna(subset=["sslmem"]).sort_values(["sslmem", "point"])
-    )
+    by = ranking_column(audit.points)
+    candidates = audit.points[audit.points["split"] == "candidate"].dropna(subset=[by]).sort_values([by, "point"])
     k = min(k, len(candidates) // 2)
     if audit.record.get("mode") == "ensemble" or k < 2:
         return {"k": k, "units_most": float("nan"), "units_least": float("nan"), "t": float("nan"), "p": float("nan")}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from memloc.engine._job import Job
 from memloc.engine._layer_rows import layer_rows
 from memloc.engine._point_rows import point_layer_rows, point_rows
+from memloc.engine._reading import leading_reading
 from memloc.engine._scores import Scores
 from memloc.engine._shard import ShardState
 from memloc.engine._unit_rows import unit_rows
 
 
-def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """The points, point_layers, layers and units tables of a job.
+def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The points, point_layers, layers and units tables of a job, and the reading that leads.
 
     Args:
         job: what was computed. state: the fold of all shards.
@@ -24,9 +26,10 @@ def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> dict[str, p
     """
     units = unit_rows(job, state, blocks)
     scores = Scores(job, state)
+    leading = leading_reading(job, scores)
     return {
-        "points": point_rows(job, state, scores, units),
+        "points": point_rows(job, state, scores, units, leading["layer"]),
         "point_layers": point_layer_rows(job, scores),
         "layers": layer_rows(job, state, scores, units, blocks),
         "units": units,
-    }
+    }, leading

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,8 +14,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from memloc.data import Images
-from memloc.encoders import Batches, Encoder, Layer
+from memloc.encoders import OUTPUT, Batches, Encoder, Layer
 from memloc.engine._audit import Options
+from memloc.engine._own_loss import OwnLoss
 from memloc.streams import Stream, generator
 from memloc.views import Views
 
@@ -36,6 +39,8 @@ class Job:
         prints: fingerprints of the encoders' weights.
         earlier: whether g is an earlier checkpoint of f's training.
         found: warnings from planning.
+        loss: the row of the training loss, where there is one. references: what it compares with, by encoder.
+        unit_views: those of UnitMem and ClassMem, where they are drawn apart.
     """
 
     encoders: tuple[Encoder, ...]
@@ -52,6 +57,9 @@ class Job:
     prints: tuple[str, ...]
     earlier: bool = False
     found: tuple[str, ...] = ()
+    loss: OwnLoss | None = None
+    references: tuple[Tensor, ...] = ()
+    unit_views: Views | None = None
 
     @property
     def batch(self) -> int:
@@ -66,8 +74,33 @@ class Job:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers read, in the order of the forward pass."""
-        return self.encoders[0].layers
+        """The layers read, in the order of the forward pass, those of the head and the loss after them."""
+        return self.encoders[0].rows if self.loss is None else (*self.encoders[0].rows, self.loss.layer)
+
+    @property
+    def layers_with_units(self) -> tuple[Layer, ...]:
+        """The layers read but the loss."""
+        return self.encoders[0].rows
+
+    @cached_property
+    def output(self) -> int:
+        """Place of the encoder's output among the layers."""
+        return next(number for number, layer in enumerate(self.layers) if layer.kind == OUTPUT)
+
+    @cached_property
+    def never(self) -> Tensor:
+        """Points that no encoder saw, bool (point,)."""
+        return ~self.membership.any(dim=0)
+
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """The same bits again on a GPU, and float32 as on a processor, but for bfloat16."""
+        cudnn = torch.backends.cudnn
+        if self.device.type != "cuda" or self.options.dtype == "bfloat16":
+            yield
+            return
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
 
     @property
     def classes(self) -> Tensor:

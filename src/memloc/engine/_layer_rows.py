@@ -14,7 +14,7 @@ from torch import Tensor
 from memloc.data import SPLITS
 from memloc.encoders import Layer
 from memloc.engine._job import Job
-from memloc.engine._scores import REPEATS, Scores, mean_of, score_draws
+from memloc.engine._scores import REPEATS, Scores, difference, log_readings, mean_of, score_draws
 from memloc.engine._separation import own_figure, separation
 from memloc.engine._shard import ShardState
 from memloc.engine._unit_rows import unit_summary
@@ -44,11 +44,12 @@ def layer_rows(
         score, align = scores.score[:, number], scores.align[:, number].T
         spread = None if scores.spread is None else scores.spread[number]
         effect = effects[layer.name] = _effect(job, align)
+        ranked = scores.ranking(job)[candidate, number]
         draws = means[layer.name] = score_draws(job, align, candidate, spread)
         row = _place(job, layer, effects) | {
             "n_points": int(candidate.sum()),
-            "reliability_views": reliability(scores.half[candidate, number, 0], scores.half[candidate, number, 1]),
-            "reliability_runs": _reliability_of_runs(job, align, candidate),
+            "reliability_views": reliability(ranked[:, 0], ranked[:, 1]),
+            "reliability_runs": _reliability_of_runs(job, scores, number, candidate),
             "layermem": mean_of(score[candidate]),
             **_spread(draws, ""),
         }
@@ -61,10 +62,15 @@ def layer_rows(
         }
         row |= own_figure(job, score, align, candidate, external, draws, spread)
         row |= _deltas(rows, row, means, effects)
-        row |= separation(job, score, align, candidate, external)
-        row |= _extremes(scores.half[candidate, number])
+        row |= separation(job, scores.deciding(job)[:, number], align, candidate, external)
+        row |= {
+            "reference_slope": scores.regressions[number].overall,
+            "reference_correlation": scores.regressions[number].correlation,
+        }
+        row |= _extremes(ranked, scores.half[candidate, number])
         of_layer = units[units["layer"] == layer.name]
-        row |= unit_summary(job, state, layer, of_layer, blocks, slice(start, start + len(of_layer)))
+        if len(of_layer):
+            row |= unit_summary(job, state, layer, of_layer, blocks, slice(start, start + len(of_layer)))
         start += len(of_layer)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -99,11 +105,17 @@ def _by_split(job: Job, score: Tensor, align: Tensor, spread: Tensor | None) -> 
     return row
 
 
-def _reliability_of_runs(job: Job, align: Tensor, candidate: Tensor) -> float:
+def _reliability_of_runs(job: Job, scores: Scores, layer: int, candidate: Tensor) -> float:
     if job.mode == "alone":
         return _NAN
+    align = scores.align[:, layer]
     sides = job.target[:, candidate], job.reference[:, candidate]
-    return run_reliability(align[:, candidate], *sides, paired=job.paired, seed=job.options.seed).value
+
+    def score(used: Tensor) -> Tensor:
+        return difference(job, log_readings(job, align), used)[candidate]
+
+    chosen = None if job.options.scale == "range" else score
+    return run_reliability(align[candidate].T, *sides, paired=job.paired, seed=job.options.seed, score=chosen).value
 
 
 def _effect(job: Job, align: Tensor) -> Effect:
@@ -130,15 +142,16 @@ def _deltas(
     return found
 
 
-def _extremes(half: Tensor) -> dict[str, float]:
+def _extremes(ranking: Tensor, half: Tensor) -> dict[str, float]:
     """LayerMem of the most and least memorized candidates, ranked on one half of the views and scored on the other."""
-    half = half[~half.isnan().any(dim=1)]
+    known = ~(half.isnan() | ranking.isnan()).any(dim=1)
+    ranking, half = ranking[known], half[known]
     k = min(_TOP, len(half) // 4)
     if k < 1:
         return {"layermem_top": _NAN, "layermem_least": _NAN}
     top, least = [], []
     for ranked, scored in ((0, 1), (1, 0)):
-        order = half[:, ranked].argsort(stable=True)
+        order = ranking[:, ranked].argsort(stable=True)
         least.append(float(half[order[:k], scored].mean()))
         top.append(float(half[order[-k:], scored].mean()))
     return {"layermem_top": float(np.mean(top)), "layermem_least": float(np.mean(least))}

@@ -27,8 +27,8 @@ def with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
     rows = np.sort(generator(Stream.PILOT, job.options.seed).permutation(candidates)[:PILOT_POINTS])
     progress("choosing the number of views", 0, 1)
     index = torch.from_numpy(rows)
-    layers = (job.layers[-1],)
-    encoders = tuple(replace(encoder, layers=layers) for encoder in job.encoders)
+    layers = (job.layers[job.output],)
+    encoders = tuple(replace(encoder, layers=layers, head=None) for encoder in job.encoders)
     groups = {"trained": torch.zeros(len(rows), dtype=torch.bool)}
     chosen, found = max(AUTO_COUNTS), {}
     for count in AUTO_COUNTS:
@@ -40,6 +40,7 @@ def with_view_count(job: Job, progress: Report) -> tuple[Job, dict[str, Any]]:
             membership=job.membership[:, index],
             groups=groups,
             views=replace(job.views, n=count),
+            loss=None,
         )
         columns = audit_shard(pilot, slice(0, len(rows))).points.columns
         half = columns["half"][:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from memloc.data import Images, check_splits
 from memloc.encoders import Encoder, check_images, fingerprint, same_architecture
 from memloc.engine._audit import Options
 from memloc.engine._job import Job, Mode
+from memloc.engine._own_loss import plan_loss
 from memloc.engine._surprises import surprises
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, EncoderError, SpecError
 from memloc.streams import Stream, generator
 from memloc.views import Views
 
@@ -31,6 +33,7 @@ def plan_job(
     views: Views,
     options: Options,
     device: torch.device,
+    unit_views: Views | None = None,
     paired: bool = False,
     earlier: bool = False,
 ) -> Job:
@@ -57,8 +60,9 @@ def plan_job(
         )
     if earlier:  # both were trained on the same points
         seen[len(f) :] = seen[0]
+    everyone, said = _with_equal_heads(everyone)
     prints = tuple(fingerprint(encoder.module) for encoder in everyone)
-    found = surprises(everyone, prints, images, split, seen, mode, views)
+    found = [*surprises(everyone, prints, images, split, seen, mode, views), *said]
     if earlier:
         found.append(
             "g is an earlier checkpoint of f, so it has seen the candidates too. Scores say what f's further training"
@@ -73,6 +77,9 @@ def plan_job(
             f"{everyone[0].name} was trained on {int(seen[0].sum())} of the points. Expected at least two, for UnitMem."
             " Pass the encoders in another order, or other membership."
         )
+    loss, why = plan_loss(everyone, images, seen, views, options.seed)
+    if why is not None:
+        found.append(why)
     return Job(
         tuple(everyone),
         images,
@@ -88,7 +95,32 @@ def plan_job(
         prints,
         earlier,
         tuple(found),
+        loss,
+        unit_views=unit_views,
     )
+
+
+def _with_equal_heads(encoders: list[Encoder]) -> tuple[list[Encoder], list[str]]:
+    """The encoders, without heads unless all have one; and what to say of that."""
+    lacking = [encoder.name for encoder in encoders if encoder.head is None]
+    if lacking and len(lacking) < len(encoders):
+        return [replace(encoder, head=None, objective=None) for encoder in encoders], [
+            f"{lacking[0]} has no head to read and others have one, so heads are left out. Pass one for each with"
+            " --f-head and --g-head."
+        ]
+    rows = [[(layer.name, layer.units) for layer in encoder.rows[len(encoder.layers) :]] for encoder in encoders]
+    other = next((number for number, each in enumerate(rows) if each != rows[0]), None)
+    if other is not None:
+        raise EncoderError(
+            f"the heads of {encoders[0].name} and {encoders[other].name} differ: {_in_words(rows[0])} against"
+            f" {_in_words(rows[other])}. Expected heads of one form, since they are compared row by row. Pass the heads"
+            " that were trained alike."
+        )
+    return encoders, []
+
+
+def _in_words(rows: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} ({units})" for name, units in rows)
 
 
 def _check_earlier(earlier: bool, mode: Mode, splits: Sequence[str] | None) -> None:

@@ -12,9 +12,9 @@ from memloc.engine._shard import ShardState
 from memloc.metrics import Z95, empirical_p_values, q_values, sslmem_range
 
 
-def point_rows(job: Job, state: ShardState, scores: Scores, units: pd.DataFrame) -> pd.DataFrame:
-    """One row per point, at the encoder's output."""
-    last = len(job.layers) - 1  # the encoder's returned output
+def point_rows(job: Job, state: ShardState, scores: Scores, units: pd.DataFrame, leading: str) -> pd.DataFrame:
+    """One row per point: SSLMem at the encoder's output, and the score at the reading that leads."""
+    last = job.output
     score, candidate = scores.ratio[:, last], torch.from_numpy(job.split == "candidate")
     raw = scores.align_g[:, last] - scores.align_f[:, last]
     error = (state.points.columns["variance"] + run_variance(job, scores.align[:, last])).sqrt()
@@ -24,15 +24,21 @@ def point_rows(job: Job, state: ShardState, scores: Scores, units: pd.DataFrame)
     table["sslmem"] = score.numpy()
     table["sslmem_pairwise"] = scores.pairwise[:, last, 0].numpy()
     table["sslmem_raw"] = raw.numpy()
-    table["sslmem_range"] = sslmem_range(raw).numpy()
+    table["sslmem_range"] = sslmem_range(raw, candidate).numpy()
     table["sslmem_low"], table["sslmem_high"] = (score - Z95 * error).numpy(), (score + Z95 * error).numpy()
-    external = score[torch.from_numpy(job.split == "external")]
+    at = [layer.name for layer in job.layers].index(leading)
+    regressed, error = scores.regressed[:, at], scores.error[:, at]
+    table["score"] = regressed.numpy()
+    table["score_low"], table["score_high"] = ((regressed + sign * Z95 * error).numpy() for sign in (-1, 1))
+    deciding = scores.deciding(job)[:, at]
+    external = deciding[torch.from_numpy(job.split == "external")]
     if len(external[~external.isnan()]):
         p_value = torch.full_like(score, torch.nan)
-        p_value[candidate] = empirical_p_values(score[candidate], external)
+        p_value[candidate] = empirical_p_values(deciding[candidate], external)
         table["p_value"], table["q_value"] = p_value.numpy(), q_values(p_value).numpy()
     table["align_in"], table["align_out"] = scores.align_in[:, last].numpy(), scores.align_out[:, last].numpy()
-    table["n_units"] = table["point"].map(units["point"].value_counts()).fillna(0).astype(np.int64)
+    own = units[units["layer"].isin([layer.name for layer in job.encoders[0].layers])]
+    table["n_units"] = table["point"].map(own["point"].value_counts()).fillna(0).astype(np.int64)
     return table
 
 
@@ -50,5 +56,6 @@ def point_layer_rows(job: Job, scores: Scores) -> pd.DataFrame:
             "align_in": scores.align_in.flatten().numpy(),
             "align_out": scores.align_out.flatten().numpy(),
             "sslmem": scores.ratio.flatten().numpy(),
+            "score": scores.regressed.flatten().numpy(),
         }
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from memloc.data import as_images
-from memloc.encoders import Encoder, load_encoder, pick_device
+from memloc.encoders import Encoder, load_encoder, pick_device, with_head
 from memloc.engine._audit import Options
 from memloc.engine._job import Job
 from memloc.engine._plan import plan_job
@@ -31,8 +31,11 @@ def prepare(
     labels: Any = None,
     encoders: Any = None,
     membership: Any = None,
+    f_head: Any = None,
+    g_head: Any = None,
     layers: str | Sequence[str] = "auto",
     views: Views,
+    unit_views: Views | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "float32",
@@ -57,6 +60,9 @@ def prepare(
     if encoders is not None and g is not None:
         raise SpecError("g goes with f, not with encoders. Expected one or the other. Leave g out.")
     loaded = [[load_encoder(each, layers=layers, shape=shape) for each in _listed(side)] for side in (f, g, encoders)]
+    loaded[0], loaded[1] = (
+        _with_heads(side, heads, name) for side, heads, name in zip(loaded, (f_head, g_head), "fg", strict=False)
+    )
     wanted = torch.float64 if dtype == "float64" else torch.float32
     loaded = [[_of_dtype(encoder, wanted) for encoder in side] for side in loaded]
     target = pick_device(device)
@@ -78,9 +84,23 @@ def prepare(
         splits=splits,
         membership=seen,
         views=views,
+        unit_views=unit_views,
         options=chosen,
         device=target,
     )
+
+
+def _with_heads(encoders: list[Encoder], heads: Any, name: str) -> list[Encoder]:
+    """The encoders of a side with the heads given for them."""
+    if heads is None:
+        return encoders
+    given = _listed(heads)
+    if len(given) != len(encoders):
+        raise SpecError(
+            f"there are {len(given)} heads for {len(encoders)} encoders of {name}. Expected one for each. Pass"
+            f" {name}_head (--{name}-head) as often as {name}."
+        )
+    return [with_head(encoder, head) for encoder, head in zip(encoders, given, strict=True)]
 
 
 def _of_dtype(encoder: Encoder, dtype: torch.dtype) -> Encoder:
@@ -89,7 +109,14 @@ def _of_dtype(encoder: Encoder, dtype: torch.dtype) -> Encoder:
     parameter = next(encoder.module.parameters(), None)
     if parameter is None or parameter.dtype == dtype:
         return encoder
-    return replace(encoder, module=copy.deepcopy(encoder.module).to(dtype))
+    copies: dict[int, Any] = {}  # parts of one in another stay so
+    module, head, objective = (
+        None if part is None else copy.deepcopy(part, copies).to(dtype)
+        for part in (encoder.module, None if encoder.head is None else encoder.head.module, encoder.objective)
+    )
+    assert module is not None
+    kept = None if encoder.head is None or head is None else replace(encoder.head, module=head)
+    return replace(encoder, module=module, head=kept, objective=objective)
 
 
 def _listed(side: Any) -> list[Any]:

@@ -25,8 +25,11 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "scale": "ratio",
         "policy": "normal-paper",
     },
-    # Five (original, view) pairs, scores over their range, the median of the other points in UnitMem.
+    # Five (original, view) pairs, scores over the range of the candidates'; UnitMem from ten views of its own, with the
+    # median of the other points.
     "published-code": {
+        "unit_views": 10,
+        "unit_policy": "published-units",
         "views": 5,
         "sampling": "independent",
         "original": True,

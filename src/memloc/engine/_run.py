@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from memloc.encoders import versions
+from memloc.encoders import fingerprint, versions
 from memloc.engine._finalize import finalize
 from memloc.engine._job import Job
+from memloc.engine._own_loss import encode_references
 from memloc.engine._pilot import with_view_count
 from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._stored import load_shard, save_shard
 from memloc.engine._thumbnails import thumbnails
+from memloc.errors import MemlocWarning
 from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, remove_folder, spec_hash
 from memloc.workers import compute_shards
@@ -55,11 +59,12 @@ def run_job(
         work.mkdir(exist_ok=True)
         with on_device(job):
             job, pilot = with_view_count(job, progress)
+            job = replace(job, references=encode_references(job, work))
             states = _states(job, work, progress)
             progress("scoring points", len(job.images), len(job.images))
         scored = time.monotonic() - began
-        tables = finalize(job, fold(states), sorted(work.glob("*.npy")))
-        tables = _with_repeats(tables, extra)
+        tables, leading = finalize(job, fold(states), sorted(work.glob("*.npy")))
+        tables = _with_what_training_knows(tables, extra)
         pictures = (
             thumbnails(job, tables)
             if job.options.thumbnails
@@ -67,8 +72,9 @@ def run_job(
         )
         record = (
             _record(job, spec, scored, time.monotonic() - began)
+            | {"reading": leading, "warnings": [*job.found, *_constant(tables["point_layers"])]}
             | ({"pilot": pilot} if pilot else {})
-            | {key: value for key, value in (extra or {}).items() if key != "repeats"}
+            | {key: value for key, value in (extra or {}).items() if key not in ("repeats", "origin")}
         )
         tables = {name: conform(name, table) for name, table in {**tables, "thumbnails": pictures}.items()}
         result = Audit(**tables, record=record)
@@ -111,10 +117,19 @@ def job_spec(job: Job) -> dict[str, Any]:
         "earlier": job.earlier,
         "described": job.images.described(),
         "views": asdict(job.views),
+        **({} if job.unit_views is None else {"unit_views": asdict(job.unit_views)}),
         "options": asdict(job.options),
         "device": job.device.type,
         "layers": [[layer.name, layer.read_at] for layer in job.layers],
         "encoders": list(job.prints),
+        "loss": None
+        if job.loss is None
+        else {
+            "name": job.loss.layer.name,
+            "batch_sizes": [each.batch_size for each in job.loss.objectives],
+            "temperatures": [getattr(each, "temperature", None) for each in job.loss.objectives],
+        },
+        "heads": [fingerprint(nn.ModuleList(encoder.parts[1:])) for encoder in job.encoders if encoder.parts[1:]],
         "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
         "images": job.images.fingerprint(),
         "points": len(job.images),
@@ -132,22 +147,42 @@ def on_device(job: Job) -> Iterator[None]:
     places = [next(encoder.module.parameters(), torch.empty(0)).device for encoder in job.encoders]
     try:
         for encoder in job.encoders:
-            encoder.module.to(job.device)
+            for part in encoder.parts:
+                part.to(job.device)
         yield
     finally:
         for encoder, place in zip(job.encoders, places, strict=True):
-            encoder.module.to(place)
+            for part in encoder.parts:
+                part.to(place)
 
 
-def _with_repeats(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None) -> dict[str, pd.DataFrame]:
+def _with_what_training_knows(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None) -> dict[str, pd.DataFrame]:
     repeats = (extra or {}).get("repeats")
     if repeats is not None:
         tables["points"]["repeats"] = tables["points"]["point"].map(repeats).fillna(0).astype(np.int64)
+    origin = (extra or {}).get("origin")
+    if origin is not None:
+        tables["points"]["origin"] = tables["points"]["point"].map(origin)
     return tables
 
 
+def _constant(readings: pd.DataFrame) -> list[str]:
+    """What to say of readings that are the same for all points, where others are not; warned of, too."""
+    known = readings.groupby("layer", sort=False)["score"].apply(lambda scores: bool(scores.notna().any()))
+    if not known.any():
+        return []
+    texts = [
+        f"The reading {name!r} hardly differs between points that no encoder saw, so no point has a score there."
+        for name in known.index[~known]
+    ]
+    for text in texts:
+        warnings.warn(text, MemlocWarning, stacklevel=4)
+    return texts
+
+
 def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict[str, Any]:
-    views = len(job.images) * job.views.count * len(job.encoders)
+    own = 0 if job.unit_views is None else job.unit_views.count
+    views = len(job.images) * (job.views.count * len(job.encoders) + own)
     return {
         "schema_version": SCHEMA_VERSION,
         "writes": WRITES,

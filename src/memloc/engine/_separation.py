@@ -6,15 +6,8 @@ import torch
 from torch import Tensor
 
 from memloc.engine._job import Job
-from memloc.engine._scores import REPEATS, mean_of, score_draws
-from memloc.metrics import (
-    auroc,
-    excess_fraction,
-    mean_draws,
-    percentile_interval,
-    relative_alignment,
-    standard_error,
-)
+from memloc.engine._scores import REPEATS, log_readings, mean_of, score_draws
+from memloc.metrics import Auroc, auroc, excess_fraction, mean_draws, percentile_interval, standard_error
 from memloc.streams import Stream, generator
 
 _CELL_REPEATS = 200  # bootstrap samples of points, each with an AUROC of all cells
@@ -34,43 +27,62 @@ def own_figure(
 
 
 def separation(job: Job, score: Tensor, align: Tensor, candidate: Tensor, external: Tensor) -> dict[str, float]:
-    """Do trained points stand out: candidates against external ones, or in against out cells of an ensemble."""
+    """Do trained points stand out: candidates against external ones, or in against out cells of an ensemble.
+
+    Args:
+        score: what orders the points. align: their alignment by each encoder, (encoder, point).
+    """
     row: dict[str, float] = {}
-    if job.mode == "ensemble":
-        value, low, high = _cells_auroc(job, align)
-        excess = excess_fraction(score[candidate], score[external])[1] if external.any() else float("nan")
-        return {"auroc": value, "auroc_low": low, "auroc_high": high, "excess_low": excess}
     if job.mode == "alone":
-        trained = job.membership[0]
-        score = -align.mean(dim=0)
+        candidate = job.membership[0]
         if external.any():
-            seed, apart = job.options.seed, Stream.EXTERNAL_BOOTSTRAP  # other points, drawn on their own
-            unseen = mean_draws(-score[external], repeats=REPEATS, seed=seed, stream=apart)
-            draws = unseen - mean_draws(-score[trained], repeats=REPEATS, seed=seed)
-            low, high = percentile_interval(draws)
-            gap = mean_of(score[trained]) - mean_of(score[external])
-            row = {"alignment_gap": gap, "gap_se": standard_error(draws), "gap_low": low, "gap_high": high}
-        candidate = trained
-    found = auroc(score[candidate], score[external])
-    return row | {
-        "auroc": found.value,
-        "auroc_low": found.low,
-        "auroc_high": found.high,
+            row = _gap(job, -align.mean(dim=0), external)
+    return {
+        **row,
+        **_interval("auroc", standing_out(job, score, align, torch.ones_like(external))),
         "excess_low": excess_fraction(score[candidate], score[external])[1],
     }
 
 
-def _cells_auroc(job: Job, align: Tensor) -> tuple[float, float, float]:
-    """AUROC of (encoder, point) cells, trained against not, on relative alignment net of encoder; bootstrap over
+def standing_out(job: Job, score: Tensor, align: Tensor, among: Tensor) -> Auroc:
+    """AUROC of points that were trained on against others, among some of the points: candidates (of an encoder alone
+    all that it was trained on) against external points, or the cells of an ensemble."""
+    if job.mode == "ensemble":
+        return _cells_auroc(job, align, among)
+    trained = job.membership[0] if job.mode == "alone" else torch.from_numpy(job.split == "candidate")
+    unseen = torch.from_numpy(job.split == "external")
+    return auroc(score[trained & among], score[unseen & among])
+
+
+def _interval(name: str, found: Auroc) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _gap(job: Job, score: Tensor, external: Tensor) -> dict[str, float]:
+    """Mean alignment of external points less that of trained ones, with its interval."""
+    seed, apart = job.options.seed, Stream.EXTERNAL_BOOTSTRAP  # other points, drawn on their own
+    trained = job.membership[0]
+    unseen = mean_draws(-score[external], repeats=REPEATS, seed=seed, stream=apart)
+    draws = unseen - mean_draws(-score[trained], repeats=REPEATS, seed=seed)
+    low, high = percentile_interval(draws)
+    gap = mean_of(score[trained]) - mean_of(score[external])
+    return {"alignment_gap": gap, "gap_se": standard_error(draws), "gap_low": low, "gap_high": high}
+
+
+def _cells_auroc(job: Job, align: Tensor, among: Tensor) -> Auroc:
+    """AUROC of (encoder, point) cells, trained against not, on log readings net of encoder and point; bootstrap over
     points."""
-    varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
+    varying = job.membership.any(dim=0) & ~job.membership.all(dim=0) & among
     seen = job.membership[:, varying]
-    relative = relative_alignment(align[:, varying], seen)
-    closeness = -(relative - relative.mean(dim=1, keepdim=True))
+    logs = log_readings(job, align.T).T[:, varying]
+    inside, outside = (side.sum(dim=0).clamp_min(1) for side in (seen, ~seen))
+    # the mean of either side, whatever their sizes
+    level = ((logs * seen).sum(dim=0) / inside + (logs * ~seen).sum(dim=0) / outside) / 2
+    closeness = level - logs
     value = auroc(closeness[seen], closeness[~seen]).value
     random = generator(Stream.CELL_BOOTSTRAP, job.options.seed)
     draws = []
     for _ in range(_CELL_REPEATS):
         rows = torch.from_numpy(random.integers(0, closeness.shape[1], closeness.shape[1]))
         draws.append(auroc(closeness[:, rows][seen[:, rows]], closeness[:, rows][~seen[:, rows]]).value)
-    return (value, *percentile_interval(torch.tensor(draws, dtype=torch.float64)))
+    return Auroc(value, *percentile_interval(torch.tensor(draws, dtype=torch.float64)))

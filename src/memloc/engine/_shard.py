@@ -13,11 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders import Encoder, Layer, check_finite_reading, folded, tapped, unit_means
+from memloc.encoders import (
+    OUTPUT,
+    Encoder,
+    Layer,
+    check_finite_reading,
+    features_at,
+    folded,
+    rows_behind,
+    tapped,
+    unit_means,
+)
 from memloc.engine._job import Job
+from memloc.engine._own_loss import own_losses
 from memloc.errors import EncoderError
-from memloc.metrics import half_distances, pair_distances, sslmem, sslmem_pairwise, view_distances
+from memloc.metrics import Pairs, half_distances, pair_distances, sslmem, sslmem_pairwise, view_distances
 from memloc.stats import ClassState, PointState, UnitState
+from memloc.views import Views
 
 _State = TypeVar("_State", UnitState, ClassState)
 
@@ -28,9 +40,9 @@ class ShardState:
 
     Attributes:
         points: columns "align" (point, layer, encoder), "half" (point, layer, encoder, 2) from either half of the
-            views,
-            "pairwise" (point, layer, 3) from all views and either half, "variance" (point,) of the output's score over
-            views.
+            views, "pairwise" (point, layer, 3) from all views and either half, "variance" (point,) of the output's
+            SSLMem' over views, "log_variance" (point, layer, 3) of the log reading of f's side, of g's, and their
+            covariance.
         units: UnitState by group and layer. classes: ClassState by group and layer.
         activations: unit means of the points of every group, (point, unit) with the units of all layers side by side,
             where medians are asked for; they are written to disk shard by shard and never merged.
@@ -73,19 +85,14 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
     state: ShardState | None = None
     blocks: dict[str, list[Tensor]] = {}
     with ExitStack() as stack:
-        if (
-            job.device.type == "cuda" and job.options.dtype != "bfloat16"
-        ):  # the same bits again, and float32 as on a processor
-            cudnn = torch.backends.cudnn
-            stack.enter_context(
-                cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
-            )
-        by_module: dict[int, _Reader] = {}  # f and g may be one module, which is then read once
+        stack.enter_context(job.repeatable())
+        by_module: dict[tuple[int, ...], _Reader] = {}  # f and g may be one module, which is then read once
         shared = _shared_parts(job)
-        for number, encoder in enumerate(job.encoders):
-            if id(encoder.module) not in by_module:
-                by_module[id(encoder.module)] = stack.enter_context(_Reader(encoder, job, number, shared))
-        readers = [by_module[id(encoder.module)] for encoder in job.encoders]
+        keys = [tuple(map(id, encoder.parts)) for encoder in job.encoders]
+        for number, (key, encoder) in enumerate(zip(keys, job.encoders, strict=True)):
+            if key not in by_module:
+                by_module[key] = stack.enter_context(_Reader(encoder, job, number, shared))
+        readers = [by_module[key] for key in keys]
         for batch in job.batches.map(shard, lambda rows: _audit_batch(job, readers, rows)):
             for group, block in batch.activations.items():
                 blocks.setdefault(group, []).append(block)
@@ -98,8 +105,8 @@ class _Reader:
     """One encoder with its taps; `read` gives every layer's distances and, for the first encoder, unit means."""
 
     def __init__(self, encoder: Encoder, job: Job, number: int, shared: set[nn.Module]) -> None:
-        self._encoder, self._job, self._units, self._shared = encoder, job, number == 0, shared
-        self._points = 0
+        self._encoder, self._job, self._number, self._shared = encoder, job, number, shared
+        self._points, self._features, self._only_units = 0, torch.empty(0), False
         self.distances: dict[str, Tensor] = {}
         self.means: dict[str, Tensor] = {}
 
@@ -109,6 +116,10 @@ class _Reader:
             example = self._encoder.prepare(_first_views(self._job))
             stack.enter_context(folded(module, layers, example, keep=self._shared))
             self._forward = stack.enter_context(tapped(module, layers, self._reduce))
+            head = self._encoder.head
+            if head is not None:
+                rows = rows_behind(layers, head)
+                self._forward_head = stack.enter_context(tapped(head.module, rows, self._reduce))
             self._stack = stack.pop_all()
         return self
 
@@ -117,29 +128,54 @@ class _Reader:
     ) -> None:
         self._stack.__exit__(kind, problem, trace)
 
-    def read(self, inputs: Tensor, points: int) -> None:
-        """Run one forward pass over prepared views of so many points."""
-        self._points = points
+    def read(self, inputs: Tensor, rows: slice) -> None:
+        """Run one forward pass over prepared views of some points."""
+        self._points = rows.stop - rows.start
         self.distances, self.means = {}, {}
         dtype, device = self._job.options.dtype, self._job.device.type
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             self._forward(inputs)
+            if self._encoder.head is not None:
+                self._forward_head(self._features.clone())  # an operation in place changes no reading
+        loss = self._job.loss
+        if loss is not None:
+            with torch.inference_mode():
+                losses = own_losses(self._job, self._number, inputs, self._features, rows)
+            check_finite_reading(loss.layer, losses, self._encoder.name)
+            self.distances[loss.layer.name] = losses
+
+    def read_units(self, inputs: Tensor, rows: slice) -> None:
+        """Run one forward pass over views that are for units alone, after `read`."""
+        self._points, self._only_units = rows.stop - rows.start, True
+        try:
+            with torch.autocast(self._job.device.type, torch.bfloat16, enabled=self._job.options.dtype == "bfloat16"):
+                self._forward(inputs)
+                if self._encoder.head is not None:
+                    self._forward_head(self._features.clone())
+        finally:
+            self._only_units = False
 
     def _reduce(self, layer: Layer, output: Tensor) -> None:
-        views = self._job.views.count
+        apart = self._job.unit_views
+        views = apart.count if apart is not None and self._only_units else self._job.views.count
         if len(output) != self._points * views:
             raise EncoderError(
                 f"layer {layer.name!r} of {self._encoder.name} gives {len(output)} rows for {self._points * views}"
                 " views. Expected one per view; windows and crops that stand in place of images cannot be told apart."
                 " Leave the layer out with --layers."
             )
+        if layer.kind == OUTPUT:
+            self._features = features_at(layer, output)
         with torch.autocast(self._job.device.type, enabled=False):
-            distances = view_distances(output.unflatten(0, (self._points, views)), distance=self._job.options.distance)
-            check_finite_reading(layer, distances, self._encoder.name)
-            self.distances[layer.name] = distances
-            if self._units:
+            if not self._only_units:
+                rows = output.unflatten(0, (self._points, views))
+                distances = view_distances(rows, distance=self._job.options.distance)
+                check_finite_reading(layer, distances, self._encoder.name)
+                self.distances[layer.name] = distances
+            if self._number == 0 and self._only_units == (apart is not None):
                 rectify = self._job.options.signed == "rectify"
-                means = unit_means(layer, output, views, rectify=rectify, skip=int(self._job.views.original))
+                skip = int(apart is None and self._job.views.original)
+                means = unit_means(layer, output, views, rectify=rectify, skip=skip)
                 check_finite_reading(layer, means, self._encoder.name)
                 self.means[layer.name] = means
 
@@ -157,11 +193,14 @@ def _first_views(job: Job) -> Tensor:
     return drawn.double() if job.options.dtype == "float64" else drawn
 
 
+def _drawn(job: Job, views: Views, rows: slice) -> Tensor:
+    """Views of some points, point after point."""
+    found = views.draw(job.images.pixels[rows].to(job.device), job.images.ids[rows].to(job.device)).flatten(0, 1)
+    return found.double() if job.options.dtype == "float64" else found
+
+
 def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
-    points = job.images.ids[rows]
-    drawn = job.views.draw(job.images.pixels[rows].to(job.device), points.to(job.device)).flatten(0, 1)
-    if job.options.dtype == "float64":
-        drawn = drawn.double()
+    points, drawn = job.images.ids[rows], _drawn(job, job.views, rows)
     prepared: dict[object, Tensor] = {}
     done: list[_Reader] = []
     for reader, encoder in zip(readers, job.encoders, strict=True):
@@ -169,12 +208,14 @@ def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
         if key not in prepared:
             prepared[key] = encoder.prepare(drawn)
         if reader not in done:
-            reader.read(prepared[key], len(points))
+            reader.read(prepared[key], rows)
             done.append(reader)
+    if job.unit_views is not None:
+        readers[0].read_units(job.encoders[0].prepare(_drawn(job, job.unit_views, rows)), rows)
     target, reference = job.target[:, rows], job.reference[:, rows]
-    align, halves, pairwise = [], [], []
+    align, halves, pairwise, log_variance = [], [], [], []
     variance = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    for layer in job.layers:
+    for number, layer in enumerate(job.layers):
         distances = [reader.distances[layer.name].double().cpu() for reader in readers]
         whole = torch.stack([pair_distances(each, job.views.pairs) for each in distances])  # (encoder, point, pair)
         half = [
@@ -184,12 +225,15 @@ def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
         align.append(whole.mean(dim=2).T)
         halves.append(torch.stack([each.mean(dim=2).T for each in half], dim=2))  # NaN below four views
         pairwise.append(torch.stack([_pairwise(each, target, reference) for each in (whole, *half)], dim=1))
-    variance = _view_variance(distances, target, reference, job.views.pairs)
+        if number == job.output:
+            variance = _view_variance(distances, target, reference, job.views.pairs)
+        log_variance.append(_log_variance(distances, target, reference, job.views.pairs))
     columns = {
         "align": torch.stack(align, 1),
         "half": torch.stack(halves, 1),
         "pairwise": torch.stack(pairwise, 1),
         "variance": variance,
+        "log_variance": torch.stack(log_variance, 1),
     }
     units, classes, activations = _unit_states(job, readers[0].means, rows)
     return ShardState(PointState.of(points, columns), units, classes, activations)
@@ -207,36 +251,53 @@ def _pairwise(distances: Tensor, target: Tensor, reference: Tensor) -> Tensor:
     return sslmem_pairwise(_side(distances, target), _side(distances, reference))
 
 
-def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: str) -> Tensor:
-    """Variance of a score over views: the ratio's linear part per view, as for a two-sample or a one-sample
+def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
+    """Variance of SSLMem' over views: the ratio's linear part per view, as for a two-sample or a one-sample
     U-statistic.
 
-    Exact in the limit for plain draws; for Sobol draws, which spread more evenly, an upper bound.
+    Exact in the limit for plain draws; for Sobol draws, which spread more evenly, about an upper bound.
     """
     stacked = torch.stack(distances)  # (encoder, point, view, view)
     f, g = (_side(stacked.flatten(2), side).unflatten(1, stacked.shape[2:]) for side in (target, reference))
-    if pairs == "original":
-        f, g = f[:, 0, 1:], g[:, 0, 1:]
-        if f.shape[1] < 2:
-            return torch.full((len(f),), torch.nan, dtype=torch.float64)
-        mean_f, mean_g = f.mean(dim=1), g.mean(dim=1)
-        whole = torch.where(mean_f + mean_g == 0, 1.0, mean_f + mean_g)[:, None]
-        influence = (g - f - sslmem(mean_f, mean_g)[:, None] * (g + f)) / whole
-        return influence.var(dim=1) / f.shape[1]
-    if pairs == "cross":
-        f, g = f[:, 0::2, 1::2], g[:, 0::2, 1::2]
-        size = float(f.shape[1] * f.shape[2])
-    else:
-        size = float(f.shape[1] * (f.shape[1] - 1))  # the diagonal is 0
-    mean_f, mean_g = f.sum(dim=(1, 2)) / size, g.sum(dim=(1, 2)) / size
+    mean_f, mean_g = (pair_distances(each, pairs).mean(dim=1) for each in (f, g))
     score = sslmem(mean_f, mean_g)[:, None, None]
     influence = (g - f - score * (g + f)) / torch.where(mean_f + mean_g == 0, 1.0, mean_f + mean_g)[:, None, None]
-    if f.shape[1] < 2:
-        return torch.full((len(f),), torch.nan, dtype=torch.float64)
+    parts = [weight * _covariance(part, part) for weight, part in _by_view(influence, pairs)]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _log_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
+    """Variance over views of the mean log reading of either side, and their covariance: (point, 3)."""
+    stacked = torch.stack(distances)
+    means = torch.stack([pair_distances(each, pairs).mean(dim=1) for each in distances])
+    relative = stacked / torch.where(means > 0, means, 1.0)[:, :, None, None]
+    sides = [_side(relative.flatten(2), side).unflatten(1, relative.shape[2:]) for side in (target, reference)]
+    total = torch.zeros(relative.shape[1], 3, dtype=torch.float64)
+    for (weight, f), (_, g) in zip(*(_by_view(side, pairs) for side in sides), strict=True):
+        for column, (one, two) in enumerate(((f, f), (g, g), (f, g))):
+            total[:, column] += weight * _covariance(one, two)
+    return total
+
+
+def _covariance(one: Tensor, two: Tensor) -> Tensor:
+    """Of each point over its views; NaN over a single one."""
+    apart = [part - part.mean(dim=1, keepdim=True) for part in (one, two)]
+    return (apart[0] * apart[1]).sum(dim=1) / (one.shape[1] - 1)
+
+
+def _by_view(matrix: Tensor, pairs: Pairs) -> list[tuple[float, Tensor]]:
+    """What each view adds to a mean over pairs, (point, view), by sets of views that are drawn apart, with the weight
+    of its variance."""
+    if pairs == "original":
+        part = matrix[:, 0, 1:]
+        return [(1 / part.shape[1], part)]
     if pairs == "cross":
-        return sum(influence.mean(dim=axis).var(dim=1) / influence.shape[3 - axis] for axis in (1, 2))
-    views = f.shape[1]
-    return 4 * (influence.sum(dim=2) / (views - 1)).var(dim=1) / views
+        part = matrix[:, 0::2, 1::2]
+        return [(1 / part.shape[1], part.mean(dim=2)), (1 / part.shape[2], part.mean(dim=1))]
+    views = matrix.shape[1]
+    # the diagonal is left out
+    inside = matrix - torch.diag_embed(matrix.diagonal(dim1=1, dim2=2))
+    return [(4 / views, inside.sum(dim=2) / (views - 1))]
 
 
 def _unit_states(

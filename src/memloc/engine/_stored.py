@@ -13,7 +13,8 @@ from memloc.engine._shard import ShardState
 from memloc.results import seal_holds, sealing, set_aside, unsealed
 from memloc.stats import ClassState, PointState, UnitState
 
-SHARD_VERSION = 3  # of what a shard holds; 1 (memloc 0.1) stored fields by their place, 2 did not list its blocks
+# of what a shard holds; 1 (memloc 0.1) stored fields by their place, 2 did not list its blocks, 3 knew no log readings
+SHARD_VERSION = 4
 _WHAT, _INSTEAD = "the shard", "it is computed again"
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from memloc.data import Images, as_images, concatenate, open_images
+from memloc.data import Images, as_images, concatenate, open_images, origins
 from memloc.encoders import RANDOM, Encoder, encoder_name, load_encoder
 from memloc.engine._audit import Options, ViewOptions
 from memloc.engine._job import Job
@@ -65,6 +65,7 @@ def run_subject(
     name = str(run if not isinstance(run, Run) else run.folder)
     record, points = opened.record, opened.points
     images, given = images_of(opened, max_bad=max_bad)
+    own = len(images)
     images = images if given is None else concatenate(images, given)
     splits = points["split"].tolist()
     if external is not None:
@@ -76,6 +77,8 @@ def run_subject(
         images = concatenate(images, others, namespace="more")
     arguments: dict[str, Any] = {"images": images, "splits": splits}
     extra: dict[str, Any] = {"run": name, "training": record["spec"]}
+    if "external" in splits:
+        extra["origin"] = _origin(images, splits, own)
     if opened.repeats:
         extra["repeats"] = opened.repeats
     if opened.is_ensemble:
@@ -95,6 +98,11 @@ def run_subject(
     return Subject(arguments, record["augmentation"], extra, inputs)
 
 
+def _origin(images: Images, splits: Sequence[str], own: int) -> dict[int, str]:
+    """Where each external point comes from, by id; the first `own` images are those that were trained on."""
+    return dict(zip(images.ids.tolist(), origins(splits, given=len(splits) - own), strict=True))
+
+
 def _changed(changed: Sequence[str], run: str, opened: Run) -> list[Encoder]:
     foreign = next((each for each in changed if not encoder_name(each).is_checkpoint), None)
     if foreign is not None:
@@ -107,7 +115,13 @@ def _changed(changed: Sequence[str], run: str, opened: Run) -> list[Encoder]:
             f"--f is given beside {run!r}, an ensemble, in which every encoder has its own training set. Expected a run"
             " of f and g. Leave --f out."
         )
-    return [load_encoder(each) for each in changed]
+    before = opened.side("f") or list(opened.encoders.values())
+    found = [load_encoder(each) for each in changed]
+    # what was changed is the encoder; its head and objective are those of the training
+    like = [before[min(number, len(before) - 1)] for number in range(len(found))]
+    return [
+        replace(encoder, head=each.head, objective=each.objective) for encoder, each in zip(found, like, strict=True)
+    ]
 
 
 def named_subject(
@@ -150,6 +164,8 @@ def sets_subject(
     sets: Mapping[str, str | Path | None],
     f_weights: str | None = None,
     g_weights: str | None = None,
+    f_head: Sequence[str] = (),
+    g_head: Sequence[str] = (),
     layers: str | Sequence[str] = "auto",
     size: int | None = None,
     max_bad: int = 0,
@@ -160,7 +176,8 @@ def sets_subject(
 
     Args:
         sets: images by split, as `open_images` takes them; candidates at least.
-        f_weights, g_weights: checkpoints of one f and one g. size, max_bad: as in `open_images`.
+        f_weights, g_weights: checkpoints of one f and one g. f_head, g_head: files of heads, one for each encoder of
+            the side, or none. size, max_bad: as in `open_images`.
         loading: mean, std, state_key and strip_prefix, as in `load_encoder`.
     """
     weights = {"f": f_weights, "g": g_weights}
@@ -194,9 +211,11 @@ def sets_subject(
             for number, name in enumerate(names)
         ]
     arguments = {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits, "earlier": earlier}
-    return Subject(
-        arguments, loaded["f"][0].augmentation, {}, (*f, *g, *sets.values(), *(each for each in weights.values()))
-    )
+    arguments |= {"f_head": list(f_head) or None, "g_head": list(g_head) or None}
+    own = splits.index("external") if "external" in splits else len(splits)  # which come last
+    extra = {"origin": _origin(images, splits, own)} if "external" in splits else {}
+    inputs = (*f, *g, *sets.values(), *weights.values(), *f_head, *g_head)
+    return Subject(arguments, loaded["f"][0].augmentation, extra, inputs)
 
 
 def _load(name: str, weights: str | None, draw: int, layers: Any, loading: Mapping[str, Any], **more: Any) -> Encoder:
@@ -240,6 +259,13 @@ def view_recipe(
     )
 
 
+def unit_recipe(wanted: Mapping[str, Any], views: Views) -> Views | None:
+    """The views of UnitMem, where a protocol draws them apart."""
+    if "unit_policy" not in wanted:
+        return None
+    return replace(views, policy=wanted["unit_policy"], n=wanted["unit_views"], sampling="independent", original=False)
+
+
 def plan_audit(
     subject: Subject,
     chosen: ViewOptions,
@@ -269,4 +295,11 @@ def plan_audit(
     )
     views = view_recipe(subject.policy or wanted["policy"], wanted, protocol=chosen.protocol, chosen=chosen)
     scored = {**asdict(options), "rest": wanted["rest"], "scale": wanted["scale"]}
-    return prepare(**subject.arguments, layers=layers, views=views, device=device, **scored)
+    return prepare(
+        **subject.arguments,
+        layers=layers,
+        views=views,
+        unit_views=unit_recipe(wanted, views),
+        device=device,
+        **scored,
+    )

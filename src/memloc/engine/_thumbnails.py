@@ -6,6 +6,7 @@ import pandas as pd
 
 from memloc.data import thumbnail
 from memloc.engine._job import Job
+from memloc.results import ranking_column
 
 _BYTES = 600_000  # of pictures in all
 _LIMIT = 240  # pictures, so that the report stays under 1.5 MB
@@ -16,9 +17,10 @@ def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """PNG pictures of the most and least memorized points, of each layer's most memorized, and of those that drive
     units."""
     points, layers = tables["points"], tables["point_layers"]
-    candidates = points[points["split"] == "candidate"].sort_values("sslmem", ascending=False)
+    by = ranking_column(points)
+    candidates = points[points["split"] == "candidate"].sort_values(by, ascending=False)
     wanted: list[int] = [*candidates["point"].head(_EXTREMES), *candidates["point"].tail(_EXTREMES)]
-    among = layers[layers["point"].isin(candidates["point"])].sort_values("sslmem", ascending=False)
+    among = layers[layers["point"].isin(candidates["point"])].sort_values(by, ascending=False)
     for _, group in among.groupby("layer", sort=False):
         wanted += group["point"].head(_PER_LAYER).tolist()
     wanted += points.sort_values("n_units", ascending=False).query("n_units > 0")["point"].tolist()

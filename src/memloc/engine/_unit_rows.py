@@ -57,7 +57,7 @@ def unit_rows(job: Job, state: ShardState, blocks: Sequence[Path]) -> pd.DataFra
     """One row per unit of the first encoder, with the columns that `memloc.results.UNIT_COLUMNS` declares."""
     tables = []
     start = 0
-    for layer in job.layers:
+    for layer in job.layers_with_units:
         units = len(state.units["trained"][layer.name].total)
         table: dict[str, Any] = {"layer": layer.name, "unit": np.arange(units)}
         known = _quantities(job, state, layer.name, blocks, slice(start, start + units))

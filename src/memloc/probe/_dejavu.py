@@ -16,6 +16,7 @@ from memloc.probe._encoders import matched_labels
 from memloc.probe._probes import Features, check_neighbours
 from memloc.probe._specs import CORNER, DejavuSpec
 from memloc.progress import Report, silent
+from memloc.results import ranking_column
 
 _CORNERS = 4
 
@@ -123,10 +124,10 @@ def check_public(images: Images, public: Images) -> None:
 
 
 def dejavu_agreement(scores: pd.DataFrame, points: pd.DataFrame) -> dict[str, float]:
-    """How Déjà Vu's score separates candidates from external points, and how it agrees with SSLMem over candidates.
+    """How Déjà Vu's score separates candidates from external points, and how it agrees with the audit's of candidates.
 
     Args:
-        scores: what `dejavu` returned. points: the points of an audit (point, split, sslmem).
+        scores: what `dejavu` returned. points: the points of an audit (point, split, score or sslmem).
     Returns:
         auroc with auroc_low, auroc_high (NaN without external points), kendall and its p-value, and the numbers of
         points.
@@ -136,7 +137,8 @@ def dejavu_agreement(scores: pd.DataFrame, points: pd.DataFrame) -> dict[str, fl
     >>> dejavu_agreement(pd.DataFrame({"point": range(4), "dejavu": [0.5, 0.2, 0.0, 0.1]}), points)["auroc"]
     1.0
     """
-    both = scores.merge(points[["point", "split", "sslmem"]], on="point")
+    column = ranking_column(points)
+    both = scores.merge(points[["point", "split", column]], on="point")
     candidates, external = (both[both["split"] == split] for split in ("candidate", "external"))
     if not len(candidates):
         raise DataError(
@@ -152,7 +154,7 @@ def dejavu_agreement(scores: pd.DataFrame, points: pd.DataFrame) -> dict[str, fl
             strict=True,
         )
     )
-    tau, p_value = kendall_tau(one, torch.tensor(candidates["sslmem"].to_numpy()))
+    tau, p_value = kendall_tau(one, torch.tensor(candidates[column].to_numpy()))
     return {
         **found,
         "kendall": tau,

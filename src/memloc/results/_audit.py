@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from memloc.results._files import read_table
-from memloc.results._schema import conform, read_record, save_results
+from memloc.results._record import read_record, save_results
+from memloc.results._schema import conform
 
 _NAMES = ("points", "point_layers", "layers", "units", "thumbnails")
 

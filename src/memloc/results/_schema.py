@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pandas as pd
 
-from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError
-from memloc.results._files import make_folder, read_json, write_json, write_table
-from memloc.results._manifest import MANIFEST, list_files, listed_files, verify
-from memloc.results._spec import spec_hash
+from memloc.errors import ResultsError
 from memloc.results._units import UNIT_COLUMNS, Column
-
-SCHEMA_VERSION = 1
-LACKS = {  # of folders of 0.1, by their record
-    "audit.json": ", and its intervals were drawn from streams that several uses shared",
-    "coreset.json": ", and its random picks from streams that several uses shared",
-}
-_RECORDED: dict[Any, tuple[str, ...]] = {  # of what records hold, by its type
-    dict: (
-        "spec", "views", "versions", "fingerprints", "timings", "training", "truth", "crust", "encoders",
-        "column_values", "series",
-    ),
-    list: ("class_names", "warnings", "skipped", "columns", "labels", "worst_cells", "worst_rows", "answer"),
-    str: (
-        "spec_hash", "mode", "encoder", "reference", "run", "data", "external", "target", "fingerprint", "by",
-        "learner", "augmentation",
-    ),
-    int: ("schema_version", "writes", "seed", "points", "learners", "processes", "size", "n_external", "workers"),
-    (int, float): ("seconds", "oob_score"),
-}  # fmt: skip
-_IN_WORDS = {dict: "an object", list: "a list", str: "text", int: "a whole number", (int, float): "a number"}
-WRITES = 3  # what folders hold besides their tables: 1 (memloc 0.1) had neither versions of states nor checksums
 
 
 def _c(
@@ -58,14 +31,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ),
         _c("sslmem_pairwise", "float", "the same as a mean over pairs of views; less noisy", low=-1, high=1),
         _c("sslmem_raw", "float", "align_g - align_f"),
-        _c("sslmem_range", "float", "sslmem_raw over (max - min) of the points scored, the published scaling"),
+        _c("sslmem_range", "float", "sslmem_raw over (max - min) of the candidates, the published scaling"),
         _c("sslmem_low", "float", "lower end of the score's 95 % interval"),
         _c("sslmem_high", "float", "upper end of the score's 95 % interval"),
-        _c("p_value", "float", "one-sided, against external points", optional=True, low=0, high=1),
+        _c(
+            "score",
+            "float",
+            "at the reading that leads, free of differences between encoders, in standard deviations of points that no"
+            " encoder saw: 0 = like those, 2 = as 2 % of them",
+            optional=True,
+        ),
+        _c("score_low", "float", "lower end of its 95 % interval", optional=True),
+        _c("score_high", "float", "upper end of its 95 % interval", optional=True),
+        _c("p_value", "float", "of the score, one-sided, against external points", optional=True, low=0, high=1),
         _c("q_value", "float", "Benjamini-Hochberg over candidates", optional=True, low=0, high=1),
         _c("align_in", "float", "mean alignment over encoders that were trained on the point", optional=True, low=0),
         _c("align_out", "float", "mean alignment over encoders that were not", optional=True, low=0),
         _c("n_units", "int", "units of f that this point drives most", low=0),
+        _c("origin", "text", "of external points: held-out (of the trained set) or given; else empty", optional=True),
         _c("repeats", "int", "times the point was shown per epoch, above 1 where planted", optional=True, low=0),
     ),
     "point_layers": (
@@ -74,15 +57,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("align_in", "float", "mean alignment over encoders that were trained on the point", low=0),
         _c("align_out", "float", "mean alignment over encoders that were not", low=0),
         _c("sslmem", "float", "SSLMem' at this layer", low=-1, high=1),
+        _c("score", "float", "the score free of differences between encoders at this layer", optional=True),
     ),
     "layers": (
         _c("layer", "text", "layer of the encoder"),
         _c("read_at", "text", "module whose output is read; empty for the encoder itself"),
         _c("order", "int", "place in the forward pass", low=0),
-        _c("kind", "text", "convolution, residual, linear, output, ..."),
+        _c("kind", "text", "convolution, residual, linear, output, ..., head, or loss (the training loss)"),
         _c("predecessor", "text", "layer that Δ subtracts", optional=True),
         _c("n_points", "int", "candidates scored", low=0),
-        _c("n_units", "int", "units read", low=1),
+        _c("n_units", "int", "units read; 0 of the loss", low=0),
         _c(
             "reliability_views",
             "float",
@@ -163,6 +147,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("gap_se", "float", "its standard error", optional=True, low=0),
         _c("gap_low", "float", "lower end of its 95 % interval", optional=True),
         _c("gap_high", "float", "upper end of its 95 % interval", optional=True),
+        _c(
+            "reference_slope",
+            "float",
+            "how far a reading of the reference foretells the encoder's, on points that nobody saw: 1 = as in the"
+            " published difference, 0 = not at all",
+            optional=True,
+        ),
+        _c("reference_correlation", "float", "correlation of the two readings there", optional=True, low=-1, high=1),
         _c("layermem_top", "float", "LayerMem of the most memorized points, ranked and scored on different views"),
         _c("layermem_least", "float", "LayerMem of the least memorized points, likewise"),
         _c("unitmem_mean", "float", "mean UnitMem of the layer's units", low=0, high=1),
@@ -311,88 +303,3 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
                     f" {column.high}. Write it again with: memloc audit"
                 )
     return table[[column.name for column in columns if column.name in table]]
-
-
-def save_results(folder: str | Path, tables: Mapping[str, pd.DataFrame], record: Mapping[str, Any], name: str) -> Path:
-    """Write tables, then the record that says they are whole.
-
-    Args:
-        record: with "spec", and "spec_hash" and "seed" where those are not the spec's own. name: of its file.
-    """
-    folder = make_folder(Path(folder))
-    spec = record.get("spec") or {}
-    metadata = {
-        "memloc_schema_version": str(SCHEMA_VERSION),
-        "memloc_spec": str(record.get("spec_hash") or spec_hash(spec)),
-        "memloc_seed": str(record.get("seed", spec.get("seed", 0))),
-    }
-    for each, table in tables.items():
-        write_table(folder / f"{each}.parquet", conform(each, table), metadata)
-    write_json(
-        folder / name,
-        {"schema_version": SCHEMA_VERSION, "writes": 1 if "schema_version" in record else WRITES, **record},
-    )
-    if listed_files(folder) is None:  # else each was listed when it was written
-        list_files(folder, [*(folder / f"{each}.parquet" for each in tables), folder / name])
-    return folder
-
-
-def read_record(folder: Path, name: str, what: str, command: str) -> dict[str, Any]:
-    """The record of a finished results folder, written last.
-
-    Args:
-        name: of the file. what: the folder should hold. command: that makes it.
-    Raises:
-        DataNotFoundError: no such file. ResultsError: it is of another schema version.
-    """
-    if not (folder / name).is_file():
-        raise DataNotFoundError(
-            f"{str(folder)!r} holds no {what}. Expected a folder with {name}. Make one with: {command}"
-        )
-    record = read_json(folder / name, checked=False)
-    if record.get("schema_version") != SCHEMA_VERSION:
-        raise ResultsError(
-            f"{str(folder)!r} was written with schema version {record.get('schema_version')}. Expected version"
-            f" {SCHEMA_VERSION}. Run the command again with this memloc, into another folder."
-        )
-    verify(folder / name)
-    check_record(folder / name, record)
-    say_what_is_missing(folder, record, name)
-    return record
-
-
-def check_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise ResultsError where a record holds something of another type than memloc writes.
-
-    >>> check_record(Path("audit.json"), {"warnings": "none"})
-    Traceback (most recent call last):
-    memloc.errors.ResultsError: 'audit.json' holds str under 'warnings'. Expected a list, as memloc wrote it. Restore \
-the file, or run the command again that wrote it, into another folder.
-    """
-    for kind, names in _RECORDED.items():
-        for name in names:
-            if record.get(name) is not None and not isinstance(record[name], kind):
-                raise ResultsError(
-                    f"{str(path)!r} holds {type(record[name]).__name__} under {name!r}. Expected"
-                    f" {_IN_WORDS[kind]}, as memloc wrote it. Restore the file, or run the command again that wrote"
-                    " it, into another folder."
-                )
-
-
-def say_what_is_missing(folder: Path, record: Mapping[str, Any], kind: str = "") -> None:
-    """Warn of what a folder of an older memloc, or one without its list of files, lacks; it opens all the same."""
-    if int(record.get("writes", 1)) < WRITES:
-        version = (record.get("versions") or {}).get("memloc", "0.1")
-        lacks = "it does not say the versions of its stored states, and its files have no checksums"
-        warnings.warn(
-            f"{str(folder)!r} was written by an older memloc ({version}): {lacks}{LACKS.get(kind, '')}. It opens as it"
-            " is; damage would go unseen.",
-            MemlocWarning,
-            stacklevel=3,
-        )
-    elif listed_files(folder) is None:
-        warnings.warn(
-            f"{str(folder)!r} has no {MANIFEST}, which memloc wrote: damage to its files would go unseen.",
-            MemlocWarning,
-            stacklevel=3,
-        )
