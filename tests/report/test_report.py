@@ -1,41 +1,65 @@
 """The report: what it says, that it escapes, its size, and that it works in a browser."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from memloc import Views, audit, write_report
-from memloc.errors import DataNotFoundError, SpecError
+from memloc.errors import DataNotFoundError, MemlocWarning, SpecError
 from memloc.report import render, summarize
 from memloc.report._summary import _where
-from memloc.results import Audit, lower_bounds
+from memloc.results import Audit, lower_bounds, ranking_column
+
+LOSS = "loss (NT-Xent, assumed)"  # the row of encoders whose objective is not known
+OLD = Path(__file__).parents[1] / "written_by_0_1/audit"
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """An audit of a small pair, three runs a side, with labels and a hostile file name."""
-    from dataclasses import replace as changed
-
-    from tests.conftest import tiny_net
-
+def sixty():
+    """Labelled images, the first with a hostile file name, and their splits."""
     from memloc.data import as_images
 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
     images = as_images(pixels, labels=np.arange(60) % 3)
-    images = changed(
-        images, names=("<script>alert(1)</script>.png", *images.names[1:]), class_names=("cat", "dog", "bird")
-    )
+    names = ("<script>alert(1)</script>.png", *images.names[1:])
     splits = ["candidate"] * 20 + ["independent"] * 20 + ["external"] * 20
-    return audit(
-        [tiny_net(s) for s in (0, 2, 4)],
-        [tiny_net(s) for s in (1, 3, 5)],
-        images=images,
-        splits=splits,
-        views=Views(n=8),
-    )
+    return {"images": replace(images, names=names, class_names=("cat", "dog", "bird")), "splits": splits}
+
+
+@pytest.fixture(scope="module")
+def found():
+    """An audit of a small pair without heads, three runs a side."""
+    from tests.conftest import few_draws, tiny_net
+
+    f, g = ([tiny_net(seed + side) for seed in (0, 2, 4)] for side in (0, 1))
+    with few_draws():
+        return audit(f, g, **sixty(), views=Views(n=8))
+
+
+@pytest.fixture(scope="module")
+def headed():
+    """An audit of a pair with its heads."""
+    from tests.conftest import few_draws, tiny_net
+
+    heads = []
+    for seed in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            heads.append(nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 6)))
+    with few_draws():
+        return audit(tiny_net(0), tiny_net(1), f_head=heads[0], g_head=heads[1], **sixty(), views=Views(n=8))
+
+
+def led_by(audit, layer, auroc=0.9):
+    """The same audit, led by another reading."""
+    reading = {"layer": layer, "auroc": auroc, "auroc_low": auroc - 0.05, "auroc_high": auroc + 0.05, "default": True}
+    return replace(audit, record={**audit.record, "reading": reading})
 
 
 def test_it_opens_with_the_answer_in_three_sentences(found):
@@ -49,14 +73,15 @@ def test_it_opens_with_the_answer_in_three_sentences(found):
 def strong(found):
     """The same tables as if candidates stood out and points could be ranked."""
     layers = found.layers.copy()
-    layers["calibrated_low"] = [-0.01, 0.01, 0.01, 0.02]
-    layers["layermem_calibrated"] = [0.0, 0.02, 0.01, 0.03]
-    layers["calibrated_high"] = [0.01, 0.03, 0.02, 0.04]
-    layers["calibrated_se"] = [0.005, 0.003, 0.002, 0.005]
-    layers["delta_calibrated"] = [float("nan"), 0.02, -0.01, 0.02]
+    assert layers["layer"].tolist() == ["conv1", "conv2", "head", "output", LOSS]
+    layers["calibrated_low"] = [-0.01, 0.01, 0.01, 0.02, -0.01]
+    layers["layermem_calibrated"] = [0.0, 0.02, 0.01, 0.03, 0.0]
+    layers["calibrated_high"] = [0.01, 0.03, 0.02, 0.04, 0.01]
+    layers["calibrated_se"] = [0.005, 0.003, 0.002, 0.005, 0.005]
+    layers["delta_calibrated"] = [float("nan"), 0.02, -0.01, 0.02, float("nan")]
     layers[["auroc", "auroc_low", "auroc_high", "excess_low"]] = [0.9, 0.85, 0.95, 0.2]
     layers[["reliability_views", "reliability_runs"]] = [0.9, 0.8]
-    return replace(found, layers=layers)
+    return led_by(replace(found, layers=layers), "output")
 
 
 def test_sentences_follow_the_figures(found):
@@ -64,7 +89,7 @@ def test_sentences_follow_the_figures(found):
     assert "90 % of comparisons (95 % interval 85 % to 95 %" in good[0]
     assert "at least 20 % of them stand out" in good[0]
     assert good[1].startswith(
-        "Memorization shows in conv2, head and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1 cannot"
+        "Memorization shows in conv2, head and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1 and loss (NT-Xent, assumed) cannot"
     )
     assert good[2].startswith("Points may be ranked (reliability over views 0.90, over runs 0.80")
     for column, value, text in (
@@ -73,13 +98,12 @@ def test_sentences_follow_the_figures(found):
         ("reliability_views", 0.4, "audit again with --views auto"),
     ):
         layers = strong(found).layers.assign(**{column: value})
-        assert text in summarize(replace(found, layers=layers))["answer"][2]
-    layers = strong(found).layers.assign(auroc_low=0.4)
-    assert "no better than chance" in summarize(replace(found, layers=layers))["answer"][0]
+        assert text in summarize(replace(strong(found), layers=layers))["answer"][2]
+    assert "no better than chance" in summarize(led_by(strong(found), "output", auroc=0.54))["answer"][0]
     layers = strong(found).layers.assign(calibrated_low=-0.1)
     assert (
         summarize(replace(found, layers=layers))["answer"][1]
-        == "In no layer is the membership effect distinguishable from 0, once all 4 are looked at."
+        == "In no layer is the membership effect distinguishable from 0, once all 5 are looked at."
     )
 
 
@@ -136,9 +160,12 @@ def test_without_reference_or_labels_or_thumbnails(tmp_path):
     )
     page = write_report(alone, tmp_path / "r.html").read_text()
     assert "alignment gap" in page
-    assert "pass it as --g" in page
-    nothing = audit(tiny_net(0), images=pixels, views=Views(n=4))
-    assert "nothing can be said" in write_report(nothing, tmp_path / "r.html").read_text()
+    assert "The bar is the score at output" in page  # points that it never saw are enough for one
+    assert summarize(alone)["points"][0]["score"] is not None
+    nothing = write_report(audit(tiny_net(0), images=pixels, views=Views(n=4)), tmp_path / "r.html").read_text()
+    assert "nothing can be said" in nothing
+    assert "pass it as --g" in nothing
+    assert "no single point has a score" in nothing
     no_external = audit(
         tiny_net(0), tiny_net(1), images=pixels, splits=["candidate"] * 15 + ["independent"] * 15, views=Views(n=4)
     )
@@ -162,6 +189,138 @@ def test_round_trip_and_messages(found, tmp_path):
 
     with pytest.raises(ResultsError, match="schema version 99. Expected version 1"):
         Audit.load(tmp_path / "a")
+
+
+def charts(audit):
+    """By label, the layers that each chart of the page draws."""
+    page = render(summarize(audit))
+    return {
+        label: re.findall(r'<rect class="hit" data-layer="([^"]*)"', chart)
+        for label, chart in re.findall(
+            r'<svg class="chart"[^>]* aria-label="([^"]*), values in[^"]*">(.*?)</svg>', page
+        )
+    }
+
+
+def test_the_head_and_the_loss_have_a_chart_apart_from_the_chain(headed):
+    drawn, behind = charts(headed), ["projection head.0", "projection head", LOSS]
+    assert headed.layers["layer"].tolist() == ["conv1", "conv2", "head", "output", *behind]
+    for figure in ("membership effect", "candidates"):
+        assert drawn[f"{figure} by depth"] == ["conv1", "conv2", "head", "output"]
+        assert drawn[f"{figure} at the head and by the training loss"] == behind
+    assert render(summarize(headed)).count("Behind the output: ") == 2  # one in each tab
+    inside = headed.layers["kind"].isin(["head", "loss"])
+    bare = replace(headed, layers=headed.layers[~inside])
+    assert not any("training loss" in label for label in charts(bare))
+    assert "Behind the output: " not in render(summarize(bare))
+
+
+def test_rows_behind_the_output_are_not_joined_by_a_line(headed):
+    """Neither is a depth of the other: the loss is no layer behind the head."""
+    page = render(summarize(headed))
+    joined = {
+        label: re.findall(r'<path d="([^"]*)"', chart)[0].count("L")
+        for label, chart in re.findall(
+            r'<svg class="chart"[^>]* aria-label="([^"]*), values in[^"]*">(.*?)</svg>', page
+        )
+        if "membership effect" in label
+    }
+    assert joined == {"membership effect by depth": 3, "membership effect at the head and by the training loss": 0}
+
+
+def test_the_answer_is_of_the_reading_that_leads_and_shows_the_output_beside_it(headed, found):
+    output = headed.layers.set_index("layer")["auroc"]["output"]
+    beside = f"; at the encoder's output {100 * output:.0f} %)"
+    for layer, start in (
+        ("projection head", "At the head that the encoder was trained with (projection head) a candidate scores"),
+        (LOSS, "By the training loss (NT-Xent, assumed) a candidate scores"),
+        ("conv2", "At conv2 a candidate scores"),
+    ):
+        told = summarize(led_by(headed, layer))
+        assert told["leading"] == layer
+        assert told["answer"][0].startswith(start)
+        assert "90 % of comparisons (95 % interval 85 % to 95 %; chance is 50 %" in told["answer"][0]
+        assert beside in told["answer"][0]
+    own = summarize(led_by(headed, "output"))["answer"][0]
+    assert own.startswith("At the encoder's output a candidate scores above")
+    assert own.count("the encoder's output") == 1
+    # what it says of ranking is of that row, too
+    layers = strong(found).layers
+    layers.loc[layers["layer"] == LOSS, "reliability_runs"] = 0.1
+    led = led_by(replace(found, layers=layers), LOSS)
+    assert "over runs 0.10" in summarize(led)["answer"][2]
+    assert "over runs 0.80" in summarize(led_by(led, "output"))["answer"][2]
+
+
+def test_points_bars_and_bands_are_by_score(headed):
+    told, points = summarize(headed), headed.points.set_index("point")
+    leading = told["leading"]
+    assert leading == "projection head"
+    assert told["score_name"] == "score"
+    ranked = points[points["split"] == "candidate"].sort_values("score", ascending=False)
+    assert ranked.index.tolist() != ranked.sort_values("sslmem", ascending=False).index.tolist()
+    assert [int(row["point"]) for row in told["points"]] == ranked.index.tolist()
+    for row, (_, at) in zip(told["points"], ranked.iterrows(), strict=True):
+        shown, expected = ([values[name] for name in names] for values, names in ((row, ("score", "low", "high")), (at, ("score", "score_low", "score_high"))))  # fmt: skip
+        assert shown == pytest.approx(expected, rel=1e-3)
+    rows = headed.point_layers.assign(split=headed.point_layers["point"].map(points["split"]))
+    unseen = rows[rows["split"] == "external"].groupby("layer")["score"].quantile([0.05, 0.95]).unstack()
+    assert set(told["band"]) == set(headed.layers["layer"])
+    for layer, band in told["band"].items():
+        assert [band["low"], band["high"]] == pytest.approx(unseen.loc[layer].tolist(), rel=1e-3)
+    best = rows[rows["split"] == "candidate"].sort_values("score", ascending=False).groupby("layer").head(1)
+    for layer, point, score in best[["layer", "point", "score"]].itertuples(index=False):
+        first = told["layer_points"][layer][0]
+        assert (first["point"], first["score"]) == (str(point), pytest.approx(score, rel=1e-3))
+    page = render(told)
+    assert "The bar is the score at projection head with its 95 % interval, in standard deviations of points" in page
+
+
+@pytest.mark.browser
+def test_bars_name_the_score_and_the_leading_row_is_chosen(headed, browser, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    browser.get(write_report(headed, tmp_path / "r.html").as_uri())
+    assert browser.find_element(By.ID, "detail-name").text == "projection head"
+    told = summarize(headed)
+    band, first = told["band"]["projection head"], told["points"][0]
+    bar = browser.find_element(By.CSS_SELECTOR, "#gallery .card svg")
+    assert bar.get_attribute("aria-label") == (
+        f"score {first['score']:.3f} [{first['low']:.3f}, {first['high']:.3f}]; external 5–95 %: {band['low']:.3f} to"
+        f" {band['high']:.3f}"
+    )
+    left, wide, score = (
+        float(bar.find_element(By.CSS_SELECTOR, query).get_attribute(name))
+        for query, name in ((".band", "x"), (".band", "width"), (".score", "x"))
+    )
+    assert (score + 0.6 > left + wide) == (first["score"] > band["high"])
+    loss = browser.find_element(By.CSS_SELECTOR, f"[data-panel=calibrated] rect.hit[data-layer='{LOSS}']")
+    browser.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", loss)
+    assert browser.find_element(By.ID, "detail-name").text == LOSS
+    assert browser.find_element(By.CSS_SELECTOR, "#detail-units tbody").text == "No units are read here."
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_an_audit_of_memloc_0_1_reports_without_score_and_reading(tmp_path):
+    with pytest.warns(MemlocWarning, match="was written by an older memloc"):
+        old = Audit.load(OLD)
+    assert "reading" not in old.record
+    assert ranking_column(old.points) == ranking_column(old.point_layers) == "sslmem"
+    told = summarize(old)
+    assert (told["leading"], told["score_name"]) == ("output", "SSLMem′")
+    assert told["answer"][0].startswith("At the encoder's output ")
+    last = old.layers.set_index("layer")["auroc"]["output"]
+    assert f"in {100 * last:.0f} % of comparisons" in told["answer"][0]
+    ranked = old.points[old.points["split"] == "candidate"].sort_values("sslmem", ascending=False)
+    assert [row["name"] for row in told["points"]] == ranked["name"].tolist()
+    assert [row["score"] for row in told["points"]] == pytest.approx(ranked["sslmem"].tolist(), abs=1e-4)
+    assert [row["low"] for row in told["points"]] == pytest.approx(ranked["sslmem_low"].tolist(), abs=1e-4)
+    unseen = old.points.loc[old.points["split"] == "external", "sslmem"]
+    assert told["band"]["output"]["high"] == pytest.approx(unseen.quantile(0.95), abs=1e-4)
+    page = write_report(old, tmp_path / "r.html").read_text()
+    assert "The bar is the SSLMem′ at output with its 95 % interval; the shaded band" in page
+    assert "Behind the output: " not in page
+    assert READ_THE_HEAD in page
 
 
 @pytest.mark.browser
@@ -189,7 +348,7 @@ def test_clicking_through_it(found, browser, tmp_path):
     best = found.units.query("layer == 'conv1'").sort_values(["unitmem", "unit"], ascending=[False, True]).iloc[0]
     assert text("#detail-units tbody tr th") == str(best["unit"])
     rows = found.point_layers.query("layer == 'conv1'")
-    top = rows[rows["point"] < 20].sort_values("sslmem", ascending=False).iloc[0]
+    top = rows[rows["point"] < 20].sort_values("score", ascending=False).iloc[0]
     names = found.points.set_index("point")["name"]
     assert text("#detail-points figcaption").startswith(names[top["point"]])
     assert many("#detail-points img[alt^='image ']")
@@ -223,7 +382,7 @@ def test_clicking_through_it(found, browser, tmp_path):
     assert text("#shown") == "7 points"
     one("#filter").clear()
     one("#filter").send_keys(Keys.BACKSPACE)
-    ranked = found.points.query("split == 'candidate'").sort_values("sslmem")
+    ranked = found.points.query("split == 'candidate'").sort_values("score")
     browser.execute_script(
         "const s=document.getElementById('order');s.value='least';s.dispatchEvent(new Event('input'))"
     )
@@ -259,6 +418,9 @@ def test_an_encoder_against_itself_has_a_report_of_zeros(tmp_path):
     assert write_report(found, tmp_path / "r.html").stat().st_size > 10_000
 
 
+READ_THE_HEAD = "Read the head that the encoder was trained with"
+
+
 def titles(audit, folder=None):
     return {step["title"]: step for step in summarize(audit, folder)["steps"]}
 
@@ -288,7 +450,17 @@ def test_next_steps_where_nothing_is_memorized(found):
     )
     layers["member_share_low"] = 0.2
     quiet = replace(found, layers=layers, record={**found.record, "mode": "ensemble"})
-    assert list(titles(quiet)) == ["There is nothing to act on yet"]
+    assert list(titles(quiet)) == [READ_THE_HEAD, "There is nothing to act on yet"]
+
+
+def test_the_step_to_read_the_head_is_there_until_one_is_read(found, headed):
+    assert READ_THE_HEAD not in titles(headed)
+    step = titles(found)[READ_THE_HEAD]  # a row of the loss alone is not enough
+    assert "--f-head HEAD --g G --g-head HEAD2" in step["command"]
+    run = replace(found, record={**found.record, "run": "my runs/a", "training": {"objective": "simclr"}})
+    assert titles(run)[READ_THE_HEAD]["command"] == "memloc audit 'my runs/a' --out AUDIT2"
+    mae = replace(found, record={**found.record, "training": {"objective": "mae"}})  # which has none to read
+    assert READ_THE_HEAD not in titles(mae)
 
 
 def test_next_steps_quote_the_measured_evidence(found):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from memloc.errors import DataError, SpecError
-from memloc.results import Audit, make_folder, replacing, write_table
+from memloc.results import Audit, make_folder, ranking_column, replacing, write_table
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -15,8 +15,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     """Candidates in cleanlab's convention: `is_memorized_issue`, and `memorized_score` from 0 to 1, lower is worse.
 
-    The score is (1 - SSLMem') / 2: 0 for a point that f alone aligns, 1/2 for one that both align alike. A point is
-    called an issue when its q-value against external points is at most `alpha`; without external points none is.
+    The score is the chance that a point that no encoder saw would score higher, were scores normal: 1/2 for one like
+    those, near 0 for a memorized one. Audits of memloc 0.1 have (1 - SSLMem') / 2 instead. A point is called an issue
+    when its q-value against external points is at most `alpha`; without external points none is.
 
     Raises:
         DataError: an audit of one encoder, which scores no point.
@@ -25,11 +26,15 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     >>> issues_table.__name__
     'issues_table'
     """
+    from scipy.stats import norm
+
     table = audit.points[audit.points["split"] == "candidate"]
-    if table["sslmem"].isna().all():
+    column = ranking_column(table)
+    if table[column].isna().all():
         raise DataError(
-            "the audit has no score per point, since it had one encoder and no reference. Expected an audit of f and g,"
-            " or of an ensemble. Audit again with --g ENCODER."
+            "the audit has no score per point, since it had one encoder and neither a reference nor external points."
+            " Expected an audit of f and g, of an ensemble, or with points that f never saw. Audit again with --g"
+            " ENCODER or --external DATA."
         )
     q_value = table["q_value"] if "q_value" in table else pd.Series(float("nan"), index=table.index)
     return pd.DataFrame(
@@ -37,8 +42,8 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
             "point": table["point"],
             "name": table["name"],
             "is_memorized_issue": (q_value <= alpha).fillna(False),
-            "memorized_score": (1 - table["sslmem"]) / 2,
-            "sslmem": table["sslmem"],
+            "memorized_score": norm.sf(table["score"]) if column == "score" else (1 - table["sslmem"]) / 2,
+            "score": table[column],
             "q_value": q_value,
         }
     ).sort_values("memorized_score", ignore_index=True)

@@ -10,7 +10,11 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 74
 
 
 def layer_chart(
-    layers: Sequence[dict[str, Any]], series: Sequence[tuple[str, str, str, str | None, str | None]], label: str
+    layers: Sequence[dict[str, Any]],
+    series: Sequence[tuple[str, str, str, str | None, str | None]],
+    label: str,
+    *,
+    joined: bool = True,
 ) -> str:
     """Figures by depth, each a line with its intervals.
 
@@ -18,21 +22,23 @@ def layer_chart(
         layers: rows of the layers table.
         series: (CSS class, legend, column, low column, high column) of each line.
         label: what a screen reader says.
+        joined: whether a line joins the layers; without it there is more room for their names.
     """
-    width, height = max(560, 70 * len(layers)), 340
+    width, height = max(560, (70 if joined else 150) * len(layers)), 340
     values = [row.get(name) for row in layers for _, _, *names in series for name in names if name]
     known = [value for value in values if value is not None]
     if not known:
         return ""
     low, high, ticks = _scale(min([*known, 0.0]), max([*known, 0.0]))
-    x = [_LEFT + 24 + (width - _LEFT - _RIGHT - 48) * place / max(len(layers) - 1, 1) for place in range(len(layers))]
+    step = (width - _LEFT - _RIGHT) / max(len(layers), 1)
+    x = [_LEFT + step * (place + 0.5) for place in range(len(layers))]
 
     def y(value: float) -> float:
         return _TOP + (height - _TOP - _BOTTOM) * (high - value) / (high - low)
 
     parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
     parts += _axis(ticks, y, width)
-    step = (width - _LEFT - _RIGHT) / max(len(layers), 1)
+    turned, anchor = (" rotate(35)", "start") if joined else ("", "middle")
     for place, row in enumerate(layers):
         name = escape(str(row["layer"]))
         parts.append(
@@ -40,7 +46,8 @@ def layer_chart(
             f' x="{x[place] - step / 2:.1f}" y="{_TOP}" width="{step:.1f}" height="{height - _TOP - 8}"/>'
         )
         parts.append(
-            f'<text class="tick" transform="translate({x[place]:.1f},{height - _BOTTOM + 14}) rotate(35)">{name}</text>'
+            f'<text class="tick" transform="translate({x[place]:.1f},{height - _BOTTOM + 14}){turned}"'
+            f' text-anchor="{anchor}">{name}</text>'
         )
     for shift, (css, legend, column, low_name, high_name) in enumerate(series):
         dodge = 5 * (shift - (len(series) - 1) / 2)
@@ -48,7 +55,7 @@ def layer_chart(
             (x[place] + dodge, row, row[column]) for place, row in enumerate(layers) if row.get(column) is not None
         ]
         path = " ".join(
-            f"{'M' if not number else 'L'}{across:.1f},{y(value):.1f}"
+            f"{'L' if number and joined else 'M'}{across:.1f},{y(value):.1f}"
             for number, (across, _, value) in enumerate(drawn)
         )
         parts.append(f'<g class="series {css}"><path d="{path}" fill="none"/>')

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from memloc.results import Audit, lower_bounds
+from memloc.results import Audit, leading_row, lower_bounds, of_encoder
 
 _WEIGHTED = ("convolution", "linear", "patch embedding", "attention", "fully-connected")
 _LAYERS, _POINTS = 2, 20
@@ -21,7 +21,7 @@ STEADY_VIEWS = 0.8
 def may_rank(audit: Audit) -> bool:
     """Whether points may be ranked by their score: there is a reference that never saw them, and neither other views
     nor other runs would reorder them."""
-    last = audit.layers.sort_values("order").iloc[-1]
+    last = leading_row(audit)
     views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
     if audit.record.get("mode") == "alone" or audit.record.get("reference") == "earlier checkpoint":
         return False
@@ -37,16 +37,17 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
             has.
     """
     layers = audit.layers.sort_values("order")
-    last, record = layers.iloc[-1], audit.record
+    last, record = leading_row(audit), audit.record
     place = shlex.quote(folder or "AUDIT")
-    clear = layers[lower_bounds(layers) > 0]
+    clear = layers[lower_bounds(layers) > 0]  # of all rows at once
     alone = record.get("mode") == "alone"
     steps = [
+        *_with_readings(record, layers),
         *_before_ranking(record, last, place, alone),
         *_with_points(audit, last, place),
         *(_with_layers(record, layers, clear, alone) if len(clear) else []),
     ]
-    units = _with_units(record, layers, place)
+    units = _with_units(record, of_encoder(layers), place)
     if not steps or (not len(clear) and not units):
         nothing = _step(
             "There is nothing to act on yet",
@@ -62,6 +63,27 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
 
 def _step(title: str, why: str, command: str, key: str) -> dict[str, str]:
     return {"title": title, "why": why, "command": command, "evidence": evidence()[key]}
+
+
+def _with_readings(record: dict[str, Any], layers: pd.DataFrame) -> list[dict[str, str]]:
+    """What a head would add, where none was read and the objective may have one."""
+    known = (record.get("training") or {}).get("objective")
+    if (layers["kind"] == "head").any() or known == "mae":
+        return []
+    again = (
+        f"memloc audit {shlex.quote(str(record['run']))} --out AUDIT2"
+        if record.get("run")
+        else "memloc audit --f F --f-head HEAD --g G --g-head HEAD2 --data DATA --external UNSEEN --out AUDIT2"
+    )
+    return [
+        _step(
+            "Read the head that the encoder was trained with",
+            "Its projection head is where trained points stand out most; this audit read none. Keep it, or find it in"
+            " the training's checkpoint.",
+            again,
+            "head",
+        )
+    ]
 
 
 def _before_ranking(record: dict[str, Any], last: pd.Series, place: str, alone: bool) -> list[dict[str, str]]:

@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 
 from memloc.report._steps import RANKABLE, STEADY_VIEWS, as_number, next_steps
-from memloc.results import TABLES, UNIT_COLUMNS, Audit, UnitColumn, headline, lower_bounds
+from memloc.results import (
+    TABLES,
+    UNIT_COLUMNS,
+    Audit,
+    UnitColumn,
+    headline,
+    leading_row,
+    lower_bounds,
+    ranking_column,
+)
 
 SPLITS = ("candidate", "shared", "independent", "external")
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
@@ -23,11 +32,15 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
     Plain numbers, text and lists; NaN is None. The same tables give the same dictionary.
     """
     layers = audit.layers.sort_values("order")
+    leading = leading_row(audit)
+    ranked = ranking_column(audit.points)
     band = _band(audit)
     return {
         "title": _title(audit),
         "mode": audit.record.get("mode", "pair"),
-        "answer": _answer(audit, layers),
+        "answer": _answer(audit, layers, leading),
+        "leading": str(leading["layer"]),
+        "score_name": "score" if ranked == "score" else "SSLMem′",
         "steps": next_steps(audit, folder),
         "truth": audit.record.get("truth"),
         "warnings": audit.warnings,
@@ -36,6 +49,7 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
             for split in SPLITS
             if (audit.points["split"] == split).any()
         },
+        "has_scores": bool(audit.points[ranked].notna().any()),
         "has_reference": bool(layers["layermem"].notna().any()),
         "has_calibrated": bool(layers["layermem_calibrated"].notna().any()),
         "layers": [_plain(row) for row in layers.to_dict("records")],
@@ -69,15 +83,17 @@ def _title(audit: Audit) -> str:
     return f"What encoder {audit.record.get('encoder', '')} memorized"
 
 
-def _answer(audit: Audit, layers: pd.DataFrame) -> list[str]:
+def _answer(audit: Audit, layers: pd.DataFrame, leading: pd.Series) -> list[str]:
     """The answer in three sentences: do candidates stand out, in which layers, what next and may points be ranked."""
-    last = layers.iloc[-1]
-    return [_standing_out(audit, last), _where(layers), _next(audit, layers, last)]
+    return [_standing_out(audit, layers, leading), _where(layers), _next(audit, layers, leading)]
 
 
-def _standing_out(audit: Audit, last: pd.Series) -> str:
+def _standing_out(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
     mode = audit.record.get("mode")
-    if math.isnan(as_number(last["auroc"])):
+    # of points that had no say in which reading leads; memloc 0.1 knew one alone
+    reading = audit.record.get("reading") or last
+    value, low, high = (as_number(reading.get(name)) for name in ("auroc", "auroc_low", "auroc_high"))
+    if math.isnan(value):
         return (
             "There are no points that the encoder never saw to compare its training points with, so nothing can be said"
             " about how far they stand out."
@@ -88,10 +104,10 @@ def _standing_out(audit: Audit, last: pd.Series) -> str:
         "ensemble": "an encoder aligns a point better when it was trained on it",
     }[str(mode)]
     text = (
-        f"At the encoder's output {what} in {_percent(last['auroc'])} of comparisons (95 % interval"
-        f" {_percent(last['auroc_low'])} to {_percent(last['auroc_high'])}; chance is 50 %)"
+        f"{_at(last)} {what} in {_percent(value)} of comparisons (95 % interval {_percent(low)} to {_percent(high)};"
+        f" chance is 50 %{_beside(layers, last)})"
     )
-    if last["auroc_low"] <= 0.5:
+    if low <= 0.5:
         return f"{text}, which is no better than chance on these points."
     excess = as_number(last["excess_low"])
     if math.isnan(excess):
@@ -101,6 +117,23 @@ def _standing_out(audit: Audit, last: pd.Series) -> str:
         if excess > 0
         else f"{text}; too little to say that any given share of them stands out."
     )
+
+
+def _at(row: pd.Series) -> str:
+    """Where a row is read, as a sentence begins with it."""
+    if row["kind"] == "head":
+        return f"At the head that the encoder was trained with ({row['layer']})"
+    if row["kind"] == "loss":
+        return f"By the training {row['layer']}"
+    return "At the encoder's output" if row["kind"] == "output" else f"At {row['layer']}"
+
+
+def _beside(layers: pd.DataFrame, leading: pd.Series) -> str:
+    """What the encoder's output says, where another row leads."""
+    output = layers[layers["kind"] == "output"]
+    if leading["kind"] == "output" or output.empty or math.isnan(as_number(output.iloc[0]["auroc"])):
+        return ""
+    return f"; at the encoder's output {_percent(as_number(output.iloc[0]['auroc']))}"
 
 
 def _where(layers: pd.DataFrame) -> str:
@@ -132,15 +165,15 @@ def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
             " what was memorized in all; rank no points by them. Train a reference without the candidates to see that"
             " (memloc train)."
         )
-    if mode == "alone":
+    if mode == "alone" and audit.points[ranking_column(audit.points)].isna().all():
         return (
-            "Points cannot be ranked without a reference: train one without the points in question (memloc train) and"
-            " pass it as --g."
+            "Points cannot be ranked: pass points that the encoder never saw (--external), or train a reference without"
+            " the points in question (memloc train) and pass it as --g."
         )
     if as_number(last["auroc_low"]) <= 0.5 and not as_number(last["calibrated_low"]) > 0:
         return (
-            "There is no memorization to rank points by at the output: train longer or on fewer images to see some, or"
-            " audit more points."
+            "There is no memorization to rank points by there: train longer or on fewer images to see some, or audit"
+            " more points."
         )
     views, runs = as_number(last["reliability_views"]), as_number(last["reliability_runs"])
     seen = f"reliability over views {views:.2f}" if not math.isnan(views) else "reliability over views unknown"
@@ -174,10 +207,11 @@ def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
 
 
 def _band(audit: Audit) -> dict[str, dict[str, float | None]]:
-    """The external points' 5-95 % band of the score, at the output and per layer."""
+    """The external points' 5-95 % band of the score, per layer."""
+    column = ranking_column(audit.point_layers)
     external = set(audit.points.loc[audit.points["split"] == "external", "point"])
-    rows = audit.point_layers[audit.point_layers["point"].isin(external)].dropna(subset=["sslmem"])
-    bands = rows.groupby("layer", sort=False)["sslmem"].quantile([0.05, 0.95]).unstack()
+    rows = audit.point_layers[audit.point_layers["point"].isin(external)].dropna(subset=[column])
+    bands = rows.groupby("layer", sort=False)[column].quantile([0.05, 0.95]).unstack()
     return (
         {str(layer): {"low": _round(values[0.05]), "high": _round(values[0.95])} for layer, values in bands.iterrows()}
         if len(rows)
@@ -188,18 +222,16 @@ def _band(audit: Audit) -> dict[str, dict[str, float | None]]:
 def _points(audit: Audit) -> list[dict[str, Any]]:
     """Candidates from the most memorized down, the middle left out where there are too many, and what the table shows
     of each."""
-    table = audit.points[audit.points["split"] == "candidate"].sort_values(["sslmem", "point"], ascending=[False, True])
+    column = ranking_column(audit.points)
+    table = audit.points[audit.points["split"] == "candidate"].sort_values([column, "point"], ascending=[False, True])
     table = table.assign(rank=np.arange(1, len(table) + 1))
     if len(table) > 2 * _POINTS:
         table = pd.concat([table.head(_POINTS), table.tail(_POINTS)])
     names = audit.record.get("class_names", [])
     rows = []
     for row in table.to_dict("records"):
-        kept = {
-            key: _round(row[key])
-            for key in ("sslmem", "sslmem_low", "sslmem_high", "sslmem_pairwise", "q_value")
-            if key in row
-        }
+        shown = {"score": column, "low": f"{column}_low", "high": f"{column}_high", "sslmem": "sslmem"}
+        kept = {key: _round(row.get(name)) for key, name in {**shown, "q_value": "q_value"}.items() if name in row}
         label = row.get("label", -1)
         rows.append(
             {
@@ -218,11 +250,12 @@ def _points(audit: Audit) -> list[dict[str, Any]]:
 def _layer_points(audit: Audit) -> dict[str, list[dict[str, Any]]]:
     """Per layer, the candidates it memorizes most."""
     candidates = audit.points[audit.points["split"] == "candidate"].set_index("point")["name"]
-    table = audit.point_layers[audit.point_layers["point"].isin(candidates.index)].dropna(subset=["sslmem"])
-    table = table.sort_values(["sslmem", "point"], ascending=[False, True])
+    column = ranking_column(audit.point_layers)
+    table = audit.point_layers[audit.point_layers["point"].isin(candidates.index)].dropna(subset=[column])
+    table = table.sort_values([column, "point"], ascending=[False, True])
     return {
         str(layer): [
-            {"point": str(row["point"]), "name": candidates[row["point"]], "sslmem": _round(row["sslmem"])}
+            {"point": str(row["point"]), "name": candidates[row["point"]], "score": _round(row[column])}
             for row in rows.head(_TOP).to_dict("records")
         ]
         for layer, rows in table.groupby("layer", sort=False)

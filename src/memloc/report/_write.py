@@ -9,7 +9,7 @@ from typing import Any
 from memloc.report._charts import layer_chart, scatter, series_chart, unit_chart
 from memloc.report._page import page, write_page
 from memloc.report._summary import summarize
-from memloc.results import Audit
+from memloc.results import HEAD_KINDS, Audit
 
 _SERIES: dict[str, list[tuple[str, str, str, str | None, str | None]]] = {
     "calibrated": [("calibrated", "membership effect", "layermem_calibrated", "calibrated_low", "calibrated_high")],
@@ -48,10 +48,13 @@ def render(summary: dict[str, Any]) -> str:
     from markupsafe import Markup
 
     layers = summary["layers"]
-    charts = {
-        name: Markup(layer_chart(layers, series, f"{series[0][1]} by depth, values in the table below"))
-        for name, series in _SERIES.items()
-    }
+    behind = [row for row in layers if row["kind"] in HEAD_KINDS]
+    charts = {}
+    for name, lines in _SERIES.items():
+        inside = [row for row in layers if row not in behind]
+        charts[name] = Markup(layer_chart(inside, lines, f"{lines[0][1]} by depth, values in the table below"))
+        label = f"{lines[0][1]} at the head and by the training loss, values in the table below"
+        charts[f"{name}_behind"] = Markup(layer_chart(behind, lines, label, joined=False))
     charts["units"] = Markup(unit_chart(summary["units"], "UnitMem per layer, values in the table below"))
     series = (summary["series"] or {}).get("lines", {})
     charts |= {
@@ -61,7 +64,8 @@ def render(summary: dict[str, Any]) -> str:
     scatters = [
         Markup(scatter(layer, found["scatter"])) for layer, found in summary["units"].items() if found["scatter"]
     ]
-    shown = {key: summary[key] for key in ("layers", "points", "layer_points", "point_units", "band", "has_reference")}
+    named = ("layers", "points", "layer_points", "point_units", "band", "leading", "score_name")
+    shown = {key: summary[key] for key in named}
     shown["units"] = {layer: found["top"] for layer, found in summary["units"].items()}
     data = json.dumps(shown, separators=(",", ":")).replace("<", "\\u003c")
     return page(

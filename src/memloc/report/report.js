@@ -51,10 +51,10 @@
     const band = data.band[layer];
     byId("detail-band").textContent = band ? "The middle 90 % of external points score " + figure(band.low) + " to " + figure(band.high) + " here." : "";
     for (const row of points) {
-      const beyond = band && row.sslmem > band.high;
-      gallery.append(make("figure", beyond ? { class: "beyond", title: "above the band of external points" } : {}, picture(row.point, row.name), make("figcaption", {}, row.name + " · " + figure(row.sslmem))));
+      const beyond = band && row.score > band.high;
+      gallery.append(make("figure", beyond ? { class: "beyond", title: "above the band of external points" } : {}, picture(row.point, row.name), make("figcaption", {}, row.name + " · " + figure(row.score))));
     }
-    if (!points.length) gallery.append("Points have no score here: that needs a reference.");
+    if (!points.length) gallery.append("Points have no score here: that needs a reference, or points that the encoder never saw.");
     const body = byId("detail-units").tBodies[0];
     body.replaceChildren();
     for (const row of data.units[layer] || []) {
@@ -62,6 +62,7 @@
       const line = make("tr", { "data-unit": row.unit }, make("th", { scope: "row" }, String(row.unit)), ...row.figures.map((value) => make("td", {}, typeof value === "string" ? value : figure(value))), cell);
       body.append(line);
     }
+    if (!body.rows.length) body.append(make("tr", {}, make("td", { colspan: body.parentNode.tHead.rows[0].cells.length }, "No units are read here.")));
     if (scroll) byId("detail").scrollIntoView({ block: "nearest" });
   };
   document.addEventListener("click", (event) => {
@@ -74,7 +75,7 @@
       chooseLayer(event.target.dataset.layer, true);
     }
   });
-  chooseLayer(data.layers[data.layers.length - 1].layer, false);
+  chooseLayer(data.leading, false);
 
   // sorting
   all("table.sortable").forEach((table) =>
@@ -94,19 +95,18 @@
       })));
 
   // points
-  const last = data.layers[data.layers.length - 1].layer;
-  const band = data.band[last];
-  const values = data.points.flatMap((row) => [row.sslmem_low ?? row.sslmem, row.sslmem_high ?? row.sslmem]).concat(band ? [band.low, band.high] : []).filter((value) => value !== null && value !== undefined);
+  const band = data.band[data.leading];
+  const values = data.points.flatMap((row) => [row.low ?? row.score, row.high ?? row.score]).concat(band ? [band.low, band.high] : []).filter((value) => value !== null && value !== undefined);
   const reach = Math.max(0.001, ...values.map(Math.abs));
   const at = (value) => 50 + 48 * Math.max(-1, Math.min(1, value / reach));
   const bar = (row) => {
-    if (row.sslmem === null) return null;
-    const text = "SSLMem′ " + figure(row.sslmem) + (row.sslmem_low === null ? "" : " [" + figure(row.sslmem_low) + ", " + figure(row.sslmem_high) + "]") + (band ? "; external 5–95 %: " + figure(band.low) + " to " + figure(band.high) : "");
+    if (row.score === null) return null;
+    const text = data.score_name + " " + figure(row.score) + (row.low === null ? "" : " [" + figure(row.low) + ", " + figure(row.high) + "]") + (band ? "; external 5–95 %: " + figure(band.low) + " to " + figure(band.high) : "");
     const svg = make("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": text, "data-tip": text });
     if (band) svg.append(make("rect", { class: "band", x: at(band.low), width: Math.max(at(band.high) - at(band.low), 0.5), y: 0, height: 10 }));
     svg.append(make("line", { class: "null", x1: 50, x2: 50, y1: 0, y2: 10, "vector-effect": "non-scaling-stroke" }));
-    if (row.sslmem_low !== null) svg.append(make("line", { class: "interval", x1: at(row.sslmem_low), x2: at(row.sslmem_high), y1: 5, y2: 5, "vector-effect": "non-scaling-stroke" }));
-    svg.append(make("rect", { class: "score", x: at(row.sslmem) - 0.6, width: 1.2, y: 1, height: 8 }));
+    if (row.low !== null) svg.append(make("line", { class: "interval", x1: at(row.low), x2: at(row.high), y1: 5, y2: 5, "vector-effect": "non-scaling-stroke" }));
+    svg.append(make("rect", { class: "score", x: at(row.score) - 0.6, width: 1.2, y: 1, height: 8 }));
     return svg;
   };
   const unitsOf = (row) => {
@@ -136,7 +136,7 @@
       make("article", { class: "card", "data-point": row.point }, picture(row.point, row.name),
         make("div", {}, make("div", { class: "name" }, row.name + (row.label ? " · " + row.label : "") + " ", row.planted ? make("span", { class: "tag" }, "planted") : null),
           bar(row),
-          make("div", { class: "meta" }, (row.sslmem === null ? "" : "#" + row.rank + " · " + figure(row.sslmem)) + (row.q_value === undefined || row.q_value === null ? "" : " · q " + figure(row.q_value, 2))), unitsOf(row)))));
+          make("div", { class: "meta" }, (row.score === null ? "" : "#" + row.rank + " · " + figure(row.score)) + (row.q_value === undefined || row.q_value === null ? "" : " · q " + figure(row.q_value, 2))), unitsOf(row)))));
     byId("shown").textContent = rows.length + " points";
     byId("more").hidden = rows.length <= limit;
   };
