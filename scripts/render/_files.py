@@ -10,7 +10,19 @@ from typing import Any
 from memloc.errors import ResultsError
 from memloc.results import read_json
 
-from . import coresets, demo, evidence, findings, mutants, objectives, reliability, schema, settings, valuation
+from . import (
+    coresets,
+    demo,
+    evidence,
+    findings,
+    mutants,
+    objectives,
+    readings,
+    reliability,
+    schema,
+    settings,
+    valuation,
+)
 from ._page import fill
 from ._table import RefusedError, Table
 
@@ -23,6 +35,7 @@ PAGES: dict[str, Callable[[Read], Content]] = {
     "docs/demo.md": demo.content,
     "docs/findings.md": findings.content,
     "docs/objectives.md": objectives.content,
+    "docs/readings.md": readings.content,
     "docs/reliability.md": reliability.content,
     "docs/valuation.md": valuation.content,
 }
@@ -71,4 +84,6 @@ def renderings(root: Path) -> Iterator[Rendering]:
     yield one(MUTANTS, lambda now: (mutants.page(faults, explained.read_text()), []) if faults else (now, gone))
     for target, content in PAGES.items():
         yield one(target, lambda now, content=content: fill(now, *content(read)))
-    yield one(EVIDENCE, lambda now: evidence.page(now, read("findings.json"), read("reliability.json")))
+    yield one(
+        EVIDENCE, lambda now: evidence.page(now, *map(read, ("findings.json", "reliability.json", "readings.json")))
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from . import readings
 from ._table import RefusedError
 
 # by step: what is published, and how the findings begin that are told; each must be there, or the committed text stays
@@ -24,6 +25,7 @@ _TOLD: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "views": ("", ()),
     "reference": ("", ()),
+    "head": ("", ()),
     "nothing": (
         "memorization rises with depth (LocMem Table 1)",
         ("Memorization rises with depth", "The same, calibrated, of pairs"),
@@ -35,7 +37,7 @@ _REFERENCE = (
 _COUNTS = (4, 16, 64)
 
 
-def page(now: str, found: dict[str, Any], measured: dict[str, Any]) -> tuple[str, list[str]]:
+def page(now: str, found: dict[str, Any], measured: dict[str, Any], read: dict[str, Any]) -> tuple[str, list[str]]:
     """evidence.json, and the steps whose committed text stays because a finding is missing."""
     try:
         committed = json.loads(now) if now else {}
@@ -46,7 +48,12 @@ def page(now: str, found: dict[str, Any], measured: dict[str, Any]) -> tuple[str
     kept, texts = [], {}
     rows = found.get("rows") or []
     for step, (published, starts) in _TOLD.items():
-        text = told(rows, starts) if starts else _REFERENCE if step == "reference" else views(measured)
+        without = {
+            "reference": lambda: _REFERENCE,
+            "views": lambda: views(measured),
+            "head": lambda: readings.told(read),
+        }
+        text = told(rows, starts) if starts else without[step]()
         if text is None and step in committed:
             kept.append(f"step {step}")
         texts[step] = (

@@ -8,7 +8,7 @@ OTHERS = """## Other files
 
 | file | of | columns |
 |---|---|---|
-| points.parquet of a run | `memloc train` | point, name, split, label, repeats (copies per epoch) |
+| points.parquet of a run | `memloc train` | point, name, split, label, repeats (copies per epoch), origin (of external points: held-out or given) |
 | membership.parquet | `memloc train` | point, and a column per encoder: whether it saw the point |
 | series.parquet | `AuditCallback` | those of layers.parquet, and epoch |
 | units.parquet | `memloc prune` | layer, unit, unitmem of the units that were silenced |
