@@ -5,8 +5,8 @@ Usage: python examples/audit_in_python.py
 
 import memloc
 
-images = memloc.open_images("sample:train").pixels[:300]
-pair = memloc.train_pair(images, epochs=5, candidates=60)
+images = memloc.open_images("sample:train").pixels[:120]
+pair = memloc.train_pair(images, epochs=3, candidates=24)
 found = memloc.audit(pair.f, pair.g, images=images, splits=pair.splits, views=memloc.Views("normal", n=8))
 
 print(

@@ -7,7 +7,7 @@ import memloc
 from memloc.coreset import Crust, symmetric_noise, train_robust
 
 images, test = memloc.open_images("sample:train"), memloc.open_images("sample:test")
-images = images.take(torch.arange(0, len(images), 2))
+images = images.take(torch.arange(0, len(images), 4))
 given = symmetric_noise(images.labels.numpy(), 0.4)
 
 

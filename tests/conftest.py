@@ -1,18 +1,23 @@
 """Fixtures shared by all tests; shape annotations of the formulas are checked while tests run."""
 
+import contextlib
+import functools
 import os
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 from torch import nn
 
-install_import_hook(["memloc.metrics", "memloc.stats"], "beartype.beartype")  # as long as tests run: rooms open lazily
+from tests import shapes
+
+# as long as tests run: rooms open lazily
+shapes.check(["memloc.metrics", "memloc.stats"])
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 OPTIONAL = Path(os.environ.get("MEMLOC_OPTIONAL", Path(__file__).parents[1] / ".optional"))
@@ -27,6 +32,11 @@ def _one_core():
 
 
 _one_core()
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that no worker ends alone with one."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +101,61 @@ def gray():
 @pytest.fixture(scope="session")
 def four_splits():
     return ["candidate"] * 12 + ["independent"] * 12 + ["external"] * 10 + ["shared"] * 6
+
+
+@contextlib.contextmanager
+def few_draws():
+    """A hundred bootstrap samples where memloc draws a thousand, for tests that ask only whether there is an interval."""
+    from memloc.engine import _layer_rows, _scores, _separation, _unit_rows
+
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (_layer_rows, _scores, _separation, _unit_rows):
+            patched.setattr(module, "REPEATS", 100)
+        yield
+
+
+@contextlib.contextmanager
+def few_trees(count: int = 20):
+    """Forests of few trees where memloc grows hundreds, for tests of what is done with them."""
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+    with pytest.MonkeyPatch.context() as patched:
+        for kind in (RandomForestClassifier, RandomForestRegressor):
+            patched.setattr(kind, "fit", _with_few_trees(kind.fit, count))
+        yield
+
+
+def _with_few_trees(fit, count):
+    @functools.wraps(fit)
+    def fewer(self, *arguments, **named):
+        self.n_estimators = min(self.n_estimators, count)
+        return fit(self, *arguments, **named)
+
+    return fewer
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with images, a table, and a finished run, audit, value, coreset and model of them; tests write into copies."""
+    import memloc
+    from tests.cli.command import run
+
+    folder = tmp_path_factory.mktemp("finished")
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    np.savez(folder / "few.npz", images=images, labels=np.arange(40) % 2)
+    table = pd.DataFrame(random.normal(size=(60, 3)), columns=list("abc"))
+    table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
+    pair = memloc.train_pair(images, epochs=1, candidates=8, batch_size=16, workers=1, out=folder / "run")
+    memloc.audit(pair.run, views=memloc.Views(n=4), out=folder / "audit")
+    for arguments in (
+        ("value", "table.csv", "--target", "kind", "--learners", "20", "--out", "value"),
+        ("coreset", "table.csv", "--target", "kind", "--learner", "logistic", "--out", "coreset"),
+        ("coreset", "few.npz", "--epochs", "2", "--warmup", "1", "--out", "model"),
+    ):
+        done = run(folder, *arguments)
+        assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture

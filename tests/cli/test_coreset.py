@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.datasets import load_wine
 from tests.cli.command import run
+from tests.conftest import few_trees
 
 from memloc.cli import main
 
@@ -145,7 +146,8 @@ def test_values_of_the_same_rows_are_compared(place, monkeypatch, capsys):
     pd.read_csv(place / "wine.csv").drop(columns="verified").to_csv(place / "given.csv", index=False)
     assert main(["value", "given.csv", "--target", "kind", "--learners", "200", "--out", "values"]) == 0
     capsys.readouterr()
-    code, said, err = call(place, monkeypatch, capsys, "wine.csv", "--target", "kind", "--truth", "verified", "--scores", "values", "--out", "compared", "--json")  # fmt: skip
+    with few_trees():
+        code, said, err = call(place, monkeypatch, capsys, "wine.csv", "--target", "kind", "--truth", "verified", "--scores", "values", "--out", "compared", "--json")  # fmt: skip
     assert code == 0, err
     line = json.loads(said)["agreement"][0]
     assert line["score"] == "2D-OOB row value, negated"
@@ -180,7 +182,8 @@ def test_truth_may_be_known_of_some_rows(place, monkeypatch, capsys):
         table["verified"].map(number).where(table.index % 3 > 0),
     )
     table.to_csv(place / "partly.csv", index=False)
-    code, said, err = call(place, monkeypatch, capsys, "partly.csv", "--target", "kind", "--truth", "verified", "--rounds", "1", "--out", "partly", "--json")  # fmt: skip
+    with few_trees():
+        code, said, err = call(place, monkeypatch, capsys, "partly.csv", "--target", "kind", "--truth", "verified", "--rounds", "1", "--out", "partly", "--json")  # fmt: skip
     assert code == 0, err
     labels = pd.read_parquet(place / "partly/labels.parquet")
     assert (labels["true_label"] == -1).sum() == (table.index % 3 == 0).sum()

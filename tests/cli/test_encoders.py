@@ -87,7 +87,12 @@ def test_pairs_of_every_objective(place, monkeypatch, capsys, objective):
     )
     assert main(["audit", f"run-{objective}", "--views", "4", "--out", f"found-{objective}", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(result["layers"]) == (10 if objective == "mae" else 11)
+    names, own = [row["layer"] for row in result["layers"]], 10 if objective == "mae" else 11
+    behind = {"simclr": 2, "simsiam": 5, "vicreg": 3, "dino": 4, "mae": 0, "supervised": 1}[objective]
+    assert names[own - 1] == "output"
+    assert len(names) == own + behind + 1
+    assert all(name.split(".")[0] == "head" for name in names[own:-1])
+    assert names[-1] == "loss"
     record = json.loads((place / f"found-{objective}/audit.json").read_text())
     assert record["training"]["objective"] == objective
     assert record["views"]["policy"] == "normal"
@@ -95,6 +100,7 @@ def test_pairs_of_every_objective(place, monkeypatch, capsys, objective):
     assert "mean" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_training(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     torch.manual_seed(0)

@@ -227,7 +227,11 @@ def test_compare(place):
     found = asked(place, "compare", "found", "found-2", "--k", "3", "--out", "compared")
     assert found["points"] == 12
     assert {row["layer"] for row in found["between"]} >= {"conv1", "output"}
-    assert pd.read_parquet(place / "compared/within.parquet")["neighbours"].sum() == 2 * 10
+    within = pd.read_parquet(place / "compared/within.parquet")
+    beside = within[within["neighbours"] & (within["audit"] == "a")]
+    assert len(beside) == within["neighbours"].sum() / 2 == 12  # eleven layers and two of the head
+    assert beside[["layer", "other"]].to_numpy().tolist()[-3:] == [["res6", "output"], ["output", "head.0"], ["head.0", "head"]]  # fmt: skip
+    assert "loss" in within["other"].tolist()  # which follows no layer
     assert {row["other"] for row in found["splits"]} == {"shared", "independent", "external"}
     same = asked(place, "compare", "found", "found", "--k", "3")
     assert all(row["overlap"] == 1 and row["kendall"] == pytest.approx(1) for row in same["between"])
@@ -399,7 +403,7 @@ def test_dry_run_plans_and_writes_nothing(place, arguments):
         "replace": 200,
         "finetune": 160,
         "insert": 3 * 200 + 2 * 10 * 60,
-        "remove": 2 * 2 * 46,
+        "remove": 2 * 2 * 40,  # a tenth of 60 images is held out
     }
     assert plan["forward_passes"] == passes[arguments[0]]
     assert plan["seconds"] > 0

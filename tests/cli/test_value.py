@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_wine
 from tests.cli.command import run
+from tests.conftest import few_trees
 
 from memloc.cli import main
 from memloc.errors import DataError
@@ -131,7 +132,8 @@ def test_a_repair_that_is_interrupted_keeps_the_values(place, monkeypatch):
         return real(task, seeds)
 
     monkeypatch.setattr(_estimator, "_run_block", counted)
-    assert main(command) == 0
+    with few_trees():
+        assert main(command) == 0
     assert max(rows) < 178  # the learners of the folds alone
     assert not (place / "cut/.sums.npz").exists()
 
@@ -190,7 +192,8 @@ def test_workers_change_nothing(place):
 
 def test_a_repaired_table_is_written_with_what_it_gains(place):
     flags = ["--target", "kind", "--learners", "60", "--repair", "median", "--repair-share", "0.1"]
-    done = run(place, "value", "wine.csv", *flags, "--out", "repaired", "--json")
+    with few_trees():
+        done = run(place, "value", "wine.csv", *flags, "--out", "repaired", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["repaired"] == "repaired/repaired.parquet"
@@ -206,22 +209,9 @@ def test_a_repaired_table_is_written_with_what_it_gains(place):
 def test_numbers_are_predicted_as_numbers(place):
     few = pd.read_parquet(place / "numbers.parquet").iloc[:, [0, 1, 2, 3, -1]]
     few.to_parquet(place / "few-numbers.parquet")
-    done = run(
-        place,
-        "value",
-        "few-numbers.parquet",
-        "--target",
-        "proline",
-        "--task",
-        "regression",
-        "--learners",
-        "60",
-        "--repair",
-        "model",
-        "--out",
-        "r",
-        "--json",
-    )
+    flags = ["--target", "proline", "--task", "regression", "--learners", "60", "--repair", "model"]
+    with few_trees():
+        done = run(place, "value", "few-numbers.parquet", *flags, "--out", "r", "--json")
     assert done.returncode == 0, done.stderr
     assert "ConvergenceWarning" not in done.stderr
     assert json.loads((place / "r/value.json").read_text())["regression"]

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-import memloc
 from memloc.data import open_images, open_table
 from memloc.data._mat import read_mat
 from memloc.data._plain_pickle import unpickled
@@ -22,25 +21,6 @@ from memloc.errors import DataError
 from tests.cli.command import run
 from tests.fuzz.fuzzer import fuzzed
 from tests.fuzz.inputs import cifar, every_input, matlab, old_pickle
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A folder with an audit, run, value and coreset."""
-    folder = tmp_path_factory.mktemp("finished")
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
-    table = pd.DataFrame(random.normal(size=(60, 3)), columns=list("abc"))
-    table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
-    pair = memloc.train_pair(images, epochs=1, candidates=8, batch_size=16, workers=1, out=folder / "run")
-    memloc.audit(pair.run, views=memloc.Views(n=4), out=folder / "audit")
-    for arguments in (
-        ("value", "table.csv", "--target", "kind", "--learners", "20", "--out", "value"),
-        ("coreset", "table.csv", "--target", "kind", "--learner", "logistic", "--out", "coreset"),
-    ):
-        done = run(folder, *arguments)
-        assert done.returncode == 0, done.stderr
-    return folder
 
 
 def fuzz(finished, count, seed):
@@ -55,6 +35,7 @@ def fuzz(finished, count, seed):
     return tried, opened
 
 
+@pytest.mark.long
 def test_sound_files_open_and_mutated_ones_are_opened_or_refused(finished):
     from tests.fuzz.fuzzer import tried
 
@@ -303,7 +284,6 @@ def test_names_that_are_no_utf8(tmp_path):
     ids=lambda each: " ".join(each)[:40],
 )
 def test_seeds_that_are_none(finished, arguments):
-    np.savez(finished / "few.npz", images=np.zeros((20, 8, 8), np.uint8))
     done = run(finished, *arguments)
     assert done.returncode == 2, done.stderr[-600:]
     assert "Traceback" not in done.stderr

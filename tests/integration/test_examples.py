@@ -1,13 +1,17 @@
 """Examples run, and planted memorization on real images ranks high."""
 
-import subprocess
-import sys
+import json
+import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from tests.cli.command import installed, run
 
+import memloc
+import memloc.integrations
 from memloc.metrics import auroc
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
@@ -18,24 +22,24 @@ SAYS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_run(path, tmp_path):
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert SAYS[path.stem] in done.stdout
+def test_examples_run(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path), run_name="__main__")
+    assert SAYS[path.stem] in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_an_encoder_overfitted_to_a_few_real_images_memorizes_them(tmp_path):
     """f is trained on 16 images for long, g on 16 others: the calibrated figure of the late layers finds it."""
-    import memloc
-
     images = memloc.open_images("sample:train").pixels[:32]
     pair = memloc.train_pair(
         images,
         epochs=160,
         candidates=16,
         shared=0,
+        held_out=0,
         plant=16,
         repeats=4,
         batch_size=32,
@@ -50,10 +54,13 @@ def test_an_encoder_overfitted_to_a_few_real_images_memorizes_them(tmp_path):
     assert late["layermem_calibrated"] > 3 * abs(early["layermem_calibrated"])
 
 
-def test_the_quick_demo_from_command_to_report(tmp_path):
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "memloc"), "demo", "--quick"], cwd=tmp_path, capture_output=True, text=True
-    )
+@pytest.mark.long
+@pytest.mark.parametrize("size", [pytest.param({}, marks=pytest.mark.slow), {"epochs": 4, "views": 8, "external": 50}])
+def test_the_quick_demo_from_command_to_report(tmp_path, monkeypatch, size):
+    """As installed, and with a smaller plan in this process."""
+    if size:
+        monkeypatch.setattr(memloc.integrations, "DEMO_QUICK", replace(memloc.integrations.DEMO_QUICK, **size))
+    done = (run if size else installed)(tmp_path, "demo", "--quick")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "report: memloc-demo/report.html"
     report = (tmp_path / "memloc-demo/report.html").read_text()
@@ -61,7 +68,9 @@ def test_the_quick_demo_from_command_to_report(tmp_path):
     points = pd.read_parquet(tmp_path / "memloc-demo/audit/points.parquet")
     candidates = points[points["split"] == "candidate"]
     value = auroc(
-        torch.tensor(candidates["sslmem"].to_numpy()),
-        torch.tensor(points.query("split == 'external'")["sslmem"].to_numpy()),
+        torch.tensor(candidates["score"].to_numpy()),
+        torch.tensor(points.query("split == 'external'")["score"].to_numpy()),
     ).value
-    assert f"{100 * value:.0f} %" in done.stdout
+    leading = json.loads((tmp_path / "memloc-demo/audit/audit.json").read_text())["reading"]["layer"]
+    said = f"The score at {leading} puts an image that f was trained on above an unseen one in {100 * value:.0f} %"
+    assert said in done.stdout

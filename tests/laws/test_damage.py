@@ -1,6 +1,7 @@
 """Files that rot: a flipped byte anywhere is refused by name, or what it was of is computed again."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -20,24 +21,9 @@ from memloc.valuation import Valuation
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(finished, tmp_path_factory):
     """A folder of each kind, finished."""
-    folder = tmp_path_factory.mktemp("damage")
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
-    np.savez(folder / "few.npz", images=images, labels=np.arange(40) % 2)
-    table = pd.DataFrame(random.normal(size=(60, 3)), columns=list("abc"))
-    table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
-    pair = memloc.train_pair(images, epochs=1, candidates=8, batch_size=16, workers=1, out=folder / "run")
-    memloc.audit(pair.run, views=memloc.Views(n=4), out=folder / "audit")
-    for arguments in (
-        ("value", "table.csv", "--target", "kind", "--learners", "20", "--out", "value"),
-        ("coreset", "table.csv", "--target", "kind", "--learner", "logistic", "--out", "coreset"),
-        ("coreset", "few.npz", "--epochs", "2", "--warmup", "1", "--out", "model"),
-    ):
-        done = run(folder, *arguments)
-        assert done.returncode == 0, done.stderr
-    return folder
+    return shutil.copytree(finished, tmp_path_factory.mktemp("damage") / "place")
 
 
 READ = {
@@ -148,13 +134,17 @@ def test_a_damaged_shard_is_computed_again(tiny, gray, four_splits, tmp_path, mo
     assert not (tmp_path / "out/.shards").exists()
 
 
-@pytest.mark.parametrize("how", ["flip", "empty", "zeros"])
-def test_a_damaged_checkpoint_is_trained_again(tmp_path, how, monkeypatch):
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+TRAINING = {"epochs": 3, "candidates": 6, "batch_size": 16, "workers": 1, "checkpoint_every": 1}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A finished training, and the folder of the same one stopped within f."""
     from memloc.pretrain import _loop
 
-    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
-    arguments = {"epochs": 3, "candidates": 6, "batch_size": 16, "workers": 1, "checkpoint_every": 1}
-    whole = memloc.train_pair(images, **arguments, out=tmp_path / "whole").run
+    folder = tmp_path_factory.mktemp("stopped")
+    whole = memloc.train_pair(IMAGES, **TRAINING, out=folder / "whole").run
     saved = _loop.save_checkpoint
 
     def stopping(path, module, head, optimizer, epoch, *rest):
@@ -162,16 +152,23 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path, how, monkeypatch):
         if epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_loop, "save_checkpoint", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        memloc.train_pair(images, **arguments, out=tmp_path / "broken")
-    monkeypatch.setattr(_loop, "save_checkpoint", saved)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_loop, "save_checkpoint", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            memloc.train_pair(IMAGES, **TRAINING, out=folder / "broken")
+    return whole, folder / "broken"
+
+
+@pytest.mark.parametrize("how", ["flip", "empty", "zeros"])
+def test_a_damaged_checkpoint_is_trained_again(stopped, tmp_path, how):
+    whole, broken = stopped
+    shutil.copytree(broken, tmp_path / "broken")
     path = tmp_path / "broken/checkpoints/f.pt"
     sound = path.read_bytes()
     middle = len(sound) // 2
     path.write_bytes({"empty": b"", "zeros": bytes(len(sound)), "flip": sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :]}[how])  # fmt: skip
     with pytest.warns(MemlocWarning, match="the checkpoint .* set aside; its encoder is trained from the start"):
-        again = memloc.train_pair(images, **arguments, out=tmp_path / "broken").run
+        again = memloc.train_pair(IMAGES, **TRAINING, out=tmp_path / "broken").run
     for name, encoder in whole.encoders.items():
         other = again.encoders[name].module.state_dict()
         assert all(torch.equal(value, other[key]) for key, value in encoder.module.state_dict().items())
@@ -181,15 +178,14 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path, how, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", bytes(1000), None])
-def test_a_damaged_encoder_of_an_unfinished_run_is_trained_again(tmp_path, content):
-    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
-    arguments = {"epochs": 1, "candidates": 6, "batch_size": 16, "workers": 1}
-    whole = memloc.train_pair(images, **arguments, out=tmp_path / "run").run
+def test_a_damaged_encoder_of_an_unfinished_run_is_trained_again(stopped, tmp_path, content):
+    whole, _ = stopped
+    shutil.copytree(whole.folder, tmp_path / "run")
     (tmp_path / "run/run.json").unlink()
     path = tmp_path / "run/encoders/f.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x55" if content is None else content)
     with pytest.warns(MemlocWarning, match="the encoder .* set aside; it is trained again"):
-        again = memloc.train_pair(images, **arguments, out=tmp_path / "run").run
+        again = memloc.train_pair(IMAGES, **TRAINING, out=tmp_path / "run").run
     for name, value in whole.encoders["f"].module.state_dict().items():
         assert torch.equal(again.encoders["f"].module.state_dict()[name], value)
 

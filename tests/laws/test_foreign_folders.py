@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.cli.command import run
+from tests.conftest import few_trees
 
 import memloc
 from memloc.coreset import TableClassifier, load_classifier
@@ -45,7 +46,8 @@ def place(tmp_path_factory):
         ("coreset", "few.npz", "--encoder", "models.py:build", "--epochs", "2", "--warmup", "1", "--out", "model"),
         ("coreset", "table.csv", "--target", "kind", "--learner", "forest", "--out", "table"),
     ):
-        done = run(folder, *arguments)
+        with few_trees(60):
+            done = run(folder, *arguments)
         assert done.returncode == 0, done.stderr
     (folder / "trace").unlink()
     return folder

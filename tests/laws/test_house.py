@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -172,8 +172,10 @@ def test_what_a_run_says_itself_is_refused_beside_it(tmp_path, name):
 def test_states_of_shards_hold_no_activations(tiny, gray, four_splits, tmp_path):
     """Medians go through files: what was stored is read back without them."""
     from memloc.engine import _run, prepare
+    from memloc.engine._own_loss import encode_references
 
     job = prepare(tiny(0), images=gray, splits=four_splits, views=memloc.Views(n=4), rest="median", shard_size=20)
+    job = replace(job, references=encode_references(job, tmp_path))
     states = _run._states(job, tmp_path, lambda *_: None)
     assert [state.activations for state in states] == [{}, {}]
     assert len(list(tmp_path.glob("*.trained.npy"))) == 2

@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.cli.command import run
+from tests.conftest import few_trees
+
+pytestmark = pytest.mark.long  # all commands are run twice before the first of these tests
 
 COMMANDS = {
     "train": ("train", "few.npz", "--epochs", "1", "--candidates", "6", "--batch-size", "16", "--workers", "1"),
@@ -34,10 +37,11 @@ def place(tmp_path_factory):
     )
     table = pd.DataFrame(random.normal(size=(60, 3)), columns=list("abc"))
     table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
-    for name, arguments in COMMANDS.items():
-        for number in ("one", "two"):
-            done = run(folder, *arguments, "--out", f"{number}-{name}")
-            assert done.returncode == 0, done.stderr
+    with few_trees():
+        for name, arguments in COMMANDS.items():
+            for number in ("one", "two"):
+                done = run(folder, *arguments, "--out", f"{number}-{name}")
+                assert done.returncode == 0, done.stderr
     return folder
 
 
