@@ -61,7 +61,16 @@ def make_data() -> None:
 
 def main(chosen: list[str]) -> None:
     make_data()
-    common = ["--external", "cifar-external.npz", "--held-out", "0", "--epochs", str(EPOCHS), "--batch-size", str(BATCH)]
+    common = [
+        "--external",
+        "cifar-external.npz",
+        "--held-out",
+        "0",
+        "--epochs",
+        str(EPOCHS),
+        "--batch-size",
+        str(BATCH),
+    ]
     for name in chosen:
         command = ["train", *RUNS[name], *common, "--out", f"../{name}"]
         print("memloc", shlex.join(command), flush=True)
