@@ -81,7 +81,8 @@ def with_head(encoder: Encoder, head: nn.Module | str | Path, *, objective: nn.M
 
 
 def with_kept_head(encoder: Encoder, path: str | Path) -> Encoder:
-    """The encoder with the head that a run of memloc keeps beside its file, where there is one; MAE's decoder is none.
+    """The encoder with the head that a run of memloc keeps beside its file, where there is one; what is none, such as
+    MAE's decoder, is said in its note.
 
     Args:
         path: of the encoder, RUN/encoders/NAME.safetensors; anything else has no head beside it.
@@ -92,8 +93,9 @@ def with_kept_head(encoder: Encoder, path: str | Path) -> Encoder:
         return encoder
     try:
         return with_head(encoder, found)
-    except EncoderError:
-        return encoder
+    except EncoderError as problem:
+        note = f"what lies in {str(found)!r} is not read: {problem}"
+        return replace(encoder, note=f"{encoder.note}; {note}" if encoder.note else note)
 
 
 def rows_behind(layers: Sequence[Layer], head: Head) -> list[Layer]:
@@ -139,7 +141,7 @@ def _layers_of(behind: nn.Module, width: int, encoder: str) -> list[Layer]:
             " vector for each. Wrap it in a module that returns its projection."
         )
     # the last linear layer is the output, unless something follows it
-    return [layer for layer in hidden if read[layer.name] is not read[HEAD] and not _same(read, layer.name)] + [output]
+    return [layer for layer in hidden if not _same(read, layer.name)] + [output]
 
 
 def _same(read: dict[str, Tensor], name: str) -> bool:

@@ -9,7 +9,7 @@ from memloc.encoders._device import pick_device
 from memloc.encoders._encoder import Encoder, check_images
 from memloc.encoders._layer import OUTPUT, Layer
 from memloc.encoders._memory import Batches
-from memloc.encoders._output import features_of
+from memloc.encoders._output import features_at
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders._taps import tapped
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
@@ -59,7 +59,7 @@ def represent(
     found: list[Tensor] = []
 
     def reduce(row: Layer, output: Tensor) -> None:
-        found.append((_positions(row, output) if dense else features_of(_units_second(row, output))).float())
+        found.append((_positions(row, output) if dense else features_at(row, output)).float())
 
     def read(rows: slice) -> Tensor:
         progress("representing images", rows.start, len(pixels))
@@ -81,10 +81,6 @@ def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     """The device and number format of a module's weights; the processor and float32 without any."""
     first = next((each for each in module.parameters() if each.is_floating_point()), None)
     return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
-
-
-def _units_second(row: Layer, output: Tensor) -> Tensor:
-    return output.movedim(3, 1) if output.ndim == 4 and row.last else output
 
 
 def _positions(row: Layer, output: Tensor) -> Tensor:

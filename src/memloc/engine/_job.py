@@ -72,7 +72,7 @@ class Job:
         """The points in batches, smaller ones once memory was used up."""
         return Batches(self.batch, "scoring points")
 
-    @property
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers read, in the order of the forward pass, those of the head and the loss after them."""
         return self.encoders[0].rows if self.loss is None else (*self.encoders[0].rows, self.loss.layer)

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from memloc.engine._job import Job
-from memloc.engine._scores import Scores, run_variance
+from memloc.engine._scores import Scores, candidates, run_variance
 from memloc.engine._shard import ShardState
 from memloc.metrics import Z95, empirical_p_values, q_values, sslmem_range
 
@@ -15,7 +15,7 @@ from memloc.metrics import Z95, empirical_p_values, q_values, sslmem_range
 def point_rows(job: Job, state: ShardState, scores: Scores, units: pd.DataFrame, leading: str) -> pd.DataFrame:
     """One row per point: SSLMem at the encoder's output, and the score at the reading that leads."""
     last = job.output
-    score, candidate = scores.ratio[:, last], torch.from_numpy(job.split == "candidate")
+    score, candidate = scores.ratio[:, last], candidates(job)
     raw = scores.align_g[:, last] - scores.align_f[:, last]
     error = (state.points.columns["variance"] + run_variance(job, scores.align[:, last])).sqrt()
     table = pd.DataFrame({"point": job.images.ids.numpy(), "name": list(job.images.names), "split": job.split})

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memloc.engine._job import Job
-from memloc.engine._scores import REPEATS, log_readings, mean_of, score_draws
+from memloc.engine._scores import REPEATS, candidates, log_readings, mean_of, score_draws
 from memloc.metrics import Auroc, auroc, excess_fraction, mean_draws, percentile_interval, standard_error
 from memloc.streams import Stream, generator
 
@@ -49,7 +49,7 @@ def standing_out(job: Job, score: Tensor, align: Tensor, among: Tensor) -> Auroc
     all that it was trained on) against external points, or the cells of an ensemble."""
     if job.mode == "ensemble":
         return _cells_auroc(job, align, among)
-    trained = job.membership[0] if job.mode == "alone" else torch.from_numpy(job.split == "candidate")
+    trained = job.membership[0] if job.mode == "alone" else candidates(job)
     unseen = torch.from_numpy(job.split == "external")
     return auroc(score[trained & among], score[unseen & among])
 

@@ -132,11 +132,7 @@ class _Reader:
         """Run one forward pass over prepared views of some points."""
         self._points = rows.stop - rows.start
         self.distances, self.means = {}, {}
-        dtype, device = self._job.options.dtype, self._job.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            self._forward(inputs)
-            if self._encoder.head is not None:
-                self._forward_head(self._features.clone())  # an operation in place changes no reading
+        self._pass(inputs)
         loss = self._job.loss
         if loss is not None:
             with torch.inference_mode():
@@ -148,12 +144,16 @@ class _Reader:
         """Run one forward pass over views that are for units alone, after `read`."""
         self._points, self._only_units = rows.stop - rows.start, True
         try:
-            with torch.autocast(self._job.device.type, torch.bfloat16, enabled=self._job.options.dtype == "bfloat16"):
-                self._forward(inputs)
-                if self._encoder.head is not None:
-                    self._forward_head(self._features.clone())
+            self._pass(inputs)
         finally:
             self._only_units = False
+
+    def _pass(self, inputs: Tensor) -> None:
+        """Through the encoder, and from its features through its head."""
+        with torch.autocast(self._job.device.type, torch.bfloat16, enabled=self._job.options.dtype == "bfloat16"):
+            self._forward(inputs)
+            if self._encoder.head is not None:
+                self._forward_head(self._features.clone())  # an operation in place changes no reading
 
     def _reduce(self, layer: Layer, output: Tensor) -> None:
         apart = self._job.unit_views
