@@ -509,7 +509,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(
         _private, "uniforms", lambda *_arguments: torch.ones(len(_arguments[1]), 1, 1, dtype=torch.float64)
     )
-    pair = private_run(tmp_path, "noise", epochs=1, learning_rate=1.0, warmup=0.0, weight_decay=0.0, dp_clip=0.5)
+    pair = private_run(tmp_path, "noise", held_out=0, epochs=1, learning_rate=1.0, warmup=0.0, weight_decay=0.0, dp_clip=0.5)
     spec = TrainSpec(**{**SMALL, "epochs": 1, "objective": "mae", "dp_epsilon": 8.0, "dp_clip": 0.5})
     noise, rate, steps = _private.noise_of(spec, 40)
     from memloc.objectives import make_objective
@@ -518,8 +518,8 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
     encoder, seed = load_encoder(VIT, weights="random"), seed_of(spec, "f")
     make_objective(spec, encoder.module, torch.zeros(1, 3, 8, 8), classes=0, seed=seed)  # which draws MAE's own weights
     start = encoder.module.state_dict()
-    key = "layers.1.mlp.fc1.weight"
-    moved = pair.f.module.state_dict()[key] - start[key]
+    keys = [f"layers.{layer}.mlp.{part}.weight" for layer in (0, 1) for part in ("fc1", "fc2")]
+    moved = torch.cat([(pair.f.module.state_dict()[key] - start[key]).flatten() for key in keys])
     # SGD with momentum .9, and a cosine that begins at 1
     scales = [0.5 * (1 + math.cos(math.pi * (step - 1) / (steps - 1))) if step else 1.0 for step in range(steps)]
     weights = [sum(scales[later] * 0.9 ** (later - step) for later in range(step, steps)) for step in range(steps)]
