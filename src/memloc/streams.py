@@ -33,7 +33,6 @@ class Stream(IntEnum):
     # of NumPy's generator: a number stands in the key
     SHARED_SAMPLE = 10
     EQUAL_GROUPS = 11
-    CELL_BOOTSTRAP = 12
     CHANCE_MEMBERSHIP = 13
     PILOT = 14
     BOOTSTRAP = 15
@@ -55,6 +54,11 @@ class Stream(IntEnum):
     SCORE_FOLDS = 31
     REFERENCES = 32
     READING_CHOICE = 33
+    TAILS = 34
+    EVIDENCE_FOLDS = 35
+    DECOYS = 36
+    RATES = 37
+    GUARD = 38
     HELD_OUT = 40
 
     def keyed(self, seed: int) -> int:

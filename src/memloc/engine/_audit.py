@@ -57,6 +57,13 @@ class Options:
     batch_size: int | None = setting(None, "Points per batch; by image size by default.", low=1)
     shard_size: int = setting(1024, "Points per shard, the unit of resuming.", low=1)
     thumbnails: bool = setting(True, "Keep small pictures for the report.")
+    decoys: float | None = setting(
+        None,
+        "Share of held-out points scored as if they were candidates, to count false names; a fifth by default where"
+        " there are 100 or more.",
+        low=0,
+        high=0.9,
+    )
     seed: int = setting(0, "Of bootstrap and sampling.", low=0, high=SEEDS)
 
     def __post_init__(self) -> None:
@@ -114,6 +121,7 @@ def audit(
     batch_size: int | None = None,
     shard_size: int = 1024,
     thumbnails: bool = True,
+    decoys: float | None = None,
     seed: int = 0,
     device: str = "auto",
     paired: bool = False,
@@ -141,7 +149,7 @@ def audit(
         views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their
             number by a pilot.
         protocol: "memloc", "paper" (their text) or "published-code": sets what is not given of views, rest and scale.
-        distance, rest, scale, signed, dtype, batch_size, shard_size, thumbnails, seed: as in Options.
+        distance, rest, scale, signed, dtype, batch_size, shard_size, thumbnails, decoys, seed: as in Options.
         device: "auto", "cpu" or "cuda".
         paired: whether f[0] and g[0] were trained in a pair, and so on, as `train_pair(runs=...)` does; they are then
             resampled together.

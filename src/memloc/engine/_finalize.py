@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from memloc.engine._auditor import separation_rows
 from memloc.engine._job import Job
 from memloc.engine._layer_rows import layer_rows
+from memloc.engine._naming import name_points
 from memloc.engine._point_rows import point_layer_rows, point_rows
 from memloc.engine._reading import leading_reading
 from memloc.engine._scores import Scores
@@ -18,7 +20,7 @@ from memloc.engine._unit_rows import unit_rows
 
 
 def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The points, point_layers, layers and units tables of a job, and the reading that leads.
+    """The tables of a job but its pictures, and what its record says of them: the reading that leads, and of naming.
 
     Args:
         job: what was computed. state: the fold of all shards.
@@ -27,9 +29,12 @@ def finalize(job: Job, state: ShardState, blocks: Sequence[Path]) -> tuple[dict[
     units = unit_rows(job, state, blocks)
     scores = Scores(job, state)
     leading = leading_reading(job, scores)
-    return {
-        "points": point_rows(job, state, scores, units, leading["layer"]),
+    naming = name_points(job, scores)
+    tables = {
+        "points": point_rows(job, state, scores, units, leading["layer"], naming),
         "point_layers": point_layer_rows(job, scores),
         "layers": layer_rows(job, state, scores, units, blocks),
         "units": units,
-    }, leading
+        "separation": separation_rows(job, scores, naming, leading["layer"]),
+    }
+    return tables, {"reading": leading, "naming": naming.record}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -41,6 +41,7 @@ class Job:
         found: warnings from planning.
         loss: the row of the training loss, where there is one. references: what it compares with, by encoder.
         unit_views: those of UnitMem and ClassMem, where they are drawn apart.
+        held_out: points that were drawn at random from the set that was trained on and kept out of it, bool (point,).
     """
 
     encoders: tuple[Encoder, ...]
@@ -60,6 +61,11 @@ class Job:
     loss: OwnLoss | None = None
     references: tuple[Tensor, ...] = ()
     unit_views: Views | None = None
+    held_out: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+    def __post_init__(self) -> None:
+        if not len(self.held_out):
+            object.__setattr__(self, "held_out", torch.zeros(len(self.images), dtype=torch.bool))
 
     @property
     def batch(self) -> int:

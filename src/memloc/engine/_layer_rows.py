@@ -15,7 +15,7 @@ from memloc.data import SPLITS
 from memloc.encoders import Layer
 from memloc.engine._job import Job
 from memloc.engine._scores import REPEATS, Scores, difference, log_readings, mean_of, score_draws
-from memloc.engine._separation import own_figure, separation
+from memloc.engine._separation import gap, own_figure, separation
 from memloc.engine._shard import ShardState
 from memloc.engine._unit_rows import unit_summary
 from memloc.metrics import (
@@ -24,8 +24,10 @@ from memloc.metrics import (
     percentile_interval,
     reliability,
     run_reliability,
+    simultaneous_bounds,
     standard_error,
 )
+from memloc.results import headline
 
 _TOP = 50  # points in the top and least columns (LocMem Table 1), at most a quarter of the candidates
 _NAN = float("nan")
@@ -40,6 +42,7 @@ def layer_rows(
     start = 0
     effects: dict[str, Effect] = {}
     means: dict[str, Tensor] = {}
+    of_all: dict[str, list[Tensor]] = {}
     for number, layer in enumerate(job.layers):
         score, align = scores.score[:, number], scores.align[:, number].T
         spread = None if scores.spread is None else scores.spread[number]
@@ -60,7 +63,16 @@ def layer_rows(
             "calibrated_low": effect.low,
             "calibrated_high": effect.high,
         }
-        row |= own_figure(job, score, align, candidate, external, draws, spread)
+        own, own_draws = own_figure(job, score, align, candidate, external, draws, spread)
+        apart, gap_draws = gap(job, align, external)
+        row |= own | apart
+        for name, each in (
+            ("layermem_calibrated", effect.draws),
+            ("layermem_own", own_draws),
+            ("alignment_gap", gap_draws),
+        ):
+            if each is not None:
+                of_all.setdefault(name, []).append(each)
         row |= _deltas(rows, row, means, effects)
         row |= separation(job, scores.deciding(job)[:, number], align, candidate, external)
         row |= {
@@ -73,7 +85,17 @@ def layer_rows(
             row |= unit_summary(job, state, layer, of_layer, blocks, slice(start, start + len(of_layer)))
         start += len(of_layer)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return _with_simultaneous(pd.DataFrame(rows), of_all)
+
+
+def _with_simultaneous(table: pd.DataFrame, draws: dict[str, list[Tensor]]) -> pd.DataFrame:
+    """The table with bounds of the figure that decides, right for all rows at once, and whether they lie above 0."""
+    decides = headline(table)
+    if decides is None:
+        return table
+    values = torch.tensor(table[decides.figure].to_numpy(dtype=float))
+    low, high = simultaneous_bounds(values, torch.stack(draws[decides.figure]))
+    return table.assign(simultaneous_low=low.numpy(), simultaneous_high=high.numpy(), shows=(low > 0).numpy())
 
 
 def _place(job: Job, layer: Layer, known: dict[str, Effect]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def plan_job(
     options: Options,
     device: torch.device,
     unit_views: Views | None = None,
+    held_out: Sequence[bool] | None = None,
     paired: bool = False,
     earlier: bool = False,
 ) -> Job:
@@ -77,6 +78,7 @@ def plan_job(
             f"{everyone[0].name} was trained on {int(seen[0].sum())} of the points. Expected at least two, for UnitMem."
             " Pass the encoders in another order, or other membership."
         )
+    apart = torch.tensor(held_out or [False] * len(kept))[rows if held_out else slice(None)]
     loss, why = plan_loss(everyone, images, seen, views, options.seed)
     if why is not None:
         found.append(why)
@@ -97,6 +99,7 @@ def plan_job(
         tuple(found),
         loss,
         unit_views=unit_views,
+        held_out=apart,
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 
 from memloc.engine._job import Job
+from memloc.engine._naming import Naming
 from memloc.engine._scores import Scores, candidates, run_variance
 from memloc.engine._shard import ShardState
-from memloc.metrics import Z95, empirical_p_values, q_values, sslmem_range
+from memloc.metrics import Z95, sslmem_range
 
 
-def point_rows(job: Job, state: ShardState, scores: Scores, units: pd.DataFrame, leading: str) -> pd.DataFrame:
+def point_rows(
+    job: Job, state: ShardState, scores: Scores, units: pd.DataFrame, leading: str, naming: Naming
+) -> pd.DataFrame:
     """One row per point: SSLMem at the encoder's output, and the score at the reading that leads."""
     last = job.output
     score, candidate = scores.ratio[:, last], candidates(job)
@@ -30,12 +32,9 @@ def point_rows(job: Job, state: ShardState, scores: Scores, units: pd.DataFrame,
     regressed, error = scores.regressed[:, at], scores.error[:, at]
     table["score"] = regressed.numpy()
     table["score_low"], table["score_high"] = ((regressed + sign * Z95 * error).numpy() for sign in (-1, 1))
-    deciding = scores.deciding(job)[:, at]
-    external = deciding[torch.from_numpy(job.split == "external")]
-    if len(external[~external.isnan()]):
-        p_value = torch.full_like(score, torch.nan)
-        p_value[candidate] = empirical_p_values(deciding[candidate], external)
-        table["p_value"], table["q_value"] = p_value.numpy(), q_values(p_value).numpy()
+    table["evidence"], table["p_value"] = naming.evidence.numpy(), naming.p_value.numpy()
+    table["q_value"], table["named"] = naming.q_value.numpy(), naming.named.numpy()
+    table["decoy"] = naming.decoy.numpy()
     table["align_in"], table["align_out"] = scores.align_in[:, last].numpy(), scores.align_out[:, last].numpy()
     own = units[units["layer"].isin([layer.name for layer in job.encoders[0].layers])]
     table["n_units"] = table["point"].map(own["point"].value_counts()).fillna(0).astype(np.int64)

@@ -13,6 +13,7 @@ from memloc.data import as_images
 from memloc.encoders import Encoder, load_encoder, pick_device, with_head
 from memloc.engine._audit import Options
 from memloc.engine._job import Job
+from memloc.engine._naming import check_decoys
 from memloc.engine._plan import plan_job
 from memloc.errors import SpecError
 from memloc.settings import make_spec
@@ -31,6 +32,7 @@ def prepare(
     labels: Any = None,
     encoders: Any = None,
     membership: Any = None,
+    held_out: Sequence[bool] | None = None,
     f_head: Any = None,
     g_head: Any = None,
     layers: str | Sequence[str] = "auto",
@@ -44,7 +46,11 @@ def prepare(
     earlier: bool = False,
     **options: Any,
 ) -> Job:
-    """Everything that is checked before an audit starts; arguments as in `audit`."""
+    """Everything that is checked before an audit starts; arguments as in `audit`.
+
+    Args:
+        held_out: which points were drawn at random from the set that was trained on and kept out of it.
+    """
     chosen: Options = make_spec(Options, {"batch_size": batch_size, "dtype": dtype, "seed": seed, **options})
     known = as_images(images, points=points, labels=labels)
     if len(known) < 2:
@@ -76,7 +82,7 @@ def prepare(
             "views are 'auto' for one encoder without a reference. Expected a number, since points then have no score"
             " to be reliable. Pass --views 16."
         )
-    return plan_job(
+    job = plan_job(
         *loaded,
         paired=paired,
         earlier=earlier,
@@ -85,9 +91,12 @@ def prepare(
         membership=seen,
         views=views,
         unit_views=unit_views,
+        held_out=held_out,
         options=chosen,
         device=target,
     )
+    check_decoys(job)
+    return job
 
 
 def _with_heads(encoders: list[Encoder], heads: Any, name: str) -> list[Encoder]:

@@ -63,7 +63,7 @@ def run_job(
             states = _states(job, work, progress)
             progress("scoring points", len(job.images), len(job.images))
         scored = time.monotonic() - began
-        tables, leading = finalize(job, fold(states), sorted(work.glob("*.npy")))
+        tables, found = finalize(job, fold(states), sorted(work.glob("*.npy")))
         tables = _with_what_training_knows(tables, extra)
         pictures = (
             thumbnails(job, tables)
@@ -72,7 +72,7 @@ def run_job(
         )
         record = (
             _record(job, spec, scored, time.monotonic() - began)
-            | {"reading": leading, "warnings": [*job.found, *_constant(tables["point_layers"])]}
+            | {**found, "warnings": [*job.found, *_constant(tables["point_layers"])]}
             | ({"pilot": pilot} if pilot else {})
             | {key: value for key, value in (extra or {}).items() if key not in ("repeats", "origin")}
         )
@@ -138,6 +138,7 @@ def job_spec(job: Job) -> dict[str, Any]:
             for name, count in zip(*np.unique(job.split.astype(str), return_counts=True), strict=True)
         },
         "membership": spec_hash({"rows": job.membership.int().tolist(), "split": job.split.tolist()}),
+        **({"held_out": spec_hash({"rows": job.held_out.int().tolist()})} if job.held_out.any() else {}),
     }
 
 

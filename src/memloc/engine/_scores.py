@@ -67,8 +67,8 @@ class Scores:
         self.regressions = [_regression(job, each) for each in logs]
         scores, errors, of_halves = [], [], []
         for number, (found, reading) in enumerate(zip(self.regressions, logs, strict=True)):
-            scores.append(found.score(*_sides(job, reading)))
-            of_halves.append(torch.stack([found.score(*_sides(job, each)) for each in halves[number]], dim=1))
+            scores.append(found.score(*sides_of(job, reading)))
+            of_halves.append(torch.stack([found.score(*sides_of(job, each)) for each in halves[number]], dim=1))
             f, g, both = variance[:, number].unbind(dim=1)
             slope = torch.zeros_like(f) if job.mode == "alone" else found.slope
             g, both = (torch.zeros_like(f),) * 2 if job.mode == "alone" else (g, both)
@@ -111,7 +111,7 @@ def log_readings(job: Job, align: Tensor) -> Tensor:
     return logs - logs[rows].mean(dim=0)
 
 
-def _sides(job: Job, logs: Tensor, used: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def sides_of(job: Job, logs: Tensor, used: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Mean log reading of the encoders that stand for f and for g at each point; None for a side that is not there.
 
     Args:
@@ -125,7 +125,7 @@ def _sides(job: Job, logs: Tensor, used: Tensor | None = None) -> tuple[Tensor, 
 
 def _regression(job: Job, logs: Tensor) -> Regression:
     """The regression of a layer; the spread of an ensemble's point follows how many encoders saw it."""
-    found = regress_readings(*_sides(job, logs), job.never, seed=job.options.seed)
+    found = regress_readings(*sides_of(job, logs), job.never, seed=job.options.seed)
     if job.mode != "ensemble":
         return found
     noise = 1 / job.target.sum(dim=0) + found.slope**2 / job.reference.sum(dim=0)
@@ -138,7 +138,7 @@ def difference(job: Job, logs: Tensor, used: Tensor) -> Tensor:
 
     What a slope below 1 leaves of a point's own difficulty would repeat in every run, memorized or not.
     """
-    seen, unseen = _sides(job, logs, used)
+    seen, unseen = sides_of(job, logs, used)
     return torch.full_like(seen, torch.nan) if unseen is None else unseen - seen
 
 

@@ -75,10 +75,12 @@ def run_subject(
         )
         splits += ["external"] * len(others)
         images = concatenate(images, others, namespace="more")
-    arguments: dict[str, Any] = {"images": images, "splits": splits}
     extra: dict[str, Any] = {"run": name, "training": record["spec"]}
     if "external" in splits:
         extra["origin"] = _origin(images, splits, own)
+    apart = extra.get("origin", {})
+    held_out = [apart.get(point) == "held-out" for point in images.ids.tolist()]
+    arguments: dict[str, Any] = {"images": images, "splits": splits, "held_out": held_out}
     if opened.repeats:
         extra["repeats"] = opened.repeats
     if opened.is_ensemble:

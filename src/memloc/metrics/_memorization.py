@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memloc.errors import NonFiniteError, ShapeError
 from memloc.metrics._bootstrap import bootstrap_sums, bootstrap_weights, percentile_interval
+from memloc.metrics._two_way import two_way_spread
 from memloc.streams import Stream
 
 _ROUNDING = 1e-7  # of a reading, relative to the largest
@@ -98,11 +99,11 @@ class Effect:
 
     Attributes:
         value: the effect; 0 if being trained on a point changes nothing.
-        se: standard error, clustered by point.
-        low, high: bootstrap 95 % interval over points (and runs where they are resampled).
+        se: standard error over points, and over training runs where `runs_resampled`.
+        low, high: 95 % interval over the same.
         n_points: points that some encoders saw and others did not.
-        runs_resampled: whether the interval speaks of other training runs too.
-        draws: the bootstrap values, shape (repeat,).
+        runs_resampled: whether error and interval speak of other training runs too.
+        draws: around the value, of which the interval is made, shape (repeat,).
     """
 
     value: float
@@ -134,7 +135,7 @@ def membership_effect(
         membership: which encoder was trained on which point.
         paired: whether runs of two sides were trained in pairs, the first of either side together, and are resampled
             so.
-        repeats, seed: of the bootstrap over points; runs are resampled too where there are three or more a side.
+        repeats, seed: of the draws.
     Returns:
         Effect, NaN where no point distinguishes the encoders.
     Raises:
@@ -164,26 +165,16 @@ def membership_effect(
     encoders, points = align.shape
     logs = encoders > 2
     relative = log_reading(align) if logs else relative_alignment(align, seen.bool())
-    everyone = torch.ones(encoders, dtype=torch.float64)
-    slope = float(_effect(_sums(relative, seen, everyone).sum(dim=0)[None], torch.tensor([points]), everyone))
-    strata, runs = _patterns(seen), run_weights(membership[:, split], repeats, seed, paired=paired)
-    if runs is None:
-        draws = _effect(
-            *bootstrap_sums(_sums(relative, seen, everyone), repeats=repeats, seed=seed, strata=strata), everyone
-        )
-    else:
-        each = []
-        for row, run in enumerate(runs):  # every repeat has its own weights of runs
-            columns = _sums(relative, seen, run)
-            sums, sizes = bootstrap_sums(columns, repeats=repeats, seed=seed, strata=strata, only=row)
-            each.append(_effect(sums, sizes, run))
-        draws = torch.cat(each)
-    value, error = slope, _clustered_error(relative, seen, slope)
+    slope = _slope(relative, seen)
+    varying = run_clusters(membership[:, split], paired=paired)
+    influence = _influence(relative, seen, slope)
+    spread = two_way_spread(influence, clusters=varying, repeats=repeats, seed=seed, strata=_patterns(seen))
+    value, error, draws = slope, spread.se, slope + spread.draws
     if logs:
         value, draws = math.tanh(slope / 2), (draws / 2).tanh()
         error *= (1 - value**2) / 2
     low, high = percentile_interval(draws)
-    return Effect(value, error, low, high, points, runs is not None, draws)
+    return Effect(value, error, low, high, points, varying is not None, draws)
 
 
 def log_reading(align: Float[Tensor, "*cell"]) -> Float[Tensor, "*cell"]:
@@ -216,44 +207,48 @@ def relative_alignment(
     return torch.where(total == 0, 0.5, align / torch.where(total == 0, 1.0, total))
 
 
-def _sums(relative: Tensor, seen: Tensor, run: Tensor) -> Tensor:
-    """What each point adds to the normal equations, with weights of runs: (point, 2 * encoder + 2).
-
-    Responses and memberships are taken net of the point's weighted mean, which removes the point effects.
-    """
-    share = (run / run.sum())[:, None]
-    response = relative - (share * relative).sum(dim=0)
-    member = seen - (share * seen).sum(dim=0)
-    products = torch.stack([(share * response * member).sum(dim=0), (share * member**2).sum(dim=0)])
-    return torch.cat([response, member, products]).T
+def _net(values: Tensor) -> Tensor:
+    """Values net of encoder and point."""
+    return values - values.mean(dim=1, keepdim=True) - values.mean(dim=0) + values.mean()
 
 
-def _effect(sums: Tensor, points: Tensor, run: Tensor) -> Tensor:
-    """Least-squares membership effects from sums over points, (repeat, 2 * encoder + 2): encoder effects are partialled
-    out."""
-    share, encoders = run / run.sum(), len(run)
-    by_response, by_member = sums[:, :encoders], sums[:, encoders : 2 * encoders]
-    covariance = sums[:, -2] - (by_response * by_member) @ share / points
-    variance = sums[:, -1] - by_member**2 @ share / points
-    return -covariance / torch.where(variance > 1e-12, variance, torch.nan)
+def _slope(relative: Tensor, seen: Tensor) -> float:
+    """Least-squares effect of membership, net of encoder and point, with minus sign."""
+    member = _net(seen)
+    size = float(member.square().sum())
+    return -float((_net(relative) * member).sum()) / size if size > 1e-12 else float("nan")
 
 
-def _clustered_error(relative: Tensor, seen: Tensor, value: float) -> float:
-    """Standard error of the effect, clustered by point."""
-    response = relative - relative.mean(dim=0)
-    member = seen - seen.mean(dim=0)
-    response, member = response - response.mean(dim=1, keepdim=True), member - member.mean(dim=1, keepdim=True)
-    residual = response + value * member
-    score = (residual * member).sum(dim=0)
-    points = seen.shape[1]
-    correction = points / (points - 1) if points > 1 else float("nan")
-    return float((correction * (score**2).sum()).sqrt() / (member**2).sum())
+def _influence(relative: Tensor, seen: Tensor, slope: float) -> Tensor:
+    """What each cell adds to the error of the effect: (encoder, point)."""
+    member = _net(seen)
+    return -(_net(relative) + slope * member) * member / member.square().sum()
 
 
 def _patterns(seen: Tensor) -> Tensor | None:
     """Strata for the bootstrap: points with the same membership, unless nearly every point has its own."""
     _, pattern, counts = seen.T.unique(dim=0, return_inverse=True, return_counts=True)
     return pattern if int(counts.min()) >= 2 else None
+
+
+def run_clusters(membership: Bool[Tensor, "encoder point"], *, paired: bool = False) -> Int[Tensor, " encoder"] | None:
+    """The cluster of each encoder, over which a figure varies between trainings: itself, or its pair.
+
+    None where there are too few to tell: fewer than three a side, or fewer than four with training sets of their own.
+
+    >>> run_clusters(torch.eye(4).bool())
+    tensor([0, 1, 2, 3])
+    """
+    encoders = len(membership)
+    _, side, counts = membership.unique(dim=0, return_inverse=True, return_counts=True)
+    if int(counts.min()) >= 3:
+        if not (paired and len(counts) == 2 and counts[0] == counts[1]):
+            return torch.arange(encoders)
+        place = torch.zeros(encoders, dtype=torch.int64)
+        for number in (0, 1):
+            place[side == number] = torch.arange(int(counts[number]))
+        return place
+    return torch.arange(encoders) if len(counts) == encoders >= 4 else None
 
 
 def run_weights(membership: Tensor, repeats: int = 1000, seed: int = 0, *, paired: bool = False) -> Tensor | None:

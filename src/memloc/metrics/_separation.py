@@ -6,10 +6,11 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memloc.metrics._bootstrap import Z95
+from memloc.metrics._bootstrap import Z95, percentile_interval
+from memloc.metrics._two_way import two_way_spread
 
 
 class Auroc(NamedTuple):
@@ -42,6 +43,42 @@ def auroc(positive: Float[Tensor, " point"], negative: Float[Tensor, " other"]) 
         return Auroc(value, max(value - slack, 0.0), min(value + slack, 1.0))
     logit, se = math.log(value / (1 - value)), math.sqrt(variance) / (value * (1 - value))
     low, high = (1 / (1 + math.exp(-(logit + sign * Z95 * se))) for sign in (-1, 1))
+    return Auroc(value, low, high)
+
+
+def auroc_of_cells(
+    closeness: Float[Tensor, "encoder point"],
+    seen: Bool[Tensor, "encoder point"],
+    *,
+    clusters: Int[Tensor, " encoder"] | None = None,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Auroc:
+    """AUROC of (encoder, point) cells, those trained on against the others, with an interval over points, and over
+    training runs where their clusters are given.
+
+    Args:
+        closeness: what orders the cells. seen: which encoder was trained on which point.
+        clusters: the training run of each encoder.
+
+    >>> closeness = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.5]])
+    >>> auroc_of_cells(closeness, closeness == 1).value
+    1.0
+    """
+    positive, negative = closeness[seen].double(), closeness[~seen].double()
+    if not len(positive) or not len(negative):
+        return Auroc(float("nan"), float("nan"), float("nan"))
+    above, below = _placement(positive, negative), 1 - _placement(negative, positive)
+    value = float(above.mean())
+    points = closeness.shape[1]
+    if not 0 < value < 1:
+        slack = 1 - 0.025 ** (1 / points)
+        return Auroc(value, max(value - slack, 0.0), min(value + slack, 1.0))
+    influence = torch.empty(closeness.shape, dtype=torch.float64)
+    influence[seen], influence[~seen] = (above - value) / len(positive), (below - value) / len(negative)
+    influence /= value * (1 - value)  # of its logit
+    draws = two_way_spread(influence, clusters=clusters, repeats=repeats, seed=seed).draws
+    low, high = percentile_interval(torch.special.expit(math.log(value / (1 - value)) + draws))
     return Auroc(value, low, high)
 
 

@@ -38,6 +38,7 @@ from ._record import save_results as save_results
 from ._record import say_what_is_missing as say_what_is_missing
 from ._schema import TABLES as TABLES
 from ._schema import conform as conform
+from ._schema import empty as empty
 from ._seal import CHECKSUM as CHECKSUM
 from ._seal import seal_holds as seal_holds
 from ._seal import sealing as sealing

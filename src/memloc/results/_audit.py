@@ -10,9 +10,10 @@ import pandas as pd
 
 from memloc.results._files import read_table
 from memloc.results._record import read_record, save_results
-from memloc.results._schema import conform
+from memloc.results._schema import conform, empty
 
 _NAMES = ("points", "point_layers", "layers", "units", "thumbnails")
+_LATER = ("separation",)  # tables that folders of 0.1 lack
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Audit:
         layers: one row per layer, in the order of the forward pass.
         units: one row per unit.
         thumbnails: small pictures of points, empty where they were left out.
+        separation: one row per reading and false-positive rate; empty of folders of memloc 0.1.
         record: the spec, seeds, versions, fingerprints, timings and warnings (audit.json).
     """
 
@@ -34,6 +36,7 @@ class Audit:
     units: pd.DataFrame = field(repr=False)
     thumbnails: pd.DataFrame = field(repr=False)
     record: dict[str, Any] = field(repr=False)
+    separation: pd.DataFrame = field(repr=False, default_factory=lambda: empty("separation"))
 
     @property
     def warnings(self) -> list[str]:
@@ -42,7 +45,9 @@ class Audit:
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables and audit.json (last) to a folder."""
-        return save_results(folder, {name: getattr(self, name) for name in _NAMES}, self.record, "audit.json")
+        return save_results(
+            folder, {name: getattr(self, name) for name in (*_NAMES, *_LATER)}, self.record, "audit.json"
+        )
 
     @staticmethod
     def load(folder: str | Path) -> Audit:
@@ -56,4 +61,5 @@ class Audit:
         if (folder / "run.json").is_file():  # a training run was named instead of its audit
             hint = f"memloc audit {folder} --out {folder}-audit"
         record = read_record(folder, "audit.json", "finished audit", hint)
-        return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in _NAMES}, record=record)
+        there = (*_NAMES, *(name for name in _LATER if (folder / f"{name}.parquet").is_file()))
+        return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in there}, record=record)

@@ -43,8 +43,28 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ),
         _c("score_low", "float", "lower end of its 95 % interval", optional=True),
         _c("score_high", "float", "upper end of its 95 % interval", optional=True),
-        _c("p_value", "float", "of the score, one-sided, against external points", optional=True, low=0, high=1),
+        _c(
+            "evidence",
+            "float",
+            "that the encoder was trained on the point, from several readings by a model of other points (log odds)",
+            optional=True,
+        ),
+        _c(
+            "p_value",
+            "float",
+            "of the evidence, one-sided, against held-out points of the same fold",
+            optional=True,
+            low=0,
+            high=1,
+        ),
         _c("q_value", "float", "Benjamini-Hochberg over candidates", optional=True, low=0, high=1),
+        _c("named", "bool", "whether the point is named as memorized: q_value below .05", optional=True),
+        _c(
+            "decoy",
+            "bool",
+            "whether it is a held-out point that was scored as if it were a candidate, to count false names",
+            optional=True,
+        ),
         _c("align_in", "float", "mean alignment over encoders that were trained on the point", optional=True, low=0),
         _c("align_out", "float", "mean alignment over encoders that were not", optional=True, low=0),
         _c("n_units", "int", "units of f that this point drives most", low=0),
@@ -115,6 +135,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("calibrated_se", "float", "its standard error, clustered by point", low=0),
         _c("calibrated_low", "float", "lower end of its 95 % interval"),
         _c("calibrated_high", "float", "upper end of its 95 % interval"),
+        _c(
+            "simultaneous_low",
+            "float",
+            "lower bound of the figure that decides (membership effect, else own, else gap), right for all rows at"
+            " once (95 %)",
+            optional=True,
+        ),
+        _c("simultaneous_high", "float", "upper bound, likewise", optional=True),
+        _c("shows", "bool", "whether memorization shows here: the simultaneous bound lies above 0", optional=True),
         _c("layermem_own", "float", "mean SSLMem' of candidates less that of external points", optional=True),
         _c("own_se", "float", "its standard error", optional=True, low=0),
         _c("own_low", "float", "lower end of its 95 % interval", optional=True),
@@ -194,6 +223,29 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("unit", "int", "channel or neuron", low=0),
         *UNIT_COLUMNS,
     ),
+    "separation": (
+        _c("reading", "text", "row of layers, or evidence"),
+        _c("auroc", "float", "chance that a trained point scores above one never seen", low=0, high=1),
+        _c("auroc_low", "float", "lower end of its 95 % interval", low=0, high=1),
+        _c("auroc_high", "float", "upper end of its 95 % interval", low=0, high=1),
+        _c("fpr", "float", "share of never-seen points that may be taken for trained ones", low=0, high=1),
+        _c(
+            "tpr",
+            "float",
+            "share of trained points found at that rate; missing where there are fewer never-seen points than 1 / rate",
+            low=0,
+            high=1,
+        ),
+        _c("tpr_low", "float", "lower end of its 95 % interval, over points and the threshold", low=0, high=1),
+        _c("tpr_high", "float", "upper end of its 95 % interval", low=0, high=1),
+        _c(
+            "epsilon_low",
+            "float",
+            "lower bound (95 %) of the epsilon of the training, from one run of fair coins (train --coin)",
+            optional=True,
+            low=0,
+        ),
+    ),
     "thumbnails": (
         _c("point", "int", "stable id of the image"),
         _c("png", "bytes", "small picture of it"),
@@ -262,8 +314,27 @@ _KINDS: dict[str, Callable[[pd.Series], bool]] = {
     "int": pd.api.types.is_integer_dtype,
     "float": lambda values: pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values),
     "text": lambda values: all(isinstance(value, str) for value in values),
+    "bool": pd.api.types.is_bool_dtype,
     "bytes": lambda values: all(isinstance(value, bytes) for value in values),
 }
+
+
+_DTYPES = {"int": "int64", "float": "float64", "bool": "bool"}
+
+
+def empty(name: str) -> pd.DataFrame:
+    """A table without rows.
+
+    >>> list(empty("thumbnails"))
+    ['point', 'png']
+    """
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(dtype=_DTYPES.get(column.kind, "object"))
+            for column in TABLES[name]
+            if not column.optional
+        }
+    )
 
 
 def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
