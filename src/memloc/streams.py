@@ -59,7 +59,9 @@ class Stream(IntEnum):
     DECOYS = 36
     RATES = 37
     GUARD = 38
+    COMPONENTS = 39
     HELD_OUT = 40
+    COINS = 41
 
     def keyed(self, seed: int) -> int:
         """The seed of this use in the counter-based generator.

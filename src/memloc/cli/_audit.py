@@ -167,7 +167,8 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
     decides = headline(result.layers) or HEADLINES[0]
     figure, low = decides.figure, decides.low
     worst = float(lower_bounds(of_encoder(result.layers)).max())  # the head stays with the trainer
-    layers = result.layers[["layer", *(name for name in (figure, low) if name in result.layers)]].to_dict("records")
+    columns = ("layer", figure, low, "simultaneous_low", "shows")
+    layers = result.layers[[name for name in columns if name in result.layers]].to_dict("records")
     answer = summarize(result)["answer"]
     found = {
         "out": str(out),
@@ -175,6 +176,7 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
         "answer": answer,
         "warnings": result.warnings,
         "layers": layers,
+        "naming": result.record.get("naming"),
         "timings": result.record["timings"],
         "truth": result.record.get("truth"),
     }

@@ -52,7 +52,7 @@ def guarded(job: Job, candidate: Tensor, reference: Tensor) -> Guard:
     if found.low > LIMIT:
         text = (
             "the external points differ from the candidates by themselves: without the encoder they are told apart in"
-            f" {percent}, so nothing is said of single points (hold points of the same set out: memloc train --held-out)"
+            f" {percent}, so nothing is said of single points (hold some of the same set out: memloc train --held-out)"
         )
     elif found.high > LIMIT:
         text = f"whether the external points are like the candidates cannot be told: without the encoder, {percent}"

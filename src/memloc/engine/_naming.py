@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.encoders import HEAD, OUTPUT
+from memloc.encoders import HEAD
 from memloc.engine._guard import guarded
 from memloc.engine._job import Job
 from memloc.engine._own_loss import LOSS
@@ -74,15 +74,15 @@ def name_points(job: Job, scores: Scores) -> Naming:
         return Naming(unknown, unknown, unknown, none, none, none, record | _counts(job, none, none, none))
     decoy = _decoys(job, reference)
     calibration = reference & ~decoy
-    readings, deciding = _readings(job, scores)
-    folds = _folds(calibration, candidates(job))
-    record |= {"folds": folds, "readings": [job.layers[number].name for number in readings]}
+    behind, layers = _readings(job, scores)
+    folds = 1 if behind else _folds(calibration, candidates(job))
     fold = _dealt(job, folds, calibration, decoy)
+    readings = behind or (layers if folds > 1 else [job.output])
     if folds > 1:
         evidence = _by_model(job, scores, readings, fold, folds, calibration)
     else:
-        evidence = _by_one(job, scores, deciding, calibration)
-        record["readings"] = [job.layers[deciding].name]
+        evidence = _together(job, scores, readings, calibration, candidates(job) | reference)
+    record |= {"folds": folds, "readings": [job.layers[number].name for number in readings]}
     record |= _calibration_in_words(calibration, fold, folds)
     p_value = unknown.clone()
     for number in range(folds):
@@ -125,20 +125,17 @@ def _decoys(job: Job, reference: Tensor) -> Tensor:
     return decoy
 
 
-def _readings(job: Job, scores: Scores) -> tuple[list[int], int]:
-    """The readings of the evidence, and the one taken where nothing can be fitted: the head, the loss and the output,
-    or every layer where there is no head."""
+def _readings(job: Job, scores: Scores) -> tuple[list[int], list[int]]:
+    """The readings behind the encoder, its head and loss, and those of the encoder itself, that differ between
+    points."""
     known = [number for number in range(len(job.layers)) if not scores.regressed[:, number].isnan().all()]
-    kinds = {number: job.layers[number].kind for number in known}
-    heads = [number for number in known if kinds[number] in (HEAD, LOSS)]
-    chosen = [number for number in known if kinds[number] in (HEAD, LOSS, OUTPUT)] if heads else known
-    of_head = [number for number in heads if kinds[number] == HEAD]
-    return chosen, (of_head or heads or [job.output])[-1]
+    behind = [number for number in known if job.layers[number].kind in (HEAD, LOSS)]
+    return behind, [number for number in known if number not in behind]
 
 
 def _folds(calibration: Tensor, candidate: Tensor) -> int:
-    """In how many folds the points are dealt: none of its own points is in a fold's model, and a candidate is compared
-    with its fold's calibration points alone, so few folds let the p-values be small."""
+    """In how many folds the points are dealt for a model of the layers: a candidate is compared with the calibration
+    points of its own fold alone, whose model knew none of them, so few folds let p-values be small."""
     held = int(calibration.sum())
     if held < _FOR_MODEL or int(candidate.sum()) < _FEWEST_CANDIDATES:
         return 1
@@ -176,30 +173,28 @@ def _by_model(job: Job, scores: Scores, readings: list[int], fold: Tensor, folds
     return evidence
 
 
-def _by_one(job: Job, scores: Scores, reading: int, calibration: Tensor) -> Tensor:
-    """One reading, by a rule that nothing is fitted for: of a head or loss, and of an encoder alone, the encoder's own
-    reading, else how far it lies below the reference's."""
-    logs = _logs(scores.align[:, reading], calibration)
-    seen, unseen = sides_of(job, logs)
-    alone = job.mode == "alone" or (job.mode == "pair" and job.layers[reading].kind in (HEAD, LOSS))
-    return -seen if alone or unseen is None else unseen - seen
+def _together(job: Job, scores: Scores, readings: list[int], calibration: Tensor, alike: Tensor) -> Tensor:
+    """Mean of readings, each in its deviations, regressed on the reference's over candidates and held-out points
+    alike: none is treated otherwise than another, so all of them can be compared (decision 18)."""
+    found = torch.stack([_free(job, scores, reading, alike) for reading in readings]).mean(dim=0)
+    return (found - found[calibration].mean()) / found[calibration].std()
 
 
-def _logs(align: Tensor, unseen: Tensor) -> Tensor:
-    """Log readings net of what each encoder has on some points that nobody saw: (point, encoder)."""
+def _logs(align: Tensor, among: Tensor) -> Tensor:
+    """Log readings net of what each encoder has on some points: (point, encoder)."""
     logs = log_reading(align)
-    return logs - logs[unseen].mean(dim=0)
+    return logs - logs[among].mean(dim=0)
 
 
-def _free(job: Job, scores: Scores, reading: int, unseen: Tensor) -> Tensor:
-    """A reading as deviations of some points that nobody saw, regressed on the reference's over those alone."""
-    seen, other = sides_of(job, _logs(scores.align[:, reading], unseen))
+def _free(job: Job, scores: Scores, reading: int, among: Tensor) -> Tensor:
+    """A reading in deviations of some points, regressed on the reference's over those alone."""
+    seen, other = sides_of(job, _logs(scores.align[:, reading], among))
     if other is None:
-        return (seen[unseen].mean() - seen) / seen[unseen].std()
-    across, along = other[unseen] - other[unseen].mean(), seen[unseen] - seen[unseen].mean()
+        return (seen[among].mean() - seen) / seen[among].std()
+    across, along = other[among] - other[among].mean(), seen[among] - seen[among].mean()
     slope = (across * along).sum() / across.square().sum().clamp_min(1e-300)
     left = along - slope * across
-    return (seen[unseen].mean() + slope * (other - other[unseen].mean()) - seen) / left.std()
+    return (seen[among].mean() + slope * (other - other[among].mean()) - seen) / left.std()
 
 
 def _q_values(p_value: Tensor, candidate: Tensor, reference: Tensor) -> Tensor:
@@ -258,6 +253,6 @@ def _power(job: Job, evidence: Tensor, calibration: Tensor, folds: int) -> dict[
     if lacking(lowest) > 0:
         return {"needs": None, "separates": True}
     rate = math.exp(brentq(lacking, lowest, math.log(0.5)))
-    needed = math.ceil((1 / rate - 1) * max(folds, 2) / (1 - share))
+    needed = math.ceil((1 / rate - 1) * folds / (1 - share))
     there = int(calibration.sum())
     return {"needs": needed if needed > there else None, "separates": True}

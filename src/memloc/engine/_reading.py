@@ -11,8 +11,9 @@ from torch import Tensor
 from memloc.encoders import HEAD
 from memloc.engine._job import Job
 from memloc.engine._own_loss import LOSS
-from memloc.engine._scores import Scores
+from memloc.engine._scores import Scores, candidates, difference, log_readings
 from memloc.engine._separation import standing_out
+from memloc.metrics import FEWEST_REFERENCES, run_halves, variance_components
 from memloc.streams import Stream, generator
 
 
@@ -33,7 +34,7 @@ def leading_reading(job: Job, scores: Scores) -> dict[str, Any]:
         half[torch.from_numpy(drawn)] = True
     score = scores.deciding(job)
     found = [standing_out(job, score[:, number], scores.align[:, number].T, half) for number in range(len(job.layers))]
-    default = _default(job, score)
+    default = default_reading(job, score)
     # a default without scores, or one below chance, is no bar to pass
     bar = max(float(torch.tensor(found[default].value).nan_to_num(0.5)), 0.5)
     better = [number for number, each in enumerate(found) if each.low > bar]
@@ -46,7 +47,29 @@ def leading_reading(job: Job, scores: Scores) -> dict[str, Any]:
     return {"layer": job.layers[chosen].name, **figures, "default": chosen == default}
 
 
-def _default(job: Job, score: Tensor) -> int:
+def components(job: Job, scores: Scores, layer: str) -> dict[str, float | None] | None:
+    """What belongs to a point, to a training run, or is noise, at a reading; None with fewer than two encoders a side,
+    or fewer points that nobody saw than tell noise."""
+    number = [each.name for each in job.layers].index(layer)
+    never = job.never & torch.from_numpy(job.split == "external")
+    chosen = candidates(job) & ~job.never
+    smallest = min(int(side[:, chosen].sum(dim=0).min()) for side in (job.target, job.reference))
+    if (
+        job.mode == "alone"
+        or smallest < 2
+        or int(never.sum()) < FEWEST_REFERENCES
+        or int(chosen.sum()) < FEWEST_REFERENCES
+    ):
+        return None
+    logs = log_readings(job, scores.align[:, number])
+    halves = list(run_halves(job.target[:, chosen], job.reference[:, chosen], paired=job.paired, seed=job.options.seed))
+    parts = torch.stack([torch.stack([difference(job, logs, half) for half in pair]) for pair in halves])
+    saw = float(job.target[:, chosen].sum(dim=0).double().mean()) / 2
+    found = variance_components(parts[..., chosen], parts[..., never], saw, seed=job.options.seed)
+    return {name: None if value != value else value for name, value in found._asdict().items()}
+
+
+def default_reading(job: Job, score: Tensor) -> int:
     """The first choice among rows that have scores: a constant reading has none."""
     known = [number for number in range(len(job.layers)) if not score[:, number].isnan().all()]
     for kind in (HEAD, LOSS):

@@ -63,7 +63,7 @@ def run_job(
             states = _states(job, work, progress)
             progress("scoring points", len(job.images), len(job.images))
         scored = time.monotonic() - began
-        tables, found = finalize(job, fold(states), sorted(work.glob("*.npy")))
+        tables, found = finalize(job, fold(states), sorted(work.glob("*.npy")), extra or {})
         tables = _with_what_training_knows(tables, extra)
         pictures = (
             thumbnails(job, tables)
@@ -74,7 +74,7 @@ def run_job(
             _record(job, spec, scored, time.monotonic() - began)
             | {**found, "warnings": [*job.found, *_constant(tables["point_layers"])]}
             | ({"pilot": pilot} if pilot else {})
-            | {key: value for key, value in (extra or {}).items() if key not in ("repeats", "origin")}
+            | {key: value for key, value in (extra or {}).items() if key not in ("repeats", "origin", "coins")}
         )
         tables = {name: conform(name, table) for name, table in {**tables, "thumbnails": pictures}.items()}
         result = Audit(**tables, record=record)

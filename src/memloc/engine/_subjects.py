@@ -83,6 +83,12 @@ def run_subject(
     arguments: dict[str, Any] = {"images": images, "splits": splits, "held_out": held_out}
     if opened.repeats:
         extra["repeats"] = opened.repeats
+    if "pair" in points and changed is None:
+        coins = points[points["pair"] >= 0]
+        extra["coins"] = {
+            "pair": dict(zip(coins["point"].tolist(), coins["pair"].tolist(), strict=True)),
+            "delta": float(((record.get("privacy") or {}).get("delta") or {}).get(next(iter(opened.encoders)), 0.0)),
+        }
     if opened.is_ensemble:
         seen = torch.zeros(len(opened.encoders), len(images), dtype=torch.bool)
         seen[:, : len(points)] = torch.from_numpy(opened.sees)

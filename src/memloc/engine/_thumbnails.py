@@ -14,12 +14,17 @@ _EXTREMES, _PER_LAYER = 40, 8
 
 
 def thumbnails(job: Job, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """PNG pictures of the most and least memorized points, of each layer's most memorized, and of those that drive
+    """PNG pictures of the named points, the most and least memorized, each layer's most memorized, and those that drive
     units."""
     points, layers = tables["points"], tables["point_layers"]
     by = ranking_column(points)
     candidates = points[points["split"] == "candidate"].sort_values(by, ascending=False)
-    wanted: list[int] = [*candidates["point"].head(_EXTREMES), *candidates["point"].tail(_EXTREMES)]
+    named = candidates[candidates["named"]].sort_values("evidence", ascending=False)
+    wanted: list[int] = [
+        *named["point"].head(_EXTREMES),
+        *candidates["point"].head(_EXTREMES),
+        *candidates["point"].tail(_EXTREMES),
+    ]
     among = layers[layers["point"].isin(candidates["point"])].sort_values(by, ascending=False)
     for _, group in among.groupby("layer", sort=False):
         wanted += group["point"].head(_PER_LAYER).tolist()

@@ -17,7 +17,7 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
 
     The score is the chance that a point that no encoder saw would score higher, were scores normal: 1/2 for one like
     those, near 0 for a memorized one. Audits of memloc 0.1 have (1 - SSLMem') / 2 instead. A point is called an issue
-    when its q-value against external points is at most `alpha`; without external points none is.
+    when its q-value is below `alpha`; without points that no encoder saw none is.
 
     Raises:
         DataError: an audit of one encoder, which scores no point.
@@ -41,7 +41,7 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
         {
             "point": table["point"],
             "name": table["name"],
-            "is_memorized_issue": (q_value <= alpha).fillna(False),
+            "is_memorized_issue": (q_value < alpha).fillna(False),
             "memorized_score": norm.sf(table["score"]) if column == "score" else (1 - table["sslmem"]) / 2,
             "score": table[column],
             "q_value": q_value,

@@ -1,10 +1,13 @@
+from ._agreement import Components as Components
 from ._agreement import RunHalves as RunHalves
 from ._agreement import kendall_tau as kendall_tau
 from ._agreement import overlap_at_k as overlap_at_k
 from ._agreement import reliability as reliability
+from ._agreement import run_halves as run_halves
 from ._agreement import run_reliability as run_reliability
 from ._agreement import spearman_brown as spearman_brown
 from ._agreement import t_test as t_test
+from ._agreement import variance_components as variance_components
 from ._alignment import DISTANCES as DISTANCES
 from ._alignment import Distance as Distance
 from ._alignment import Pairs as Pairs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from memloc.errors import ShapeError
+from memloc.metrics._bootstrap import bootstrap_weights, percentile_interval
 from memloc.streams import Stream, generator
 
 _RUN_SPLITS = 32  # random halvings of the encoders that reliability over runs averages
@@ -109,13 +110,41 @@ def run_reliability(
     >>> run_reliability(align, f, g).value
     nan
     """
-    encoders = len(align)
+    sides = _sides(target, reference)
+    found = []
+    for half, other in run_halves(target, reference, paired=paired, seed=seed):
+        one, two = (_score(align, target, reference, used) if score is None else score(used) for used in (half, other))
+        both = ~(one.isnan() | two.isnan())
+        if int(both.sum()) >= 8:
+            found.append(_correlation(one[both], two[both]))
+    if not found:
+        return RunHalves(float("nan"), 0)
+    smallest = min(len(members) for members in sides)
+    return RunHalves(spearman_brown(float(np.mean(found)), smallest / (smallest // 2)), len(found))
+
+
+def _sides(target: Tensor, reference: Tensor) -> list[np.ndarray]:
+    """The encoders of each side; those of a subset ensemble, each with a training set of its own, as one."""
     _, side = torch.stack([target, reference], 1).flatten(1).unique(dim=0, return_inverse=True)
     sides = [np.flatnonzero(side.numpy() == number) for number in range(int(side.max()) + 1)]
-    if len(sides) == encoders:  # a subset ensemble: every encoder has its own training set
-        sides = [np.arange(encoders)]
+    return [np.arange(len(target))] if len(sides) == len(target) else sides
+
+
+def run_halves(
+    target: Bool[Tensor, "encoder point"],
+    reference: Bool[Tensor, "encoder point"],
+    *,
+    paired: bool = False,
+    seed: int = 0,
+) -> Iterator[tuple[Bool[Tensor, " encoder"], Bool[Tensor, " encoder"]]]:
+    """Random halves of the encoders that share none, halves of each side; arguments as in `run_reliability`.
+
+    >>> one, two = next(run_halves(torch.eye(4).bool(), ~torch.eye(4).bool()))
+    >>> int(one.sum()), bool((one & two).any())
+    (2, False)
+    """
+    encoders, sides = len(target), _sides(target, reference)
     random = generator(Stream.RUN_HALVES, seed, encoders)
-    found = []
     for _ in range(_RUN_SPLITS):
         half = torch.zeros(encoders, dtype=torch.bool)
         other = torch.zeros(encoders, dtype=torch.bool)
@@ -125,14 +154,84 @@ def run_reliability(
             size = len(members) // 2
             half[members[order[:size]]] = True
             other[members[order[size : 2 * size]]] = True
-        one, two = (_score(align, target, reference, used) if score is None else score(used) for used in (half, other))
-        both = ~(one.isnan() | two.isnan())
-        if int(both.sum()) >= 8:
-            found.append(_correlation(one[both], two[both]))
-    if not found:
-        return RunHalves(float("nan"), 0)
-    smallest = min(len(members) for members in sides)
-    return RunHalves(spearman_brown(float(np.mean(found)), smallest / (smallest // 2)), len(found))
+        yield half, other
+
+
+class Components(NamedTuple):
+    """Variance of what one encoder memorized of single points: of the point, and of the training run.
+
+    Attributes:
+        point, run: the two. point_low, run_low: lower ends of their 95 % intervals.
+        share: point / (point + run), with its interval share_low, share_high; NaN where neither is above 0.
+    """
+
+    point: float
+    point_low: float
+    run: float
+    run_low: float
+    share: float
+    share_low: float
+    share_high: float
+
+
+def variance_components(
+    halves: Float[Tensor, "split half point"],
+    placebo: Float[Tensor, "split half other"],
+    encoders: float,
+    *,
+    repeats: int = 400,
+    seed: int = 0,
+) -> Components:
+    """What belongs to a point, to the training run, or is noise, with points that nobody saw as the measure of noise.
+
+    Scores of two halves of the encoders share what belongs to the point; what they do not share is of the runs, and
+    noise. Points that nobody saw, scored as if some encoders had, have the noise alone, and what readings of a point
+    have in common for other reasons.
+
+    Args:
+        halves: scores of trained points by disjoint halves of the encoders. placebo: of points that nobody saw.
+        encoders: how many of a half's encoders saw a point, on average.
+        repeats, seed: of the bootstrap over points.
+    Source: REFERENCE A12.
+
+    >>> point = torch.randn(400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> noise = torch.randn(4, 2, 800, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    >>> found = variance_components(point + noise[..., :400], noise[..., 400:], 1)
+    >>> found.point_low > 0.5, found.run_low < 0
+    (True, True)
+    """
+    draws = []
+    for number, group in enumerate((halves, placebo)):
+        weights = bootstrap_weights(
+            group.shape[2], repeats, seed, stream=Stream.COMPONENTS if number else Stream.BOOTSTRAP
+        )
+        weights = torch.cat([torch.ones(1, group.shape[2], dtype=torch.float64), weights])
+        draws.append(_moments(group, weights))
+    (total, shared), (noise, common) = draws
+    point = shared - common
+    run = encoders * ((total - shared) - (noise - common))
+    whole = point.clamp_min(0) + run.clamp_min(0)
+    share = torch.where(whole > 0, point.clamp_min(0) / whole.clamp_min(1e-300), torch.nan)
+    lower = [percentile_interval(each[1:])[0] for each in (point, run)]
+    return Components(
+        float(point[0]), lower[0], float(run[0]), lower[1], float(share[0]), *percentile_interval(share[1:])
+    )
+
+
+def _moments(halves: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of a half's scores and covariance of the two halves', by weights of points: (repeat,), over splits."""
+    totals, shares = [], []
+    for one, two in halves.double():
+        known = ~(one.isnan() | two.isnan())
+        weight = weights[:, known]
+        size = weight.sum(dim=1)
+        first, second = one[known], two[known]
+        means = [(weight @ side) / size for side in (first, second)]
+        squares = [weight @ (side * side) / size - mean**2 for side, mean in zip((first, second), means, strict=True)]
+        correct = size / (size - 1)
+        totals.append(correct * (squares[0] + squares[1]) / 2)
+        shares.append(correct * (weight @ (first * second) / size - means[0] * means[1]))
+    return torch.stack(totals).mean(dim=0), torch.stack(shares).mean(dim=0)
 
 
 def _score(align: Tensor, target: Tensor, reference: Tensor, used: Tensor) -> Tensor:

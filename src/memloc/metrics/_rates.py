@@ -75,7 +75,7 @@ def tpr_at_fpr(
     ends = dict(zip(known, np.quantile(draws, [0.025, 0.975], axis=1).T, strict=True))
     found = []
     for fpr in fprs:
-        value = counts[1 + min(math.floor(fpr * len(negative) + 1e-9), len(negative) - 1)] / len(positive)
+        value = float(counts[1 + min(math.floor(fpr * len(negative) + 1e-9), len(negative) - 1)]) / len(positive)
         low, high = ends.get(fpr, (math.nan, math.nan))
         found.append(Rate(value, min(float(low), value), max(float(high), value)) if fpr in ends else unknown)
     return found

@@ -15,6 +15,7 @@ from memloc.errors import SpecError
 from memloc.objectives import objective_named
 from memloc.pretrain._held_out import hold_out, sizes
 from memloc.pretrain._spec import TrainSpec
+from memloc.streams import Stream, generator
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Plan:
     """Points with their splits, and which encoder is trained on which.
 
     Attributes:
-        points: point, name, split, label, repeats, origin; one row per image, in the order of the images.
+        points: point, name, split, label, repeats, origin, and with coins pair; one row per image, in the order of the
+            images.
         membership: point, then one column per encoder.
         notes: what is to be said of it, in words.
     """
@@ -59,6 +61,7 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
     trained = np.flatnonzero(~held)
     ids = images.ids[torch.from_numpy(trained)]
     split = np.full(len(images), "external", dtype=object)
+    pair: np.ndarray | None = None
     if spec.ensemble:
         seen = subset_membership(ids, encoders=spec.ensemble, fraction=spec.fraction, seed=spec.seed).numpy()
         split[trained] = "candidate"
@@ -70,6 +73,8 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
         candidates, independents, _ = sizes(spec, training)
         drawn = split_points(ids, candidates=candidates, independents=independents, shared=spec.shared, seed=spec.seed)
         split[trained] = [name or "external" for name in drawn]
+        if spec.coin:
+            pair = _tossed(images.ids.numpy(), split, spec.seed)
         sides = {"f": np.isin(split, ("shared", "candidate")), "g": np.isin(split, ("shared", "independent"))}
         numbers = [""] if spec.runs == 1 else [str(run) for run in range(spec.runs)]
         membership = {f"{side}{number}": sides[side] for number in numbers for side in ("f", "g")}
@@ -80,7 +85,8 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
             )
     repeats = np.ones(len(images), dtype=np.int64)
     for name in ("candidate", "independent"):
-        repeats[_planted(images.ids.numpy(), split == name, spec.plant)] = spec.repeats
+        planted = _planted(images.ids.numpy(), split == name, spec.plant)
+        repeats[planted if pair is None else (split == name) & (pair < spec.plant)] = spec.repeats
     labels = {} if images.labels is None else {"label": images.labels.numpy()}
     point = {"point": images.ids.numpy()}
     points = pd.DataFrame(
@@ -91,9 +97,34 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
             **labels,
             "repeats": repeats,
             "origin": origins(split.tolist(), given=external),
+            **({} if pair is None else {"pair": pair}),
         }
     )
     return Plan(points, pd.DataFrame({**point, **membership}), notes)
+
+
+def _tossed(ids: np.ndarray, split: np.ndarray, seed: int) -> np.ndarray:
+    """The pair of each candidate and independent point, -1 of others; a fair coin decides which of the two f sees,
+    written into `split`.
+
+    Raises:
+        SpecError: other numbers of candidates and independents.
+    """
+    rows = _by_id(ids, np.flatnonzero(np.isin(split, ("candidate", "independent"))))
+    candidates = int((split == "candidate").sum())
+    if 2 * candidates != len(rows):
+        raise SpecError(
+            f"coin is set with {candidates} candidates and {len(rows) - candidates} independents. Expected equal"
+            " numbers, since each coin is about two points. Leave --independents out."
+        )
+    random = generator(Stream.COINS, seed, len(rows))
+    order = random.permutation(rows).reshape(-1, 2)
+    heads = random.integers(0, 2, len(order)).astype(bool)
+    pair = np.full(len(ids), -1, dtype=np.int64)
+    for number, (both, head) in enumerate(zip(order, heads, strict=True)):
+        pair[both] = number
+        split[both[::-1] if head else both] = np.array(["candidate", "independent"], dtype=object)
+    return pair
 
 
 def slots(plan: Plan, encoder: str) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,11 @@ class TrainSpec:
     )
     runs: int = setting(1, "Pairs of f and g on the same splits.", low=1)
     unpaired: bool = setting(False, "Other initial weights, order and views for g, as published; paired by default.")
+    coin: bool = setting(
+        False,
+        "Fair coins decide which of two points f sees, and g the other: an audit then bounds this training's epsilon"
+        " from below.",
+    )
     ensemble: int = setting(0, "Train this many encoders on random parts instead of a pair.")
     fraction: float = setting(0.5, "Share of the points in each encoder of an ensemble.")
     plant: int = setting(0, "Candidates to show --repeats times per epoch (and as many independents to g).")
@@ -104,6 +109,11 @@ class TrainSpec:
             raise SpecError(
                 f"batch_size is {self.batch_size}. Expected at least 4, since other points are the negatives. Pass"
                 " --batch-size 64."
+            )
+        if self.ensemble and self.coin:
+            raise SpecError(
+                "coin is set with ensemble. Expected one or the other: coins decide which of two points f sees, and an"
+                " ensemble has no f. Leave --coin or --ensemble out."
             )
         if self.ensemble and (
             self.runs > 1 or self.unpaired or {self.candidates, self.independents, self.shared} != {None}

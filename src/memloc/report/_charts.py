@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 74
+_FOOT = 44  # below a chart with short labels
 
 
 def layer_chart(
@@ -72,6 +74,38 @@ def layer_chart(
                 f' data-layer="{escape(str(row["layer"]))}"/>'
             )
         parts.append("</g>")
+    return "".join([*parts, "</svg>"])
+
+
+def roc_chart(curve: Sequence[Sequence[float]], label: str) -> str:
+    """Share of trained points found by share of false alarms, both on logarithmic axes; chance is the broken line."""
+    if not curve:
+        return ""
+    width, height, least = 560, 340, min(curve[0][0], 0.01)
+    decades = [10.0**-power for power in range(math.ceil(-math.log10(least)) + 1)]
+    bottom = decades[-1]
+
+    def x(value: float) -> float:
+        return _LEFT + (width - _LEFT - _RIGHT) * (1 - math.log10(max(value, bottom)) / math.log10(bottom))
+
+    def y(value: float) -> float:
+        return _TOP + (height - _TOP - _FOOT) * math.log10(max(value, bottom)) / math.log10(bottom)
+
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    for value in decades:
+        text = f"{100 * value:g} %"
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
+            f'<text class="tick" x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{text}</text>'
+            f'<text class="tick" x="{x(value):.1f}" y="{height - _FOOT + 18}" text-anchor="middle">{text}</text>'
+        )
+    middle, chance = (_LEFT + width - _RIGHT) / 2, f"M{x(bottom):.1f},{y(bottom):.1f} L{x(1):.1f},{y(1):.1f}"
+    parts.append(
+        f'<text class="tick" x="{middle:.0f}" y="{height - 6}" text-anchor="middle">share of points never seen that are'
+        f' taken for trained ones</text><path class="zero" stroke-dasharray="4 4" d="{chance}"/>'
+    )
+    path = " ".join(f"{'L' if number else 'M'}{x(across):.1f},{y(up):.1f}" for number, (across, up) in enumerate(curve))
+    parts.append(f'<g class="series calibrated"><path d="{path}" fill="none"/></g>')
     return "".join([*parts, "</svg>"])
 
 

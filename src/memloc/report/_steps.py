@@ -10,23 +10,20 @@ from typing import Any
 
 import pandas as pd
 
-from memloc.results import Audit, leading_row, lower_bounds, of_encoder
+from memloc.results import Audit, headline, leading_row, of_encoder, shown_in
 
 _WEIGHTED = ("convolution", "linear", "patch embedding", "attention", "fully-connected")
-_LAYERS, _POINTS = 2, 20
-RANKABLE = 0.5  # reliability over training runs from which points may be ranked; below it, most of a rank is luck
-STEADY_VIEWS = 0.8
+_LAYERS = 2
+STEADY_VIEWS = 0.8  # reliability over views, below which other views would order points otherwise
 
 
-def may_rank(audit: Audit) -> bool:
-    """Whether points may be ranked by their score: there is a reference that never saw them, and neither other views
-    nor other runs would reorder them."""
-    last = leading_row(audit)
-    views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
-    if audit.record.get("mode") == "alone" or audit.record.get("reference") == "earlier checkpoint":
+def nothing_found(audit: Audit) -> bool:
+    """Whether points could be compared with others, and nothing shows: in no layer, by no reading, and of no point."""
+    naming = audit.record.get("naming")
+    if naming is None or headline(audit.layers) is None:
         return False
-    shown = as_number(last["auroc_low"]) > 0.5 or as_number(last["calibrated_low"]) > 0
-    return shown and views >= STEADY_VIEWS and runs >= RANKABLE
+    known = as_number((audit.record.get("reading") or {}).get("auroc_low"))
+    return not naming["named"] and not known > 0.5 and not shown_in(audit.layers).any()
 
 
 def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
@@ -39,12 +36,12 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     layers = audit.layers.sort_values("order")
     last, record = leading_row(audit), audit.record
     place = shlex.quote(folder or "AUDIT")
-    clear = layers[lower_bounds(layers) > 0]  # of all rows at once
+    clear = layers[shown_in(layers)]
     alone = record.get("mode") == "alone"
     steps = [
         *_with_readings(record, layers),
         *_before_ranking(record, last, place, alone),
-        *_with_points(audit, last, place),
+        *_with_points(audit, place),
         *(_with_layers(record, layers, clear, alone) if len(clear) else []),
     ]
     units = _with_units(record, of_encoder(layers), place)
@@ -87,14 +84,15 @@ def _with_readings(record: dict[str, Any], layers: pd.DataFrame) -> list[dict[st
 
 
 def _before_ranking(record: dict[str, Any], last: pd.Series, place: str, alone: bool) -> list[dict[str, str]]:
-    """What is missing before points may be ranked: a reference, more views, more runs."""
+    """What would say more of points: a reference, more views, more runs, more points to compare with."""
     steps = []
     views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
     if alone or record.get("reference") == "earlier checkpoint":
         steps.append(
             _step(
-                "Train a reference encoder before naming points",
-                "Without an encoder that never saw them, no single point has a score of what was memorized in all.",
+                "Train a reference encoder to see where it sits",
+                "An encoder that never saw the points gives the calibrated figure of every layer, and free of how hard"
+                " a point is.",
                 f"memloc train DATA --external UNSEEN{_length(record)} --out RUN && memloc audit RUN --out RUN-audit",
                 "reference",
             )
@@ -111,40 +109,52 @@ def _before_ranking(record: dict[str, Any], last: pd.Series, place: str, alone: 
     if record.get("mode") == "pair" and runs != runs:
         steps.append(
             _step(
-                "Train more runs before ranking points",
+                "Train more runs to tell points from chance",
                 "One run a side cannot tell what belongs to a point from what belongs to that run.",
                 f"memloc train DATA --external UNSEEN --ensemble 8{_length(record)} --out RUN8 && memloc audit RUN8"
                 " --out RUN8-audit",
                 "runs",
             )
         )
+    naming = record.get("naming") or {}
+    if naming.get("needs") and not naming.get("named"):
+        steps.append(
+            _step(
+                "Hold out more points to name some",
+                f"About {naming['needs']} points that no encoder saw would name some, were they separated as here;"
+                f" {naming['calibration']} were compared with.",
+                f"memloc train DATA --held-out 0.3{_length(record)} --out RUN2 && memloc audit RUN2 --out RUN2-audit",
+                "reference",
+            )
+        )
     return steps
 
 
-def _with_points(audit: Audit, last: pd.Series, place: str) -> list[dict[str, str]]:
-    """What to do with points that may be ranked, or not to do with others."""
-    record, runs = audit.record, as_number(last.get("reliability_runs"))
-    if not may_rank(audit):
-        if not runs < RANKABLE:
-            return []
+def _with_points(audit: Audit, place: str) -> list[dict[str, str]]:
+    """What to do with points that are named, or not to do with others."""
+    record = audit.record
+    naming = record.get("naming") or {}
+    if record.get("reference") == "earlier checkpoint" or not naming:
+        return []
+    named = int(naming["named"])
+    if not named:
         return [
             _step(
                 "Do not remove or review points by their score",
-                f"Other training runs would name other points (reliability {runs:.2f}); what can be compared are"
-                " layers, and encoders.",
+                "None is named, so the order of the points is exploratory; what can be compared are layers, and"
+                " encoders.",
                 f"memloc compare {place} ANOTHER-AUDIT",
                 "points",
             )
         ]
     steps = [
         _step(
-            "Review the most memorized points",
-            f"Other training runs would name them, too (reliability {runs:.2f}).",
+            f"Review the {named} named points" if named > 1 else "Review the named point",
+            f"On average at most {naming['expected_false']:.1f} of them are named falsely.",
             f"memloc export {place} --table points --out points.csv",
             "points",
         )
     ]
-    candidates = int((audit.points["split"] == "candidate").sum())
     if record.get("run"):
         steps.append(
             _step(
@@ -152,7 +162,7 @@ def _with_points(audit: Audit, last: pd.Series, place: str) -> list[dict[str, st
                 "Removing points costs accuracy where they are needed; compare with as many random ones (--order"
                 " random).",
                 f"memloc remove {shlex.quote(str(record['run']))} --audit {place} --count"
-                f" {max(min(_POINTS, candidates // 4), 1)} --order most --train LABELLED --test HELD-OUT --out without",
+                f" {named} --order most --train LABELLED --test HELD-OUT --out without",
                 "remove",
             )
         )

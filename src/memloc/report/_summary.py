@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from memloc.report._steps import RANKABLE, STEADY_VIEWS, as_number, next_steps
+from memloc.report._steps import as_number, next_steps, nothing_found
 from memloc.results import (
     TABLES,
     UNIT_COLUMNS,
@@ -17,13 +17,14 @@ from memloc.results import (
     UnitColumn,
     headline,
     leading_row,
-    lower_bounds,
     ranking_column,
+    shown_in,
 )
 
 SPLITS = ("candidate", "shared", "independent", "external")
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
 _UNITS_OF_POINT = 6
+_ROC = 200  # points of a curve
 
 
 def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
@@ -43,6 +44,10 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
         "score_name": "score" if ranked == "score" else "SSLMem′",
         "steps": next_steps(audit, folder),
         "truth": audit.record.get("truth"),
+        "naming": audit.record.get("naming"),
+        "rates": _rates(audit, str(leading["layer"])),
+        "roc": _roc(audit),
+        "coins": _coins(audit),
         "warnings": audit.warnings,
         "counts": {
             split: int((audit.points["split"] == split).sum())
@@ -78,14 +83,14 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
 
 def _title(audit: Audit) -> str:
     encoders = len((audit.record.get("spec") or {}).get("encoders") or [])
-    if audit.record.get("mode") == "ensemble":
-        return f"What {encoders} encoders memorized"
-    return f"What encoder {audit.record.get('encoder', '')} memorized"
+    ensemble = audit.record.get("mode") == "ensemble"
+    what = f"{encoders} encoders" if ensemble else f"encoder {audit.record.get('encoder', '')}"
+    return f"No memorization found in {what}" if nothing_found(audit) else f"What {what} memorized"
 
 
 def _answer(audit: Audit, layers: pd.DataFrame, leading: pd.Series) -> list[str]:
-    """The answer in three sentences: do candidates stand out, in which layers, what next and may points be ranked."""
-    return [_standing_out(audit, layers, leading), _where(layers), _next(audit, layers, leading)]
+    """The answer: do candidates stand out, in which layers, and which points are named."""
+    return [_standing_out(audit, layers, leading), _where(layers), _named(audit)]
 
 
 def _standing_out(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
@@ -144,7 +149,7 @@ def _where(layers: pd.DataFrame) -> str:
             " how units respond to single points."
         )
     figure, low, high, name = found.figure, found.low, found.high, found.name
-    shows = lower_bounds(layers) > 0
+    shows = shown_in(layers)
     clear = layers[shows]
     if clear.empty:
         among = f", once all {len(layers)} are looked at" if len(layers) > 1 else ""
@@ -157,53 +162,59 @@ def _where(layers: pd.DataFrame) -> str:
     return f"{text}; {_listed(rest)} cannot be told from 0." if rest else f"{text}."
 
 
-def _next(audit: Audit, layers: pd.DataFrame, last: pd.Series) -> str:
-    mode = audit.record.get("mode")
+def _named(audit: Audit) -> str:
+    """How many points are named, how many of them falsely, and whether they are of the point or of the training run."""
     if audit.record.get("reference") == "earlier checkpoint":
         return (
             "The reference is an earlier checkpoint of the same training, so scores tell what was learned since, not"
-            " what was memorized in all; rank no points by them. Train a reference without the candidates to see that"
+            " what was memorized in all; name no points by them. Train a reference without the candidates to see that"
             " (memloc train)."
         )
-    if mode == "alone" and audit.points[ranking_column(audit.points)].isna().all():
+    naming = audit.record.get("naming")
+    if naming is None:
+        return "This folder was written by an earlier memloc, which named no points: audit again to see which are."
+    if naming["reason"] is not None:
+        return f"No single point is named: {naming['reason']}."
+    decoys = naming["decoys"]
+    falsely = f"; of {decoys} held-out decoys {naming['decoys_named']} would be named, too" if decoys else ""
+    if naming["named"]:
         return (
-            "Points cannot be ranked: pass points that the encoder never saw (--external), or train a reference without"
-            " the points in question (memloc train) and pass it as --g."
+            f"{naming['named']} of {naming['candidates']} candidates are named as memorized (q < .05: at most"
+            f" {naming['expected_false']:.1f} of them falsely, on average{falsely}). {_of_run(audit)}"
         )
-    if as_number(last["auroc_low"]) <= 0.5 and not as_number(last["calibrated_low"]) > 0:
+    return f"None of {naming['candidates']} candidates is named (q < .05{falsely}). {_power(naming)}"
+
+
+def _power(naming: dict[str, Any]) -> str:
+    """What would name a point, where none is."""
+    if not naming.get("separates"):
+        return "Nothing here tells trained points from others, one by one."
+    if naming.get("needs"):
         return (
-            "There is no memorization to rank points by there: train longer or on fewer images to see some, or audit"
-            " more points."
+            f"Were they separated as they are here, about {naming['needs']} points that no encoder saw would name some"
+            f" (there are {naming['calibration']}): hold out more (memloc train --held-out) or pass more (--external)."
         )
-    views, runs = as_number(last["reliability_views"]), as_number(last["reliability_runs"])
-    seen = f"reliability over views {views:.2f}" if not math.isnan(views) else "reliability over views unknown"
-    if math.isnan(views) or views < STEADY_VIEWS:
+    return "More points to compare with would hardly help; more encoders may (memloc train --ensemble 8)."
+
+
+def _of_run(audit: Audit) -> str:
+    """Whether another training would memorize the same points, where that can be told."""
+    parts = audit.record.get("components")
+    if parts is None:
         return (
-            f"Do not rank single points: other views would order them differently ({seen}); audit again with --views"
-            " auto, and compare layers only."
+            "They are what this training memorized; whether another would memorize the same is not known with one"
+            " training a side (memloc train --ensemble 8)."
         )
-    if math.isnan(runs):
+    share = _percent(as_number(parts["share"]))
+    interval = f"{_percent(as_number(parts['share_low']))} to {_percent(as_number(parts['share_high']))}"
+    if as_number(parts["point_low"]) > 0 and as_number(parts["share_low"]) > 0.5:
+        return f"Another training would memorize mostly the same ones ({share} of what differs, 95 % {interval})."
+    if as_number(parts["run_low"]) > 0 and as_number(parts["share_high"]) < 0.5:
         return (
-            "Compare layers, but do not rank single points yet: with one training run a side nobody knows whether"
-            f" another run would memorize the same ones ({seen}, over runs unknown); train several with memloc train"
-            " --runs 4."
+            f"Another training would memorize mostly other ones: {share} of what differs between points belongs to the"
+            f" point (95 % {interval}), the rest to the training."
         )
-    if runs < RANKABLE:
-        return (
-            f"Compare layers, but do not rank single points: other training runs would memorize other ones ({seen},"
-            f" over runs {runs:.2f}); which points these are is a property of the run."
-        )
-    if "q_value" not in audit.points or audit.points["q_value"].isna().all():
-        return (
-            f"Points may be ranked ({seen}, over runs {runs:.2f}): look through the most memorized below, and take them"
-            " along with memloc export."
-        )
-    called = int((audit.points.get("q_value", pd.Series(dtype=float)) < 0.05).sum())
-    reach = f"{called} candidates pass q < .05" if called else "none passes q < .05 yet"
-    return (
-        f"Points may be ranked ({seen}, over runs {runs:.2f}; {reach}): look through the most memorized below, and take"
-        " them along with memloc export."
-    )
+    return "Whether another training would memorize the same ones cannot be told here."
 
 
 def _band(audit: Audit) -> dict[str, dict[str, float | None]]:
@@ -223,7 +234,9 @@ def _points(audit: Audit) -> list[dict[str, Any]]:
     """Candidates from the most memorized down, the middle left out where there are too many, and what the table shows
     of each."""
     column = ranking_column(audit.points)
-    table = audit.points[audit.points["split"] == "candidate"].sort_values([column, "point"], ascending=[False, True])
+    table = audit.points[audit.points["split"] == "candidate"]
+    first = ["named", "evidence"] if audit.points.get("named", pd.Series(dtype=bool)).any() else []
+    table = table.sort_values([*first, column, "point"], ascending=[*(False for _ in first), False, True])
     table = table.assign(rank=np.arange(1, len(table) + 1))
     if len(table) > 2 * _POINTS:
         table = pd.concat([table.head(_POINTS), table.tail(_POINTS)])
@@ -241,10 +254,58 @@ def _points(audit: Audit) -> list[dict[str, Any]]:
                 "n_units": int(row["n_units"]),
                 "label": names[int(label)] if 0 <= label < len(names) else "",
                 "planted": int(row.get("repeats", 1) or 1) > 1,
+                "named": bool(row.get("named", False)),
                 **kept,
             }
         )
     return rows
+
+
+def _rates(audit: Audit, leading: str) -> list[dict[str, Any]]:
+    """What an auditor reports of the evidence, the reading that leads and the encoder's output: AUROC, and shares of
+    trained points found at fixed shares of false alarms."""
+    output = audit.layers.loc[audit.layers["kind"] == "output", "layer"].tolist()
+    found = []
+    for reading in dict.fromkeys(["evidence", leading, *output]):
+        rows = audit.separation[audit.separation["reading"] == reading].sort_values("fpr")
+        if len(rows) and rows["auroc"].notna().any():
+            found.append({"reading": reading, "rows": [_plain(row) for row in rows.to_dict("records")]})
+    return found
+
+
+def _coins(audit: Audit) -> str | None:
+    """What fair coins say of the training's epsilon, in words."""
+    found = audit.record.get("coins")
+    if not found:
+        return None
+    delta = f", δ {found['delta']:.1e}" if found["delta"] else ""
+    text = (
+        f"Fair coins decided which point of each of {found['pairs']} pairs the encoder saw. By its own reading"
+        f" ({found['reading']}) alone {found['right']} of {found['guesses']} guesses, their number fixed beforehand,"
+        f" were right, so the training's ε is at least {found['epsilon_low']:.2f} (95 %{delta}), where neighbouring sets"
+        " differ in one point that stands for another."
+    )
+    group = found.get("planted")
+    if group:
+        text += (
+            f" Of {group['pairs']} pairs of planted points {group['right']} of {group['guesses']} guesses were right:"
+            f" ε at least {group['epsilon_low']:.2f} for a group of {group['repeats']} copies."
+        )
+    return text
+
+
+def _roc(audit: Audit) -> list[list[float]]:
+    """The ROC of the evidence: shares of false alarms and of trained points found, at every threshold."""
+    table = audit.points
+    if "evidence" not in table:
+        return []
+    unseen = table.loc[(table["split"] == "external") & ~table["decoy"] & table["p_value"].notna(), "evidence"]
+    trained = table.loc[(table["split"] == "candidate") & table["p_value"].notna(), "evidence"]
+    if unseen.empty or trained.empty:
+        return []
+    thresholds = np.sort(unseen.to_numpy())[::-1]
+    found = [[(place + 1) / len(unseen), float((trained >= at).mean())] for place, at in enumerate(thresholds)]
+    return found if len(found) <= _ROC else [found[int(at)] for at in np.unique(np.geomspace(1, len(found), _ROC) - 1)]
 
 
 def _layer_points(audit: Audit) -> dict[str, list[dict[str, Any]]]:

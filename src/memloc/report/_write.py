@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from memloc.report._charts import layer_chart, scatter, series_chart, unit_chart
+from memloc.report._charts import layer_chart, roc_chart, scatter, series_chart, unit_chart
 from memloc.report._page import page, write_page
 from memloc.report._summary import summarize
 from memloc.results import HEAD_KINDS, Audit
@@ -55,6 +55,9 @@ def render(summary: dict[str, Any]) -> str:
         charts[name] = Markup(layer_chart(inside, lines, f"{lines[0][1]} by depth, values in the table below"))
         label = f"{lines[0][1]} at the head and by the training loss, values in the table below"
         charts[f"{name}_behind"] = Markup(layer_chart(behind, lines, label, joined=False))
+    charts["roc"] = Markup(
+        roc_chart(summary["roc"], "trained points found by false alarms, values in the table beside it")
+    )
     charts["units"] = Markup(unit_chart(summary["units"], "UnitMem per layer, values in the table below"))
     series = (summary["series"] or {}).get("lines", {})
     charts |= {

@@ -134,7 +134,7 @@
       .sort(orders[byId("order").value]);
     byId("gallery").replaceChildren(...rows.slice(0, limit).map((row) =>
       make("article", { class: "card", "data-point": row.point }, picture(row.point, row.name),
-        make("div", {}, make("div", { class: "name" }, row.name + (row.label ? " · " + row.label : "") + " ", row.planted ? make("span", { class: "tag" }, "planted") : null),
+        make("div", {}, make("div", { class: "name" }, row.name + (row.label ? " · " + row.label : "") + " ", row.named ? make("span", { class: "tag named" }, "named") : null, row.planted ? make("span", { class: "tag" }, "planted") : null),
           bar(row),
           make("div", { class: "meta" }, (row.score === null ? "" : "#" + row.rank + " · " + figure(row.score)) + (row.q_value === undefined || row.q_value === null ? "" : " · q " + figure(row.q_value, 2))), unitsOf(row)))));
     byId("shown").textContent = rows.length + " points";

@@ -17,6 +17,7 @@ from ._headline import Headline as Headline
 from ._headline import comparable as comparable
 from ._headline import headline as headline
 from ._headline import lower_bounds as lower_bounds
+from ._headline import shown_in as shown_in
 from ._lock import check_free as check_free
 from ._lock import check_held as check_held
 from ._lock import locked as locked

@@ -72,6 +72,16 @@ def lower_bounds(layers: pd.DataFrame) -> pd.Series:
     return value - (value - low) * all_of_them / one
 
 
+def shown_in(layers: pd.DataFrame) -> pd.Series:
+    """Whether memorization shows in each layer, all of them looked at: the one rule of the answer, the next steps and
+    the gate.
+
+    >>> shown_in(pd.DataFrame({"alignment_gap": [0.1, 0.1], "gap_low": [0.02, 0.005]})).tolist()
+    [True, False]
+    """
+    return lower_bounds(layers) > 0
+
+
 def comparable(mode: str) -> tuple[str, ...]:
     """The splits of which an audit of this mode needs one, to have a figure that decides.
 

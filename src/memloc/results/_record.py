@@ -23,7 +23,7 @@ LACKS = {  # of folders of 0.1, by their record
 _RECORDED: dict[Any, tuple[str, ...]] = {  # of what records hold, by its type
     dict: (
         "spec", "views", "versions", "fingerprints", "timings", "training", "truth", "crust", "encoders",
-        "column_values", "series", "reading", "naming",
+        "column_values", "series", "reading", "naming", "components", "coins",
     ),
     list: ("class_names", "warnings", "skipped", "columns", "labels", "worst_cells", "worst_rows", "answer"),
     str: (

@@ -46,13 +46,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c(
             "evidence",
             "float",
-            "that the encoder was trained on the point, from several readings by a model of other points (log odds)",
+            "that the encoder was trained on the point, of its readings at head and loss together, else at its layers;"
+            " higher = more",
             optional=True,
         ),
         _c(
             "p_value",
             "float",
-            "of the evidence, one-sided, against held-out points of the same fold",
+            "of the evidence, one-sided, against points that no encoder saw",
             optional=True,
             low=0,
             high=1,
