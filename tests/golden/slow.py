@@ -6,9 +6,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
 from memloc.metrics import bootstrap_weights
-from memloc.streams import Stream
+from memloc.streams import Stream, generator
 
 Z95 = NormalDist().inv_cdf(0.975)
 
@@ -167,3 +168,54 @@ def variance_over_views(f, g, kind):
 def variances_over_views(f, g, kind):
     """Of every point, from distances (point, view, view) of both sides."""
     return np.array([variance_over_views(*each, kind) for each in zip(f, g, strict=True)])
+
+
+def spread_of(added, *, clusters=None, strata=None, seed, repeats=1000):
+    """Standard error and draws of a sum of what cells add, over points and over runs: the slow side of two_way_spread."""
+    points = added.shape[1]
+    groups = np.zeros(points, dtype=int) if strata is None else np.asarray(strata)
+    of_points = np.array([sum(column) for column in added.T])
+    parts, doubts = [], []
+    for group in np.unique(groups):
+        mine = of_points[groups == group]
+        part = sum((one - mine.mean()) ** 2 for one in mine) * len(mine) / max(len(mine) - 1, 1)
+        parts.append(part)
+        doubts.append(part**2 / max(len(mine) - 1, 1))
+    variance, freedom = sum(parts), sum(parts) ** 2 / sum(doubts)
+    draws = np.array(
+        [sum(of_points * drawn) - sum(of_points) for drawn in weights_of(points, seed, strata=strata, repeats=repeats)]
+    )
+    draws *= np.sqrt(variance / np.mean(draws**2))
+    doubt = variance**2 / freedom
+    if clusters is not None:
+        count = max(clusters) + 1
+        cells = np.array([sum(added[row] for row in np.flatnonzero(np.equal(clusters, run))) for run in range(count)])
+        sums, wider = cells.sum(axis=1), count / (count - 1)
+        beyond = max(wider**4 * ((sums**2).sum() - (cells**2).sum() / wider**1.5), 0)
+        if beyond:
+            pulls = generator(Stream.RUN_BOOTSTRAP, seed, count, repeats).standard_normal((repeats, count))
+            draws = draws + (pulls * sums).sum(axis=1) * np.sqrt(beyond / (sums**2).sum())
+            doubt += wider**4 * (sums**2).sum() * beyond / (count - 1)
+            variance += beyond
+    freedom = variance**2 / doubt
+    places = generator(Stream.TAILS, seed, repeats).random(repeats)
+    return np.sqrt(variance), draws * np.sqrt(freedom / chi2.isf(places, freedom))
+
+
+def effect_of(response, seen, *, clusters=None, seed, repeats=1000):
+    """Value, standard error and draws of the membership effect, on the scale of SSLMem'."""
+    logs = len(response) > 2
+    net, member = (
+        table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        for table in (response, seen.astype(float))
+    )
+    slope = -(net * member).sum() / (member**2).sum()
+    added = -(net + slope * member) * member / (member**2).sum()
+    kinds = patterns(seen)
+    error, draws = spread_of(
+        added, clusters=clusters, strata=kinds if np.bincount(kinds).min() >= 2 else None, seed=seed, repeats=repeats
+    )
+    if not logs:
+        return slope, error, slope + draws
+    value = np.tanh(slope / 2)
+    return value, error * (1 - value**2) / 2, np.tanh((slope + draws) / 2)

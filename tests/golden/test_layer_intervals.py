@@ -9,6 +9,7 @@ from tests.golden.slow import (
     agrees,
     alignment,
     distances,
+    effect_of,
     least_squares,
     pairs_of,
     patterns,
@@ -41,31 +42,6 @@ def alignments(nets):
 def resampled_means(values, stream=Stream.BOOTSTRAP):
     """Mean of each bootstrap sample, taken from the sample itself."""
     return np.array([np.repeat(values, drawn).mean() for drawn in weights_of(len(values), SEED, stream=stream)])
-
-
-def clustered_error(relative, seen):
-    """Least squares with a dummy per encoder and point: the sandwich with scores summed by point, times n / (n - 1)."""
-    encoders, points = relative.shape
-    cells = [(encoder, point) for encoder in range(encoders) for point in range(points)]
-    design = np.array(
-        [[seen[cell], *(cell[0] == np.arange(encoders)), *(cell[1] == np.arange(points))] for cell in cells],
-        dtype=float,
-    )
-    response = np.array([relative[cell] for cell in cells])
-    bread = np.linalg.pinv(design.T @ design)
-    residual = response - design @ (bread @ design.T @ response)
-    meat = np.zeros_like(bread)
-    for point in range(points):
-        own = np.array([cell[1] == point for cell in cells])
-        total = design[own].T @ residual[own]
-        meat += np.outer(total, total)
-    return np.sqrt(points / (points - 1) * (bread @ meat @ bread)[0, 0])
-
-
-def resampled_effects(relative, seen, strata):
-    """Effects in tables of resampled points."""
-    columns = [np.repeat(np.arange(len(drawn)), drawn) for drawn in weights_of(len(seen.T), SEED, strata=strata)]
-    return np.array([least_squares(relative[:, each], seen[:, each]) for each in columns])
 
 
 @pytest.fixture(scope="module")
@@ -116,26 +92,16 @@ def test_equally_many_external_points_are_not_the_candidates_draws():
 
 def test_delta_draws_the_same_points_in_both_layers(pair):
     align = alignments((0, 1))
+    entered = np.isin(SPLIT, ("candidate", "independent"))
+    seen = np.stack([SPLIT[entered] == "candidate", SPLIT[entered] == "independent"])
     for before, name in (("conv1", "conv2"), ("conv2", "head")):
         score, earlier = (ratio(*align["output" if each == "head" else each]) for each in (name, before))
+        responses = [align["output" if each == "head" else each] for each in (name, before)]
         step = score - earlier
         agrees(pair.loc[name], "delta", resampled_means(step[SPLIT == "candidate"]))
-        change = [resampled_halves(each) for each in (score, earlier)]
+        change = [effect_of(response_of(each[:, entered], seen), seen, seed=SEED)[2] for each in responses]
         agrees(pair.loc[name], "delta_calibrated", change[0] - change[1])
     assert pair.loc["conv1"].filter(like="delta").isna().all()
-
-
-def resampled_halves(score):
-    """(mean of candidates - mean of independents) / 2 in samples that keep the number of each."""
-    entered = np.isin(SPLIT, ("candidate", "independent"))
-    score, candidate = score[entered], SPLIT[entered] == "candidate"
-    seen = np.stack([candidate, ~candidate])
-    found = []
-    for drawn in weights_of(len(score), SEED, strata=patterns(seen)):
-        sides = [np.repeat(score[side], drawn[side]) for side in (candidate, ~candidate)]
-        assert [len(side) for side in sides] == [candidate.sum(), (~candidate).sum()]
-        found.append((sides[0].mean() - sides[1].mean()) / 2)
-    return np.array(found)
 
 
 def test_the_calibrated_figure_of_a_pair_is_half_a_difference_of_means(pair):
@@ -144,31 +110,33 @@ def test_the_calibrated_figure_of_a_pair_is_half_a_difference_of_means(pair):
     seen = np.stack([candidate, ~candidate])
     for name in LAYERS:
         align = alignments((0, 1))[name]
-        error = clustered_error(response_of(align[:, entered], seen), seen)
-        agrees(pair.loc[name], "calibrated", resampled_halves(ratio(*align)), se=error)
+        score = ratio(*align)[entered]
+        value, error, draws = effect_of(response_of(align[:, entered], seen), seen, seed=SEED)
+        assert value == pytest.approx((score[candidate].mean() - score[~candidate].mean()) / 2, abs=1e-12)
+        assert error == pytest.approx(
+            np.sqrt(sum(score[side].var(ddof=1) / side.sum() for side in (candidate, ~candidate))) / 2, abs=1e-12
+        )  # Welch's
+        agrees(pair.loc[name], "calibrated", draws, se=error)
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_the_calibrated_figure_of_an_ensemble_is_resampled_least_squares(alike):
-    """Four encoders; points that share a membership are resampled among themselves, unless one stands alone."""
+def test_the_calibrated_figure_of_an_ensemble_is_least_squares(alike):
+    """Four encoders; points that share a membership vary among themselves, unless one stands alone."""
     random = np.random.default_rng(1)
     seen = np.stack([random.permutation([True, True, False, False]) for _ in SPLIT], axis=1)
     seen[:, -4:], seen[:, -5:-4] = False, True
     if not alike:
         seen[:, 0] = [True, False, False, False]
     varying = seen.any(axis=0) & ~seen.all(axis=0)
-    groups = patterns(seen[:, varying])
-    assert (np.bincount(groups).min() >= 2) == alike
+    assert (np.bincount(patterns(seen[:, varying])).min() >= 2) == alike
     nets = (0, 1, 2, 3)
     found = audit(encoders=[tiny_net(net) for net in nets], membership=seen, **SETTINGS)
     for row in (row for _, row in found.layers.iterrows() if row["layer"] in LAYERS):
         relative = response_of(alignments(nets)[row["layer"]][:, varying], seen[:, varying])
-        draws = resampled_effects(relative, seen[:, varying], groups if alike else None)
-        value = least_squares(relative, seen[:, varying])
-        # of β, times what tanh(β / 2) gains by it
-        error = clustered_error(relative, seen[:, varying]) * (1 - value**2) / 2
+        value, error, draws = effect_of(relative, seen[:, varying], clusters=range(4), seed=SEED)
         agrees(row, "calibrated", draws, se=error)
         assert row["layermem_calibrated"] == pytest.approx(value, abs=1e-9)
+        assert value == pytest.approx(least_squares(relative, seen[:, varying]), abs=1e-12)
 
 
 def test_an_ensembles_means_and_own_figure_are_resampled_over_points():

@@ -11,11 +11,10 @@ from tests.golden.slow import (
     agrees,
     alignment,
     distances,
+    effect_of,
     ends,
     half_width,
-    least_squares,
     pairs_of,
-    patterns,
     pictures,
     ratio,
     readings,
@@ -92,15 +91,6 @@ def resampled_means(align, target, runs, stream=Stream.BOOTSTRAP):
     return np.array(found)
 
 
-def resampled_effects(relative, seen, runs, strata):
-    """Membership effects in tables of resampled encoders and points."""
-    points = weights_of(relative.shape[1], SEED, strata=strata, repeats=len(runs))
-    tables = [
-        np.ix_(*(np.repeat(np.arange(len(drawn)), drawn) for drawn in both)) for both in zip(runs, points, strict=True)
-    ]
-    return np.array([least_squares(relative[table], seen[table]) for table in tables])
-
-
 def two_sided(f_runs, g_runs):
     """Membership of candidates and independents: (encoder, point)."""
     split = SPLIT[SPLIT != "external"]
@@ -123,8 +113,8 @@ def test_with_three_runs_a_side_every_figure_resamples_them():
     apart = resampled_means(align[:, member], target[:, member], runs, Stream.EXTERNAL_BOOTSTRAP)
     agrees(row, "own", draws["candidate"] - apart)  # other points, the same runs
     seen, entered = two_sided(3, 4), SPLIT != "external"
-    effects = resampled_effects(response_of(align[:, entered], seen), seen, runs, patterns(seen))
-    assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(effects), abs=1e-9)
+    _, error, effects = effect_of(response_of(align[:, entered], seen), seen, clusters=range(7), seed=SEED)
+    agrees(row, "calibrated", effects, se=error)
 
 
 def test_paired_runs_are_drawn_in_pairs_and_the_same_ones_in_both_layers_of_a_delta():
@@ -134,9 +124,9 @@ def test_paired_runs_are_drawn_in_pairs_and_the_same_ones_in_both_layers_of_a_de
         align = alignments(6, layer)[:, SPLIT != "external"]
         candidate = seen[0]
         means[layer] = resampled_means(align[:, candidate], sides(3, 3, candidate.sum()), runs)
-        effects[layer] = resampled_effects(response_of(align, seen), seen, runs, patterns(seen))
+        _, error, effects[layer] = effect_of(response_of(align, seen), seen, clusters=[0, 1, 2] * 2, seed=SEED)
         agrees(row, "", means[layer])
-        assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(effects[layer]), abs=1e-9)
+        agrees(row, "calibrated", effects[layer], se=error)
     agrees(found.iloc[1], "delta", means["output"] - means["conv2"])
     agrees(found.iloc[1], "delta_calibrated", effects["output"] - effects["conv2"])
 
@@ -147,40 +137,43 @@ def test_two_runs_on_a_side_are_not_resampled():
     draws = np.array([np.repeat(score, drawn).mean() for drawn in weights_of(len(score), SEED)])
     agrees(row, "", draws)
     seen, entered = two_sided(3, 2), SPLIT != "external"
-    relative = response_of(align[:, entered], seen)
-    effects = resampled_effects(relative, seen, np.ones((1000, 5), dtype=int), patterns(seen))
-    assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(effects), abs=1e-9)
+    _, error, effects = effect_of(response_of(align[:, entered], seen), seen, seed=SEED)
+    agrees(row, "calibrated", effects, se=error)
 
 
 @pytest.mark.parametrize(("f_runs", "g_runs", "paired"), [(4, 4, False), (3, 5, True), (4, 4, True)])
-def test_the_membership_effect_resamples_runs_within_sides_or_in_pairs(f_runs, g_runs, paired):
+def test_the_membership_effect_varies_over_runs_or_pairs(f_runs, g_runs, paired):
     """Sides of different numbers cannot be pairs."""
     seen = two_sided(f_runs, g_runs)
     align = np.random.default_rng(0).uniform(0.5, 1.5, seen.shape) - 0.2 * seen
     found = membership_effect(torch.from_numpy(align), torch.from_numpy(seen), paired=paired, repeats=200, seed=SEED)
-    runs = weights_of_runs(f_runs, g_runs, paired and f_runs == g_runs, 200)
-    draws = resampled_effects(response_of(align, seen), seen, runs, patterns(seen))
+    clusters = [0, 1, 2, 3] * 2 if paired and f_runs == g_runs else range(8)
+    value, error, draws = effect_of(response_of(align, seen), seen, clusters=clusters, seed=SEED, repeats=200)
+    assert (found.value, found.se) == pytest.approx((value, error), abs=1e-9)
     assert found.draws.numpy() == pytest.approx(draws, abs=1e-9)
     assert (found.low, found.high) == pytest.approx(ends(draws), abs=1e-9)
     assert found.runs_resampled
 
 
-def test_encoders_of_an_ensemble_are_resampled_over_all():
+def test_encoders_of_an_ensemble_vary_over_all():
     seen = three_of_six(len(SPLIT))
     row, align = audited_ensemble().layers.iloc[-1], alignments(6)
     runs = weights_of(6, SEED, stream=Stream.RUN_BOOTSTRAP)
     agrees(row, "", resampled_means(align, seen, runs))
-    draws = resampled_effects(response_of(align, seen), seen, runs, None)
-    assert row[["calibrated_low", "calibrated_high"]].tolist() == pytest.approx(ends(draws), abs=1e-9)
+    _, error, draws = effect_of(response_of(align, seen), seen, clusters=range(6), seed=SEED)
+    agrees(row, "calibrated", draws, se=error)
 
 
-def test_an_ensemble_with_fewer_than_three_in_or_out_resamples_points_alone():
-    seen = three_of_six(12)
-    seen[:, 0] = [True, True, False, False, False, False]
-    align = np.random.default_rng(1).uniform(0.5, 1.5, seen.shape)
+@pytest.mark.parametrize(("encoders", "varies"), [(3, False), (4, True)])
+def test_an_ensemble_speaks_of_other_encoders_from_four_on(encoders, varies):
+    random = np.random.default_rng(1)
+    seen = np.stack([random.permutation([True] + [False] * (encoders - 1)) for _ in range(12)], axis=1)
+    align = random.uniform(0.5, 1.5, seen.shape)
     found = membership_effect(torch.from_numpy(align), torch.from_numpy(seen), repeats=200, seed=SEED)
-    assert not found.runs_resampled
-    draws = resampled_effects(response_of(align, seen), seen, np.ones((200, 6), dtype=int), None)
+    assert found.runs_resampled == varies
+    clusters = range(encoders) if varies else None
+    _, error, draws = effect_of(response_of(align, seen), seen, clusters=clusters, seed=SEED, repeats=200)
+    assert found.se == pytest.approx(error, abs=1e-9)
     assert found.draws.numpy() == pytest.approx(draws, abs=1e-9)
 
 

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny_net
-from tests.golden.slow import Z95, alignment, distances, ends, pairs_of, pictures, ratio, readings
+from tests.golden.slow import Z95, alignment, distances, ends, pairs_of, pictures, ratio, readings, spread_of
 
 from memloc import Views, audit
 from memloc.metrics import auroc, excess_fraction
-from memloc.streams import Stream
-from memloc.streams import generator as draws_of
 
 SPLIT = np.array(["candidate"] * 13 + ["external"] * 9 + ["independent"] * 5 + ["shared"] * 4)
 IMAGES, VIEWS, SEED = pictures(len(SPLIT)), Views(n=4, seed=3), 5
@@ -83,9 +81,8 @@ def test_auroc_leaves_nan_out():
     assert np.isnan(interval).all()
 
 
-def test_an_ensembles_auroc_is_of_cells_and_resamples_points():
-    """Closeness of (encoder, point) cells in logarithms, net of encoder and of the mean of both sides of a point; a
-    point's cells are drawn together, 200 times."""
+def test_an_ensembles_auroc_is_of_cells_and_varies_over_points_and_encoders():
+    """Closeness of (encoder, point) cells in logarithms, net of encoder and of the mean of both sides of a point."""
     random = np.random.default_rng(1)
     seen = np.stack([random.permutation([True, True, False, False]) for _ in SPLIT], axis=1)
     seen[:, -4:] = False
@@ -95,13 +92,14 @@ def test_an_ensembles_auroc_is_of_cells_and_resamples_points():
     logs, seen = (logs - logs.mean(axis=1, keepdims=True))[:, :-4], seen[:, :-4]
     close = (logs.mean(axis=0, where=seen) + logs.mean(axis=0, where=~seen)) / 2 - logs
     assert row["auroc"] == pytest.approx(wins(close[seen], close[~seen]).mean(), abs=1e-9)
-    generator, points, draws = draws_of(Stream.CELL_BOOTSTRAP, SEED), close.shape[1], []
-    for _ in range(200):
-        drawn = generator.integers(0, points, points)
-        cells, inside = close[:, drawn], seen[:, drawn]
-        above, tied = (compare(cells[inside][:, None], cells[~inside]) for compare in (np.greater, np.isclose))
-        draws.append((above & ~tied).mean() + tied.mean() / 2)
-    assert row[["auroc_low", "auroc_high"]].tolist() == pytest.approx(ends(np.array(draws)), abs=1e-9)
+    value, added = row["auroc"], np.zeros(close.shape)
+    for cell in np.ndindex(close.shape):
+        others = close[~seen] if seen[cell] else close[seen]
+        won = np.mean([(close[cell] > other) + 0.5 * (close[cell] == other) for other in others])
+        added[cell] = (won - value if seen[cell] else 1 - won - value) / (seen if seen[cell] else ~seen).sum()
+    _, draws = spread_of(added / (value * (1 - value)), clusters=range(4), seed=SEED)
+    logits = np.log(value / (1 - value)) + draws
+    assert row[["auroc_low", "auroc_high"]].tolist() == pytest.approx(ends(1 / (1 + np.exp(-logits))), abs=1e-9)
 
 
 def excess(candidate, external, level=0.95):

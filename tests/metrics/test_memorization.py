@@ -178,13 +178,14 @@ def test_mean_interval_of_many_points_resamples_blocks():
     assert low < mean < high
 
 
-def test_the_clustered_error_by_hand():
-    """Residuals of ±.05 at four points: scores of ±.05, so sqrt(4/3 x 4 x .0025) over the memberships' square sum of 2."""
+def test_the_error_by_hand():
+    """Residuals of ±.05 at four points, over the memberships' square sum of 2: each adds ±.025, two of a kind 2 / 1 as
+    much, so sqrt(4 x 2 x .025^2)."""
     one = torch.tensor([0.25, 0.35, 0.55, 0.65], dtype=torch.float64)
     seen = torch.tensor([[True, True, False, False], [False, False, True, True]])
     found = membership_effect(torch.stack([one, 1 - one]), seen)
     assert found.value == pytest.approx(0.3, abs=1e-12)
-    assert found.se == pytest.approx(300**-0.5, abs=1e-12)
+    assert found.se == pytest.approx(0.005**0.5, abs=1e-12)
 
 
 def test_every_resample_has_points_of_either_side():

@@ -509,7 +509,9 @@ def test_an_empty_batch_is_a_step_of_noise_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(
         _private, "uniforms", lambda *_arguments: torch.ones(len(_arguments[1]), 1, 1, dtype=torch.float64)
     )
-    pair = private_run(tmp_path, "noise", held_out=0, epochs=1, learning_rate=1.0, warmup=0.0, weight_decay=0.0, dp_clip=0.5)
+    pair = private_run(
+        tmp_path, "noise", held_out=0, epochs=1, learning_rate=1.0, warmup=0.0, weight_decay=0.0, dp_clip=0.5
+    )
     spec = TrainSpec(**{**SMALL, "epochs": 1, "objective": "mae", "dp_epsilon": 8.0, "dp_clip": 0.5})
     noise, rate, steps = _private.noise_of(spec, 40)
     from memloc.objectives import make_objective

@@ -235,8 +235,8 @@ def _calibration_in_words(calibration: Tensor, fold: Tensor, folds: int) -> dict
 
 
 def _power(job: Job, evidence: Tensor, calibration: Tensor, folds: int) -> dict[str, Any]:
-    """How many held-out points would name something, were the evidence Gaussian and separated as far as it is: None
-    where it is not surely separated, or where more would not help."""
+    """How many held-out points would name something, were the evidence Gaussian and separated as far as it is, and for
+    those that stand out from all: None where it is not surely separated, or where more would not help."""
     from scipy.optimize import brentq
     from scipy.stats import norm
 
@@ -253,6 +253,9 @@ def _power(job: Job, evidence: Tensor, calibration: Tensor, folds: int) -> dict[
     if lacking(lowest) > 0:
         return {"needs": None, "separates": True}
     rate = math.exp(brentq(lacking, lowest, math.log(0.5)))
+    above = int((evidence[candidates(job)] > evidence[calibration].max()).sum())
+    if above:  # stand out from all of them: these could be named
+        rate = min(rate, LEVEL * above / int(candidates(job).sum()))
     needed = math.ceil((1 / rate - 1) * folds / (1 - share))
     there = int(calibration.sum())
     return {"needs": needed if needed > there else None, "separates": True}

@@ -282,8 +282,8 @@ def _coins(audit: Audit) -> str | None:
     text = (
         f"Fair coins decided which point of each of {found['pairs']} pairs the encoder saw. By its own reading"
         f" ({found['reading']}) alone {found['right']} of {found['guesses']} guesses, their number fixed beforehand,"
-        f" were right, so the training's ε is at least {found['epsilon_low']:.2f} (95 %{delta}), where neighbouring sets"
-        " differ in one point that stands for another."
+        f" were right, so the training's ε is at least {found['epsilon_low']:.2f} (95 %{delta}), where neighbouring"
+        " sets differ in one point that stands for another."
     )
     group = found.get("planted")
     if group:
