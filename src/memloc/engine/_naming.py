@@ -25,6 +25,7 @@ _DECOYS, _FOR_DECOYS = 0.2, 100  # share of the held-out points, where there are
 _FOR_MODEL, _PER_FOLD, _MOST_FOLDS = 80, 400, 5  # calibration points for folds, and for more than two
 _FEWEST_CANDIDATES = 10  # for a model
 _PENALTY = 0.1  # scikit-learn's C of the model
+_RAREST = 1e-5  # rates below which no number of held-out points is advised
 
 
 @dataclass(frozen=True)
@@ -235,27 +236,32 @@ def _calibration_in_words(calibration: Tensor, fold: Tensor, folds: int) -> dict
 
 
 def _power(job: Job, evidence: Tensor, calibration: Tensor, folds: int) -> dict[str, Any]:
-    """How many held-out points would name something, were the evidence Gaussian and separated as far as it is, and for
-    those that stand out from all: None where it is not surely separated, or where more would not help."""
+    """How many held-out points would name something: were those that stand out from all that are there to stand out
+    from more, too; with none such, were the evidence Gaussian. None where trained points are not surely separated, or
+    where more would not help."""
+    known = evidence[candidates(job)]
+    found = auroc(known, evidence[calibration])
+    if not found.low > 0.5:
+        return {"needs": None, "separates": False}
+    above = int((known > evidence[calibration].max()).sum())
+    rate = LEVEL * above / len(known) if above else _rate_that_names(found.value)
+    if rate is None:
+        return {"needs": None, "separates": True}
+    share = job.options.decoys if job.options.decoys is not None else _DECOYS
+    needed = math.ceil((1 / rate - 1) * folds / (1 - share))
+    return {"needs": needed if needed > int(calibration.sum()) else None, "separates": True}
+
+
+def _rate_that_names(area: float) -> float | None:
+    """The share of points never seen above a threshold at which Gaussian evidence of that AUROC names points; None
+    where that is too small to be reached."""
     from scipy.optimize import brentq
     from scipy.stats import norm
 
-    found = auroc(evidence[candidates(job)], evidence[calibration])
-    if not found.low > 0.5:
-        return {"needs": None, "separates": False}
-    apart = math.sqrt(2) * float(norm.ppf(min(found.value, 1 - 1e-6)))
-    share = job.options.decoys if job.options.decoys is not None else _DECOYS
+    apart = math.sqrt(2) * float(norm.ppf(min(area, 1 - 1e-6)))
 
     def lacking(log_rate: float) -> float:
         return log_rate - math.log(LEVEL) - float(norm.logsf(norm.isf(math.exp(log_rate)) - apart))
 
-    lowest = math.log(1e-7)
-    if lacking(lowest) > 0:
-        return {"needs": None, "separates": True}
-    rate = math.exp(brentq(lacking, lowest, math.log(0.5)))
-    above = int((evidence[candidates(job)] > evidence[calibration].max()).sum())
-    if above:  # stand out from all of them: these could be named
-        rate = min(rate, LEVEL * above / int(candidates(job).sum()))
-    needed = math.ceil((1 / rate - 1) * folds / (1 - share))
-    there = int(calibration.sum())
-    return {"needs": needed if needed > there else None, "separates": True}
+    lowest = math.log(_RAREST)
+    return None if lacking(lowest) > 0 else math.exp(brentq(lacking, lowest, math.log(0.5)))

@@ -154,7 +154,8 @@ def lira(logs: Float[Tensor, "encoder point"], seen: Bool[Tensor, "encoder point
     own = len(logs) >= _OWN_VARIANCE
     ratio = torch.zeros_like(logs)
     for sign, mean, side, group in ((1, mean_in, inside, seen), (-1, mean_out, outside, ~seen)):
-        shared = (logs - mean)[group & (side.number > 0)].square().mean().clamp_min(1e-12)
+        told = group & (side.number > 0)
+        shared = (logs - mean)[told if told.any() else group].square().mean().clamp_min(1e-12)
         variance = torch.where(side.number >= 4, side.variance, shared).clamp_min(shared / 100) if own else shared
         ratio += sign * (-0.5 * (logs - mean).square() / variance - 0.5 * torch.as_tensor(variance).log())
     return ratio
