@@ -9,7 +9,7 @@ from memloc.engine import Options
 from memloc.engine._job import Job
 from memloc.engine._scores import Scores
 
-KINDS = ("convolution", "output", "head", "loss")
+KINDS = ("convolution", "residual", "output", "head", "loss")
 
 
 def bare_job(membership, split, mode, *, kinds=KINDS, held_out=True, **options):
@@ -46,6 +46,6 @@ def simulated(mode, *, candidates=60, unseen=150, memorized=20, effect=2.5, seed
         + random.normal(size=(len(split), len(KINDS), count)) * 0.5
     )
     remembered = np.zeros((len(split), len(KINDS), count))
-    remembered[:memorized, 2:] = effect * seen.T[:memorized, None]
+    remembered[:memorized, KINDS.index("head") :] = effect * seen.T[:memorized, None]
     job = bare_job(seen, split, mode, seed=seed, **options)
     return job, bare_scores(job, np.exp(noise - remembered))

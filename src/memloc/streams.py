@@ -55,7 +55,6 @@ class Stream(IntEnum):
     REFERENCES = 32
     READING_CHOICE = 33
     TAILS = 34
-    EVIDENCE_FOLDS = 35
     DECOYS = 36
     RATES = 37
     GUARD = 38

@@ -78,7 +78,7 @@ def tossed(apart, *, pairs=40, seed=0, repeats=None):
 def test_guesses_by_hand():
     job, scores, coins, repeats = tossed(1.0)
     found = guess_coins(job, scores, coins, repeats)
-    own = np.log(scores.align[:, KINDS.index("loss") - 1, 0].numpy())  # the head leads
+    own = np.log(scores.align[:, KINDS.index("head"), 0].numpy())  # the head leads
     gaps = sorted(range(40), key=lambda pair: -abs(own[2 * pair] - own[2 * pair + 1]))[: int(40 * GUESSED)]
     right = sum((own[2 * pair] < own[2 * pair + 1]) == bool(job.membership[0, 2 * pair]) for pair in gaps)
     assert (found["pairs"], found["guesses"], found["right"], found["reading"]) == (40, 20, right, "head")

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +21,7 @@ from memloc.streams import Stream, generator
 LEVEL = 0.05  # of the false discovery rate
 FEWEST = 20  # calibration points, below which no point can be named
 _DECOYS, _FOR_DECOYS = 0.2, 100  # share of the held-out points, where there are so many
-_FOR_MODEL, _PER_FOLD, _MOST_FOLDS = 80, 400, 5  # calibration points for folds, and for more than two
-_FEWEST_CANDIDATES = 10  # for a model
-_PENALTY = 0.1  # scikit-learn's C of the model
+_RIDGE = 0.01  # penalty per point, of readings in deviations
 _RAREST = 1e-5  # rates below which no number of held-out points is advised
 
 
@@ -75,25 +72,20 @@ def name_points(job: Job, scores: Scores) -> Naming:
         return Naming(unknown, unknown, unknown, none, none, none, record | _counts(job, none, none, none))
     decoy = _decoys(job, reference)
     calibration = reference & ~decoy
-    behind, layers = _readings(job, scores)
-    folds = 1 if behind else _folds(calibration, candidates(job))
-    fold = _dealt(job, folds, calibration, decoy)
-    readings = behind or (layers if folds > 1 else [job.output])
-    if folds > 1:
-        evidence = _by_model(job, scores, readings, fold, folds, calibration)
-    else:
-        evidence = _together(job, scores, readings, calibration, candidates(job) | reference)
-    record |= {"folds": folds, "readings": [job.layers[number].name for number in readings]}
-    record |= _calibration_in_words(calibration, fold, folds)
+    readings = _readings(job, scores)
+    evidence = _evidence(job, scores, readings, calibration, candidates(job) | reference)
+    record |= {"readings": [job.layers[number].name for number in readings], "calibration": int(calibration.sum())}
+    if int(calibration.sum()) < FEWEST:
+        record["reason"] = (
+            f"there are {int(calibration.sum())} points that no encoder saw, and with fewer than {FEWEST} no p-value"
+            " can be small enough (memloc train --held-out, or --external)"
+        )
     p_value = unknown.clone()
-    for number in range(folds):
-        inside = fold == number
-        known = evidence[calibration & inside]
-        rows = inside & (candidates(job) | reference)
-        p_value[rows] = empirical_p_values(evidence[rows], known)
-        # a calibration point is compared with the others
-        own = calibration & inside
-        p_value[own] = ((p_value[own] * (1 + len(known)) - 1) / max(len(known), 1)).clamp(max=1)
+    compared = candidates(job) | reference
+    p_value[compared] = empirical_p_values(evidence[compared], evidence[calibration])
+    # a calibration point is compared with the others
+    others = int(calibration.sum())
+    p_value[calibration] = (p_value[calibration] * (1 + others) - 1) / max(others, 1)
     guard = None if by_design else guarded(job, candidates(job), reference)
     if guard is not None:
         record["guard"] = guard.record
@@ -104,7 +96,7 @@ def name_points(job: Job, scores: Scores) -> Naming:
     named = candidates(job) & (q_value < LEVEL)
     record |= _counts(job, named, decoy, decoy & (q_value < LEVEL))
     if not named.any() and record["reason"] is None:
-        record |= _power(job, evidence, calibration, folds)
+        record |= _power(job, evidence, calibration)
     return Naming(evidence, p_value, q_value, named, decoy, calibration, record)
 
 
@@ -126,76 +118,46 @@ def _decoys(job: Job, reference: Tensor) -> Tensor:
     return decoy
 
 
-def _readings(job: Job, scores: Scores) -> tuple[list[int], list[int]]:
-    """The readings behind the encoder, its head and loss, and those of the encoder itself, that differ between
-    points."""
+def _readings(job: Job, scores: Scores) -> list[int]:
+    """The readings of the evidence: those behind the encoder, its head and loss; without them its output."""
     known = [number for number in range(len(job.layers)) if not scores.regressed[:, number].isnan().all()]
-    behind = [number for number in known if job.layers[number].kind in (HEAD, LOSS)]
-    return behind, [number for number in known if number not in behind]
+    return [number for number in known if job.layers[number].kind in (HEAD, LOSS)] or [job.output]
 
 
-def _folds(calibration: Tensor, candidate: Tensor) -> int:
-    """In how many folds the points are dealt for a model of the layers: a candidate is compared with the calibration
-    points of its own fold alone, whose model knew none of them, so few folds let p-values be small."""
-    held = int(calibration.sum())
-    if held < _FOR_MODEL or int(candidate.sum()) < _FEWEST_CANDIDATES:
-        return 1
-    return min(max(held // _PER_FOLD, 2), _MOST_FOLDS)
+def _evidence(job: Job, scores: Scores, readings: list[int], calibration: Tensor, alike: Tensor) -> Tensor:
+    """By how many deviations a point's readings, on average, lie below what is foretold of it: by every reading of the
+    reference, and by the encoder's own first half of layers, which tell how easy a point is and memorize little.
 
-
-def _dealt(job: Job, folds: int, calibration: Tensor, decoy: Tensor) -> Tensor:
-    """The fold of each point; candidates, calibration points, decoys and the others are dealt out evenly."""
-    groups = torch.zeros(len(calibration), dtype=torch.int64)
-    for number, rows in enumerate((candidates(job), calibration, decoy), start=1):
-        groups[rows] = number
-    fold = torch.zeros_like(groups)
-    for number in range(4):
-        member = (groups == number).nonzero().flatten().numpy()
-        order = generator(Stream.EVIDENCE_FOLDS, job.options.seed, number, len(member)).permutation(member)
-        fold[torch.from_numpy(order)] = torch.arange(len(order)) % folds
-    return fold
-
-
-def _by_model(job: Job, scores: Scores, readings: list[int], fold: Tensor, folds: int, calibration: Tensor) -> Tensor:
-    """Log odds that a point was trained on, by a logistic model fitted without the points of its fold."""
-    from sklearn.linear_model import LogisticRegression
-
-    evidence = torch.full((len(fold),), torch.nan, dtype=torch.float64)
-    for number in range(folds):
-        inside = fold == number
-        unseen, seen = calibration & ~inside, candidates(job) & ~inside
-        columns = torch.stack([_free(job, scores, reading, unseen) for reading in readings], dim=1)
-        columns = torch.nan_to_num(columns)  # a reading that no point differs in
-        rows = torch.cat([unseen.nonzero().flatten(), seen.nonzero().flatten()])
-        label = np.repeat([0, 1], [int(unseen.sum()), int(seen.sum())])
-        model = LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=1000)
-        model.fit(columns[rows].numpy(), label)
-        evidence[inside] = torch.from_numpy(model.decision_function(columns[inside].numpy()))
-    return evidence
-
-
-def _together(job: Job, scores: Scores, readings: list[int], calibration: Tensor, alike: Tensor) -> Tensor:
-    """Mean of readings, each in its deviations, regressed on the reference's over candidates and held-out points
-    alike: none is treated otherwise than another, so all of them can be compared (decision 18)."""
-    found = torch.stack([_free(job, scores, reading, alike) for reading in readings]).mean(dim=0)
+    What is foretold is found over candidates and held-out points alike. None of them is treated otherwise than another,
+    so a candidate may be compared with all of them, without folds (decision 18).
+    """
+    sides = [sides_of(job, _logs(scores.align[:, number], alike)) for number in range(len(job.layers))]
+    layers = [number for number, layer in enumerate(job.layers) if layer.kind not in (HEAD, LOSS)]
+    first = [number for number in layers[: len(layers) // 2] if number not in readings]
+    by = [sides[number][0] for number in first] + [other for _, other in sides if other is not None]
+    known = _standardized(torch.stack(by, dim=1), alike) if by else torch.zeros(len(alike), 0, dtype=torch.float64)
+    found = torch.stack([_beyond(sides[number][0], known, alike) for number in readings]).mean(dim=0)
     return (found - found[calibration].mean()) / found[calibration].std()
+
+
+def _beyond(reading: Tensor, known: Tensor, alike: Tensor) -> Tensor:
+    """How far a reading lies below its ridge regression on others, in deviations of what is left."""
+    inside, along = known[alike], reading - reading[alike].mean()
+    penalty = _RIDGE * len(inside) * torch.eye(known.shape[1], dtype=torch.float64)
+    slope = torch.linalg.solve(inside.T @ inside + penalty, inside.T @ along[alike])
+    left = known @ slope - along
+    return left / left[alike].std()
+
+
+def _standardized(columns: Tensor, alike: Tensor) -> Tensor:
+    spread = columns[alike].std(dim=0)
+    return (columns - columns[alike].mean(dim=0)) / torch.where(spread > 0, spread, 1.0)
 
 
 def _logs(align: Tensor, among: Tensor) -> Tensor:
     """Log readings net of what each encoder has on some points: (point, encoder)."""
     logs = log_reading(align)
     return logs - logs[among].mean(dim=0)
-
-
-def _free(job: Job, scores: Scores, reading: int, among: Tensor) -> Tensor:
-    """A reading in deviations of some points, regressed on the reference's over those alone."""
-    seen, other = sides_of(job, _logs(scores.align[:, reading], among))
-    if other is None:
-        return (seen[among].mean() - seen) / seen[among].std()
-    across, along = other[among] - other[among].mean(), seen[among] - seen[among].mean()
-    slope = (across * along).sum() / across.square().sum().clamp_min(1e-300)
-    left = along - slope * across
-    return (seen[among].mean() + slope * (other - other[among].mean()) - seen) / left.std()
 
 
 def _q_values(p_value: Tensor, candidate: Tensor, reference: Tensor) -> Tensor:
@@ -224,31 +186,22 @@ def _counts(job: Job, named: Tensor, decoy: Tensor, false: Tensor) -> dict[str, 
     }
 
 
-def _calibration_in_words(calibration: Tensor, fold: Tensor, folds: int) -> dict[str, Any]:
-    smallest = min(int((calibration & (fold == number)).sum()) for number in range(folds))
-    found: dict[str, Any] = {"calibration": int(calibration.sum()), "calibration_per_fold": smallest, "reason": None}
-    if int(calibration.sum()) < FEWEST:
-        found["reason"] = (
-            f"there are {int(calibration.sum())} points that no encoder saw, and with fewer than {FEWEST} no p-value"
-            " can be small enough (memloc train --held-out, or --external)"
-        )
-    return found
-
-
-def _power(job: Job, evidence: Tensor, calibration: Tensor, folds: int) -> dict[str, Any]:
+def _power(job: Job, evidence: Tensor, calibration: Tensor) -> dict[str, Any]:
     """How many held-out points would name something: were those that stand out from all that are there to stand out
     from more, too; with none such, were the evidence Gaussian. None where trained points are not surely separated, or
     where more would not help."""
     known = evidence[candidates(job)]
     found = auroc(known, evidence[calibration])
-    if not found.low > 0.5:
-        return {"needs": None, "separates": False}
     above = int((known > evidence[calibration].max()).sum())
+    # the chance that the highest so many are all candidates
+    by_chance = math.prod((len(known) - rank) / (len(known) + int(calibration.sum()) - rank) for rank in range(above))
+    if not (found.low > 0.5 or by_chance < LEVEL):
+        return {"needs": None, "separates": False}
     rate = LEVEL * above / len(known) if above else _rate_that_names(found.value)
     if rate is None:
         return {"needs": None, "separates": True}
     share = job.options.decoys if job.options.decoys is not None else _DECOYS
-    needed = math.ceil((1 / rate - 1) * folds / (1 - share))
+    needed = math.ceil((1 / rate - 1) / (1 - share))
     return {"needs": needed if needed > int(calibration.sum()) else None, "separates": True}
 
 

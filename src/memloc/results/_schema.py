@@ -46,8 +46,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c(
             "evidence",
             "float",
-            "that the encoder was trained on the point, of its readings at head and loss together, else at its layers;"
-            " higher = more",
+            "by how many deviations of unseen points the readings at head and loss (else at the output) lie below what"
+            " the reference and the encoder's first layers foretell",
             optional=True,
         ),
         _c(
