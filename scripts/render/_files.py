@@ -12,6 +12,7 @@ from memloc.results import read_json
 
 from . import (
     coresets,
+    coverage,
     demo,
     evidence,
     findings,
@@ -36,6 +37,7 @@ PAGES: dict[str, Callable[[Read], Content]] = {
     "docs/findings.md": findings.content,
     "docs/objectives.md": objectives.content,
     "docs/readings.md": readings.content,
+    "docs/coverage.md": coverage.content,
     "docs/reliability.md": reliability.content,
     "docs/valuation.md": valuation.content,
 }
