@@ -90,7 +90,8 @@ def effects(encoders: int, fraction: float, effect: float, seed: int) -> dict[st
     """The membership effect at two layers, its difference, and the AUROC of cells; memorization doubles in the second."""
     random = np.random.default_rng([seed, encoders, int(100 * fraction), int(100 * effect)])
     seen = pair(random) if encoders == 2 else ensemble(random, encoders, fraction)
-    base = readings(random, seen, 0.0, layers=2, encoder=0 if encoders == 2 else ENCODER)
+    own = 0 if encoders == 2 else ENCODER * random.normal(size=(2, encoders, 1))
+    base = readings(random, seen, 0.0, layers=2, encoder=0) + own
     taken = seen * random.exponential(size=seen.shape[1])
     logs = np.stack([base[0] - effect * taken, base[1] - 2 * effect * taken])
     member = torch.from_numpy(seen)
@@ -101,7 +102,9 @@ def effects(encoders: int, fraction: float, effect: float, seed: int) -> dict[st
         "effect": within(found[0].low, truth[0], found[0].high),
         "delta": within(steps[0], truth[1] - truth[0], steps[1]),
     }
-    if encoders > 2:
+    if encoders > 2:  # net of encoder, which points that none saw tell, and of point
+        unseen = readings(random, np.zeros((encoders, UNSEEN), dtype=bool), 0.0, encoder=0)[0]
+        logs[0] -= own[0] + unseen.mean(axis=1, keepdims=True)
         inside, outside = (side.sum(axis=0) for side in (seen, ~seen))
         level = ((logs[0] * seen).sum(axis=0) / inside + (logs[0] * ~seen).sum(axis=0) / outside) / 2
         cells = auroc_of_cells(torch.from_numpy(level - logs[0]), member, clusters=run_clusters(member), seed=seed)

@@ -33,7 +33,7 @@ def test_audit_shows_every_option_in_its_signature():
     ("train", "others"),
     [
         (train_pair, {"ensemble", "fraction"}),
-        (train_ensemble, {"ensemble", "candidates", "independents", "shared", "runs", "unpaired"}),
+        (train_ensemble, {"ensemble", "candidates", "independents", "shared", "runs", "unpaired", "coin"}),
     ],
 )
 def test_training_shows_every_setting_in_its_signature(train, others):

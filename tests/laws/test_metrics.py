@@ -88,6 +88,12 @@ METRICS: dict[str, Metric] = {
     "classmem": Metric(lambda d: metrics.classmem(d["mu"], d["labels"]).value, ("mu",)),
     "classmem, label": Metric(lambda d: metrics.classmem(d["mu"], d["labels"]).label, ("mu",)),
     "auroc": Metric(lambda d: tuple(metrics.auroc(side(d, "f"), side(d, "f", False))), ("f",)),
+    "auroc_of_cells": Metric(lambda d: metrics.auroc_of_cells(d["align"].T, d["seen"].T, repeats=2).value, ("align",)),
+    "tpr_at_fpr": Metric(
+        lambda d: [rate.value for rate in metrics.tpr_at_fpr(side(d, "f"), side(d, "f", False), (0.3, 0.5), repeats=2)],
+        ("f",),
+    ),
+    "lira": Metric(lambda d: metrics.lira(d["align"].T.log(), d["seen"].T).T, ("align",), ordered=True),
     "excess_fraction": Metric(lambda d: metrics.excess_fraction(side(d, "f"), side(d, "f", False)), ("f",)),
     "empirical_p_values": Metric(
         lambda d: metrics.empirical_p_values(d["f"], torch.linspace(0, 1, 9, dtype=torch.float64)), (), each=True
@@ -183,6 +189,8 @@ def test_every_formula_of_points_is_in_the_dictionary():
         "DISTANCES", "Distance", "Pairs", "RunHalves", "Effect", "Auroc", "ClassMem", "UnitMem", "Share", "Z95", "bootstrap_sums",
         "bootstrap_weights", "percentile_interval", "standard_error", "mean_draws", "mean_interval", "run_weights", "half_distances",
         "pair_distances", "view_distances", "spearman_brown", "delta_layermem", "run_reliability", "rectified", "contrast",
-        "class_contrast", "mean_of_rest", "FEWEST_REFERENCES", "Regression", "folds_of", "regress_readings",
+        "class_contrast", "mean_of_rest", "FEWEST_REFERENCES", "Regression", "folds_of", "regress_readings", "FPRS", "Rate",
+        "Spread", "Components", "two_way_spread", "simultaneous_bounds", "variance_components", "run_halves", "run_clusters",
+        "epsilon_lower_bound",
     }  # fmt: skip
     assert {name.split(",")[0] for name in METRICS} == set(metrics.__all__) - helpers

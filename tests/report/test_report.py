@@ -67,11 +67,11 @@ def test_it_opens_with_the_answer_in_three_sentences(found):
     assert len(answer) == 3
     assert "95 % interval" in answer[0]
     assert "layer" in answer[1] or "conv" in answer[1]
-    assert "rank" in answer[2]
+    assert answer[2].startswith("None of 20 candidates is named (q < .05).")
 
 
 def strong(found):
-    """The same tables as if candidates stood out and points could be ranked."""
+    """The same tables as if candidates stood out and five points were named."""
     layers = found.layers.copy()
     assert layers["layer"].tolist() == ["conv1", "conv2", "head", "output", LOSS]
     layers["calibrated_low"] = [-0.01, 0.01, 0.01, 0.02, -0.01]
@@ -80,8 +80,33 @@ def strong(found):
     layers["calibrated_se"] = [0.005, 0.003, 0.002, 0.005, 0.005]
     layers["delta_calibrated"] = [float("nan"), 0.02, -0.01, 0.02, float("nan")]
     layers[["auroc", "auroc_low", "auroc_high", "excess_low"]] = [0.9, 0.85, 0.95, 0.2]
+    layers["simultaneous_low"] = [-0.02, 0.005, -0.001, 0.01, -0.02]
+    layers["shows"] = layers["simultaneous_low"] > 0
     layers[["reliability_views", "reliability_runs"]] = [0.9, 0.8]
-    return led_by(replace(found, layers=layers), "output")
+    return led_by(named(replace(found, layers=layers)), "output")
+
+
+def named(audit, count=5, **changes):
+    """The same audit with the candidates of most evidence named."""
+    points = audit.points.copy()
+    of = points[points["split"] == "candidate"].sort_values("evidence", ascending=False).index[:count]
+    points["named"] = points.index.isin(of)
+    naming = {**audit.record["naming"], "named": count, "expected_false": 0.05 * count, "decoys": 40, "decoys_named": 1}
+    parts = {
+        "point": 1.0,
+        "point_low": 0.5,
+        "run": 0.1,
+        "run_low": -0.1,
+        "share": 0.9,
+        "share_low": 0.7,
+        "share_high": 1.0,
+    }
+    record = {
+        **audit.record,
+        "naming": naming | changes.pop("naming", {}),
+        "components": changes.pop("components", parts),
+    }
+    return replace(audit, points=points, record=record)
 
 
 def test_sentences_follow_the_figures(found):
@@ -89,18 +114,40 @@ def test_sentences_follow_the_figures(found):
     assert "90 % of comparisons (95 % interval 85 % to 95 %" in good[0]
     assert "at least 20 % of them stand out" in good[0]
     assert good[1].startswith(
-        "Memorization shows in conv2, head and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1 and loss (NT-Xent, assumed) cannot"
+        "Memorization shows in conv2 and output, most in output (membership effect 0.030, 95 % interval 0.020 to 0.040); conv1, head and loss (NT-Xent, assumed) cannot"
     )
-    assert good[2].startswith("Points may be ranked (reliability over views 0.90, over runs 0.80")
-    for column, value, text in (
-        ("reliability_runs", 0.1, "other training runs would memorize other ones"),
-        ("reliability_runs", np.nan, "nobody knows whether another run"),
-        ("reliability_views", 0.4, "audit again with --views auto"),
+    assert good[2] == (
+        "5 of 20 candidates are named as memorized (q < .05: at most 0.2 of them falsely, on average; of 40 held-out decoys"
+        " 1 would be named, too). Another training would memorize mostly the same ones (90 % of what differs, 95 % 70 % to"
+        " 100 %)."
+    )
+    of_run = {
+        "point": 0.1,
+        "point_low": -0.1,
+        "run": 1.0,
+        "run_low": 0.5,
+        "share": 0.1,
+        "share_low": 0.0,
+        "share_high": 0.3,
+    }
+    for components, text in (
+        (of_run, "Another training would memorize mostly other ones: 10 % of what differs between points belongs"),
+        ({**of_run, "share_high": 0.8}, "Whether another training would memorize the same ones cannot be told here."),
+        (None, "whether another would memorize the same is not known with one training a side"),
     ):
-        layers = strong(found).layers.assign(**{column: value})
-        assert text in summarize(replace(strong(found), layers=layers))["answer"][2]
+        assert text in summarize(named(found, components=components))["answer"][2]
+    for changes, text in (
+        (
+            {"named": 0, "separates": True, "needs": 300},
+            "about 300 points that no encoder saw would name some (there are 20)",
+        ),
+        ({"named": 0, "separates": True, "needs": None}, "more encoders may (memloc train --ensemble 8)"),
+        ({"named": 0, "separates": False, "needs": None}, "Nothing here tells trained points from others, one by one."),
+        ({"named": 0, "reason": "they differ"}, "No single point is named: they differ."),
+    ):
+        assert text in summarize(named(found, 0, naming=changes))["answer"][2]
     assert "no better than chance" in summarize(led_by(strong(found), "output", auroc=0.54))["answer"][0]
-    layers = strong(found).layers.assign(calibrated_low=-0.1)
+    layers = strong(found).layers.assign(simultaneous_low=-0.1)
     assert (
         summarize(replace(found, layers=layers))["answer"][1]
         == "In no layer is the membership effect distinguishable from 0, once all 5 are looked at."
@@ -164,7 +211,10 @@ def test_without_reference_or_labels_or_thumbnails(tmp_path):
     assert summarize(alone)["points"][0]["score"] is not None
     nothing = write_report(audit(tiny_net(0), images=pixels, views=Views(n=4)), tmp_path / "r.html").read_text()
     assert "nothing can be said" in nothing
-    assert "pass it as --g" in nothing
+    assert (
+        "there are no points that the encoder never saw to compare with (memloc train --held-out, or --external)"
+        in nothing
+    )
     assert "no single point has a score" in nothing
     no_external = audit(
         tiny_net(0), tiny_net(1), images=pixels, splits=["candidate"] * 15 + ["independent"] * 15, views=Views(n=4)
@@ -244,12 +294,6 @@ def test_the_answer_is_of_the_reading_that_leads_and_shows_the_output_beside_it(
     own = summarize(led_by(headed, "output"))["answer"][0]
     assert own.startswith("At the encoder's output a candidate scores above")
     assert own.count("the encoder's output") == 1
-    # what it says of ranking is of that row, too
-    layers = strong(found).layers
-    layers.loc[layers["layer"] == LOSS, "reliability_runs"] = 0.1
-    led = led_by(replace(found, layers=layers), LOSS)
-    assert "over runs 0.10" in summarize(led)["answer"][2]
-    assert "over runs 0.80" in summarize(led_by(led, "output"))["answer"][2]
 
 
 def test_points_bars_and_bands_are_by_score(headed):
@@ -321,6 +365,49 @@ def test_an_audit_of_memloc_0_1_reports_without_score_and_reading(tmp_path):
     assert "The bar is the SSLMem′ at output with its 95 % interval; the shaded band" in page
     assert "Behind the output: " not in page
     assert READ_THE_HEAD in page
+    assert "written by an earlier memloc, which named no points" in told["answer"][2]
+    assert told["rates"] == told["roc"] == []
+
+
+def test_named_points_come_first_with_their_error_rates(headed):
+    told = summarize(named(headed, 3))
+    expected = headed.points.query("split == 'candidate'").sort_values("evidence", ascending=False)["point"].head(3)
+    assert [int(row["point"]) for row in told["points"][:3]] == expected.tolist()
+    assert [row["named"] for row in told["points"]] == [True] * 3 + [False] * 17
+    page = render(told)
+    assert "Points: 3 named as memorized" in page
+    assert "1 of 40 decoys, held-out points scored as if they were candidates, would be named, too" in page
+    assert "Points, exploratory: none of them is named" in render(summarize(headed))
+
+
+def test_error_rates_are_those_of_the_table(headed):
+    told = summarize(headed)
+    assert [each["reading"] for each in told["rates"]] == ["evidence", "projection head", "output"]
+    for each in told["rates"]:
+        rows = headed.separation[headed.separation["reading"] == each["reading"]]
+        assert [row["fpr"] for row in each["rows"]] == rows["fpr"].tolist() == [0.001, 0.01, 0.05, 0.1]
+        assert each["rows"][0]["tpr"] is None, "20 points tell no rate of one in a thousand"
+        assert each["rows"][3]["tpr"] == pytest.approx(rows["tpr"].iloc[3], abs=1e-3)
+    points = headed.points
+    unseen, trained = (
+        points.loc[points["split"] == split, "evidence"].to_numpy() for split in ("external", "candidate")
+    )
+    assert len(told["roc"]) == 20
+    for place, (alarm, found) in enumerate(told["roc"]):
+        threshold = np.sort(unseen)[::-1][place]
+        assert alarm == (place + 1) / 20
+        assert found == pytest.approx((trained >= threshold).mean())
+    page = render(told)
+    assert "too few" in page
+    assert "trained points found by false alarms" in page
+
+
+def test_a_null_result_is_titled_so(found):
+    layers = found.layers.assign(simultaneous_low=-0.1, shows=False)
+    nothing = led_by(replace(found, layers=layers), "output", auroc=0.5)
+    assert summarize(nothing)["title"] == "No memorization found in encoder TinyNet"
+    for other in (led_by(nothing, "output", auroc=0.8), replace(nothing, layers=strong(found).layers), named(nothing)):
+        assert summarize(other)["title"] == "What encoder TinyNet memorized"
 
 
 @pytest.mark.browser
@@ -428,25 +515,35 @@ def titles(audit, folder=None):
 def test_next_steps_follow_the_figures(found):
     good = strong(found)
     steps = titles(good, "my audits/found")
-    assert "Review the most memorized points" in steps
-    assert "--table points" in steps["Review the most memorized points"]["command"]
-    assert "'my audits/found'" in steps["Review the most memorized points"]["command"]
+    review = steps["Review the 5 named points"]
+    assert "--table points" in review["command"]
+    assert "'my audits/found'" in review["command"]
+    assert "at most 0.2 of them are named falsely" in review["why"]
+    assert not any("memloc remove" in step["command"] for step in steps.values()), "there is no run to train again"
+    of_run = titles(replace(good, record={**good.record, "run": "a"}))["See what the encoder is worth without them"]
+    assert "--count 5 --order most" in of_run["command"]
     tuned = next(title for title in steps if title.startswith("For another task, try to fine-tune"))
     best = good.layers["layer"].iloc[1]  # the one with weights of its own and a clear figure whose Δ is above 0
     assert tuned.endswith(f"fine-tune {best}")
     assert f"--layers {best}" in steps[tuned]["command"]
 
 
-def test_next_steps_do_not_name_points_that_other_runs_would_not(found):
-    layers = strong(found).layers.assign(reliability_runs=0.1)
-    steps = titles(replace(found, layers=layers))
+def test_next_steps_do_not_act_on_points_that_are_not_named(found):
+    steps = titles(replace(found, layers=strong(found).layers))
     assert "Do not remove or review points by their score" in steps
     assert not any("memloc remove" in step["command"] or "--table points" in step["command"] for step in steps.values())
 
 
+def test_next_steps_say_how_many_points_would_name_some(found):
+    naming = {**found.record["naming"], "needs": 300, "separates": True}
+    step = titles(replace(found, record={**found.record, "naming": naming}))["Hold out more points to name some"]
+    assert "About 300 points" in step["why"]
+    assert "--held-out" in step["command"]
+
+
 def test_next_steps_where_nothing_is_memorized(found):
     layers = found.layers.assign(
-        calibrated_low=-1.0, calibrated_se=1.0, reliability_runs=float("nan"), reliability_views=0.95
+        simultaneous_low=-1.0, shows=False, reliability_runs=float("nan"), reliability_views=0.95
     )
     layers["member_share_low"] = 0.2
     quiet = replace(found, layers=layers, record={**found.record, "mode": "ensemble"})

@@ -23,7 +23,7 @@ AUDIT = ("points", "point_layers", "layers", "units", "thumbnails")
 
 def example(name):
     """A table of two rows with every column."""
-    values = {"int": [1, 2], "float": [0.5, 0.25], "text": ["a", "b"], "bytes": [b"a", b"b"]}
+    values = {"int": [1, 2], "float": [0.5, 0.25], "text": ["a", "b"], "bytes": [b"a", b"b"], "bool": [True, False]}
     flags = {"int": [0, 1]}
     return pd.DataFrame(
         {

@@ -62,6 +62,7 @@ def train_pair(
     held_out: float | None = None,
     runs: int | None = None,
     unpaired: bool | None = None,
+    coin: bool | None = None,
     plant: int | None = None,
     repeats: int | None = None,
     checkpoint_every: int | None = None,

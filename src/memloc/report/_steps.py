@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from memloc.report._words import as_number
 from memloc.results import Audit, headline, leading_row, of_encoder, shown_in
 
 _WEIGHTED = ("convolution", "linear", "patch embedding", "attention", "fully-connected")
@@ -41,7 +42,7 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     steps = [
         *_with_readings(record, layers),
         *_before_ranking(record, last, place, alone),
-        *_with_points(audit, place),
+        *_with_points(audit, place, shown=len(clear) > 0),
         *(_with_layers(record, layers, clear, alone) if len(clear) else []),
     ]
     units = _with_units(record, of_encoder(layers), place)
@@ -130,13 +131,15 @@ def _before_ranking(record: dict[str, Any], last: pd.Series, place: str, alone: 
     return steps
 
 
-def _with_points(audit: Audit, place: str) -> list[dict[str, str]]:
-    """What to do with points that are named, or not to do with others."""
+def _with_points(audit: Audit, place: str, *, shown: bool) -> list[dict[str, str]]:
+    """What to do with points that are named; or not to do with others, where memorization shows."""
     record = audit.record
     naming = record.get("naming") or {}
     if record.get("reference") == "earlier checkpoint" or not naming:
         return []
     named = int(naming["named"])
+    if not named and not shown:
+        return []
     if not named:
         return [
             _step(
@@ -262,11 +265,3 @@ def _again(record: dict[str, Any]) -> str:
         if record.get("run")
         else "memloc audit --f F --g G --data DATA --external UNSEEN"
     )
-
-
-def as_number(value: object) -> float:
-    """A figure of a table; NaN where there is none."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return float("nan")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from memloc.results._files import read_table
+from memloc.results._manifest import listed_files
 from memloc.results._record import read_record, save_results
 from memloc.results._schema import conform, empty
 
@@ -61,5 +62,6 @@ class Audit:
         if (folder / "run.json").is_file():  # a training run was named instead of its audit
             hint = f"memloc audit {folder} --out {folder}-audit"
         record = read_record(folder, "audit.json", "finished audit", hint)
-        there = (*_NAMES, *(name for name in _LATER if (folder / f"{name}.parquet").is_file()))
+        listed = listed_files(folder) or ()
+        there = (*_NAMES, *(name for name in _LATER if f"{name}.parquet" in listed))
         return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in there}, record=record)
