@@ -24,6 +24,7 @@ from memloc.results import Audit, read_json
 
 STORE = "demo_truth.json"
 TRUTH = ("trained_auroc", "both_auroc", "planted_auroc")
+COUNTS = ("planted", "planted_named", "others_named", "decoys", "decoys_named")
 
 
 def main() -> None:
@@ -82,12 +83,12 @@ def summary(audit: Audit, training: float) -> dict[str, Any]:
     layers = audit.layers.set_index("layer")
     return {
         "seconds": training + audit.record["timings"]["total_seconds"],
-        **{name: audit.record["truth"][name] for name in TRUTH},
+        **{name: audit.record["truth"][name] for name in (*TRUTH, *COUNTS)},
         "calibrated": {
             layer: [row["layermem_calibrated"], row["calibrated_low"], row["calibrated_high"]]
             for layer, row in layers.iterrows()
         },
-        "reliability_views": float(layers["reliability_views"].iloc[-1]),
+        "reliability_views": float(layers.loc[audit.record["reading"]["layer"], "reliability_views"]),
     }
 
 
@@ -99,7 +100,7 @@ def pooled(audits: dict[str, Audit]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "pooled_seeds": list(audits), "planted": int(planted.sum()), "others": int((~planted).sum())
     }  # fmt: skip
-    for column in ("sslmem", "sslmem_pairwise"):
+    for column in ("score", "sslmem", "sslmem_pairwise"):
         one, other = (torch.tensor(points.loc[rows, column].to_numpy()) for rows in (planted, ~planted))
         found[f"pooled_planted_auroc_{column}"] = list(auroc(one, other))
     return found

@@ -37,16 +37,33 @@ def truth(found: dict[str, Any]) -> Table:
     rows: list[list[str | None]] = []
     for seed, row in seeds.items():
         seconds, reliability = shown(row.get("seconds"), ".0f"), shown(row.get("reliability_views"))
-        rows.append([seed, seconds, *(interval(row.get(name)) for name in _NAMES.values()), reliability])
+        rows.append(
+            [seed, seconds, *(interval(row.get(name)) for name in _NAMES.values()), *_named([row]), reliability]
+        )
     pooled = [seeds.get(seed, {}) for seed in found.get("pooled_seeds") or []]
     means: list[str | None] = []
     for name in ("trained_auroc", "both_auroc"):
         known = [row[name][0] for row in pooled if row.get(name)]
         means.append(f"mean {sum(known) / len(known):.2f}" if known and len(known) == len(pooled) else None)
-    all_of = interval(found.get("pooled_planted_auroc_sslmem"))
+    all_of = interval(found.get("pooled_planted_auroc_score"))
     text = None if all_of is None else f"pooled, {found['planted']} against {found['others']}: {all_of}"
-    rows.append(["all", "", *means, text, ""])
-    return Table(["seed", "seconds", *_NAMES, "reliability over views"], rows)
+    rows.append(["all", "", *means, text, *_named(pooled), ""])
+    return Table(
+        ["seed", "seconds", *_NAMES, "planted named", "others named", "decoys named", "reliability over views"], rows
+    )
+
+
+def _named(rows: list[dict[str, Any]]) -> list[str | None]:
+    """How many planted, other and held-out points are named, of how many."""
+    found: list[str | None] = []
+    for name, of in (("planted_named", "planted"), ("others_named", None), ("decoys_named", "decoys")):
+        known = [row for row in rows if row.get(name) is not None]
+        if not known or len(known) != len(rows):
+            found.append(None)
+        else:
+            total = "" if of is None else f" of {sum(row[of] for row in known)}"
+            found.append(f"{sum(row[name] for row in known)}{total}")
+    return found
 
 
 def layers(seeds: dict[str, Any]) -> Table:

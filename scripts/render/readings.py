@@ -20,7 +20,41 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
             rows.append(
                 [run, name, interval(found.get("cells"), 3), *(shown(found.get(kind), ".3f") for kind in kinds)]
             )
-    return ({"readings": Table(_HEADER, rows, keys=2)} if rows else {}), {}
+    tables = {"readings": Table(_HEADER, rows, keys=2)} if rows else {}
+    named = read("names.json")
+    if named:
+        tables |= {"names": names(named), "components": components(named)}
+    return tables, {}
+
+
+def names(measured: dict[str, Any]) -> Table:
+    """Shares of trained points and of decoys that are named, by run."""
+    rows: list[list[str | None]] = [
+        [
+            run,
+            f"{found['candidates']}, {found['calibration']}",
+            interval(found.get("named")),
+            f"{found['decoys']}",
+            interval(found.get("decoys_named"), 3),
+        ]
+        for run, found in measured.items()
+    ]
+    return Table(["run", "candidates, compared with", "named", "decoys", "of them named"], rows)
+
+
+def components(measured: dict[str, Any]) -> Table:
+    """What belongs to a point, and to the run, by run and row."""
+    rows: list[list[str | None]] = [
+        [
+            run,
+            row,
+            f"{1000 * part['point']:.2f} (above {1000 * part['point_low']:.2f})",
+            f"{1000 * part['run']:.2f} (above {1000 * part['run_low']:.2f})",
+        ]
+        for run, found in measured.items()
+        for row, part in found["components"].items()
+    ]
+    return Table(["run", "row", "of the point, 10⁻³", "of the training run, 10⁻³"], rows, keys=2)
 
 
 def told(measured: dict[str, Any]) -> str | None:

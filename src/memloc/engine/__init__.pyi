@@ -7,6 +7,7 @@ from ._compare import compare as compare
 from ._compare import compare_folders as compare_folders
 from ._cost import plan_cost as plan_cost
 from ._job import Job as Job
+from ._naming import LEVEL as LEVEL
 from ._own_loss import encode_references as encode_references
 from ._prepare import prepare as prepare
 from ._protocols import PROTOCOLS as PROTOCOLS

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from memloc.data import Images, concatenate, open_images
-from memloc.engine import prepare, run_job
+from memloc.engine import LEVEL, prepare, run_job
 from memloc.metrics import auroc
 from memloc.pretrain import TrainSpec, train
 from memloc.progress import Report, silent
@@ -126,11 +126,20 @@ def known_truth(audit: Audit) -> dict[str, Any]:
         torch.cat([difference["external"] - centre, centre - difference["external"]]),
     )
     found = auroc(score["candidate"][planted], score["candidate"][~planted])
+    named, decoys = torch.tensor(candidates["named"].to_numpy()), points[points["decoy"]]
+    counts = {
+        "planted_named": int((named & planted).sum()),
+        "others_named": int((named & ~planted).sum()),
+        "decoys": len(decoys),
+        "decoys_named": int((decoys["q_value"] < LEVEL).sum()),
+    }
     text = (
         f"Membership is known here. The score at {leading} puts an image that f was trained on above an unseen one"
         f" in {_share(trained)}; with g's images as well, {_share(both)}. {int(planted.sum())} of the"
         f" {len(candidates)} candidates were planted, that is shown {int(candidates['repeats'].max())} times per epoch;"
-        f" the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %."
+        f" the score puts a planted one above another candidate in {_share(found)}. Chance is 50 %. Of the planted"
+        f" {counts['planted_named']} are named as memorized, of the other candidates {counts['others_named']}, and of"
+        f" {counts['decoys']} decoys {counts['decoys_named']}."
     )
     return {
         "trained_auroc": list(trained),
@@ -138,6 +147,7 @@ def known_truth(audit: Audit) -> dict[str, Any]:
         "planted_auroc": list(found),
         "planted": int(planted.sum()),
         "candidates": len(candidates),
+        **counts,
         "text": text,
     }
 
