@@ -14,7 +14,8 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 def names(text: str | None, known: Iterable[str], given: Sequence[str] | None = None) -> list[str]:
     """The names that are asked for, all if none is; another name ends the script before anything runs."""
     found, known = parser(text), list(known)
-    found.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; all by default")
+    listed = ", ".join(known).replace("%", "%%")
+    found.add_argument("names", nargs="*", metavar="NAME", help=f"{listed}; all by default")
     return checked(found, found.parse_args(given).names, known) or known
 
 

@@ -20,12 +20,7 @@ from scipy.stats import beta, norm
 from stored import keep
 
 from memloc.data import as_images
-from memloc.engine import Options
-from memloc.engine._guard import guarded
-from memloc.engine._job import Job
-from memloc.engine._naming import name_points
-from memloc.engine._scores import Scores, candidates, score_draws
-from memloc.engine._separation import gap, own_figure
+from memloc.engine import Job, Options, Scores, candidates, gap, guarded, name_points, own_figure, score_draws
 from memloc.metrics import (
     auroc,
     auroc_of_cells,

@@ -17,11 +17,18 @@ from readings_runs import FOLDER, RUNS
 from stored import keep
 
 from memloc import Views, open_run
-from memloc.engine import ShardState, audit_shard, encode_references, prepare, run_subject
-from memloc.engine._naming import name_points
-from memloc.engine._reading import components
-from memloc.engine._scores import Scores
-from memloc.engine._stored import load_shard, save_shard
+from memloc.engine import (
+    Scores,
+    ShardState,
+    audit_shard,
+    components,
+    encode_references,
+    load_shard,
+    name_points,
+    prepare,
+    run_subject,
+    save_shard,
+)
 
 DRAWS = 10
 

@@ -22,9 +22,7 @@ from stored import keep
 from memloc import Views, open_run
 from memloc.data import Images, as_images
 from memloc.encoders import load_encoder
-from memloc.engine import Job, audit_shard, encode_references, prepare
-from memloc.engine._naming import name_points
-from memloc.engine._scores import Scores
+from memloc.engine import Job, Scores, audit_shard, encode_references, name_points, prepare
 from memloc.metrics import membership_effect, simultaneous_bounds
 from memloc.runs import images_of
 

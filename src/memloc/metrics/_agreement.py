@@ -196,7 +196,7 @@ def variance_components(
 
     >>> point = torch.randn(400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> noise = torch.randn(4, 2, 800, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    >>> found = variance_components(point + noise[..., :400], noise[..., 400:], 1)
+    >>> found = variance_components(point + noise[..., :400], noise[..., 400:], 1.0)
     >>> found.point_low > 0.5, found.run_low < 0
     (True, True)
     """
