@@ -120,3 +120,22 @@ def test_a_run_of_coins_is_audited(tmp_path, capsys):
     assert "Fair coins decided which point of each of 12 pairs" in (out / "report.html").read_text()
     assert torch.is_tensor(IMAGES.ids)
     capsys.readouterr()
+
+
+def test_a_run_that_was_begun_before_there_were_coins_goes_on(tmp_path):
+    """A spec without the setting is one whose setting is off, in the folder and in what trains from it."""
+    from memloc.errors import ResultsError
+    from memloc.pretrain import train
+
+    pixels = IMAGES.pixels.permute(0, 2, 3, 1).numpy()
+    spec = TrainSpec(candidates=8, held_out=0, epochs=1, batch_size=16, workers=1)
+    train(pixels, spec, out=tmp_path / "run")
+    stored = json.loads((tmp_path / "run/spec.json").read_text())
+    assert "coin" not in stored
+    assert train(pixels, spec, out=tmp_path / "run").folder == tmp_path / "run"  # nothing is trained again
+    with pytest.raises(ResultsError, match="coin"):
+        train(
+            pixels,
+            TrainSpec(candidates=8, held_out=0, epochs=1, batch_size=16, workers=1, coin=True),
+            out=tmp_path / "run",
+        )

@@ -19,7 +19,7 @@ from memloc.errors import MemoryUsedUpError, ResultsError
 from memloc.pretrain._distributed import join, rank, wait
 from memloc.pretrain._loop import train_encoder
 from memloc.pretrain._plan import Plan, labels_of, slots
-from memloc.pretrain._spec import TrainSpec
+from memloc.pretrain._spec import LATER, TrainSpec
 from memloc.progress import Report, silent
 from memloc.results import read_json, read_table, seal_holds
 
@@ -29,7 +29,7 @@ _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an u
 
 def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, progress: Report = silent) -> None:
     """Train one encoder of a run folder, from its checkpoint if there is one, and write its weights."""
-    stored = {"held_out": 0.0, **read_json(folder / "spec.json")}  # begun before points were held out
+    stored = {"held_out": 0.0, **LATER, **read_json(folder / "spec.json")}  # begun before points were held out
     spec = TrainSpec(**{key: stored[key] for key in TrainSpec.__dataclass_fields__})
     plan = Plan(read_table(folder / "points.parquet"), read_table(folder / "membership.parquet"))
     work = read_json(folder / ".work/preprocess.json")

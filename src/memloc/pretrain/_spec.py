@@ -16,6 +16,9 @@ Optimizer = Literal["adamw", "sgd", "lars"]
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
+LATER: dict[str, Any] = {"coin": False}  # settings since 0.2 that, at these values, change nothing: runs go on without
+
+
 @documented
 @dataclass(frozen=True)
 class TrainSpec:

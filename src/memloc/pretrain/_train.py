@@ -25,7 +25,7 @@ from memloc.pretrain._metrics import epochs_done, trim_metrics
 from memloc.pretrain._one import kept_weights, train_one
 from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
-from memloc.pretrain._spec import TrainSpec
+from memloc.pretrain._spec import LATER, TrainSpec
 from memloc.progress import Report, silent
 from memloc.results import (
     WRITES,
@@ -82,7 +82,8 @@ def train(
     }
     read = (training.source, None if external is None else external.source)
     _check(known, spec, plan, module, sources, out)
-    identity = {**asdict(spec), **sources, "fingerprint": known.fingerprint(), **special}
+    chosen = {name: value for name, value in asdict(spec).items() if (name, value) not in LATER.items()}
+    identity = {**chosen, **sources, "fingerprint": known.fingerprint(), **special}
     if before and not spec.held_out:
         del identity["held_out"]
     join(device)
