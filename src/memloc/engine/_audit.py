@@ -159,7 +159,7 @@ def audit(
         overwrite: begin anew in `out`, without what memloc wrote there.
         trust: beside a folder of a run, as in `open_run`.
     Returns:
-        Audit with .points, .layers, .units and .point_layers.
+        Audit with .points, .layers, .units, .point_layers and .separation.
     Raises:
         MemlocError: one of its children, before work starts, for anything that cannot be audited.
     Source: REFERENCE Part A.

@@ -41,8 +41,8 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
     alone = record.get("mode") == "alone"
     steps = [
         *_with_readings(record, layers),
-        *_before_ranking(record, last, place, alone),
         *_with_points(audit, place, shown=len(clear) > 0),
+        *_to_say_more(record, last, place, alone),
         *(_with_layers(record, layers, clear, alone) if len(clear) else []),
     ]
     units = _with_units(record, of_encoder(layers), place)
@@ -84,7 +84,7 @@ def _with_readings(record: dict[str, Any], layers: pd.DataFrame) -> list[dict[st
     ]
 
 
-def _before_ranking(record: dict[str, Any], last: pd.Series, place: str, alone: bool) -> list[dict[str, str]]:
+def _to_say_more(record: dict[str, Any], last: pd.Series, place: str, alone: bool) -> list[dict[str, str]]:
     """What would say more of points: a reference, more views, more runs, more points to compare with."""
     steps = []
     views, runs = as_number(last.get("reliability_views")), as_number(last.get("reliability_runs"))
