@@ -43,6 +43,17 @@ def state_of(name: str, job: Any) -> ShardState:
     return load_shard(path)
 
 
+def coins_of(job: Job, scores: Scores) -> dict[str, Any]:
+    """What guesses say of a pair whose splits were drawn at random: which point of two f saw is a fair coin, too."""
+    random = np.random.default_rng(0)
+    sides = [
+        random.permutation(job.images.ids.numpy()[job.split == split]).tolist()
+        for split in ("candidate", "independent")
+    ]
+    pair = {point: number for side in sides for number, point in enumerate(side)}
+    return guess_coins(job, scores, {"pair": pair, "delta": 0.0}, {})
+
+
 def measure(name: str) -> dict[str, Any]:
     """Mean shares over draws of decoys, and components at every row behind the encoder."""
     subject = run_subject(open_run(FOLDER / name))
@@ -62,6 +73,7 @@ def measure(name: str) -> dict[str, Any]:
         "named": [float(named.mean()), float(named.min()), float(named.max())],
         "decoys": record["decoys"],
         "decoys_named": [float(decoys.mean()), float(decoys.min()), float(decoys.max())],
+        **({"coins": coins_of(job, scores)} if job.mode == "pair" else {}),
         "components": {row: part for row, part in parts.items() if part is not None},
     }
 

@@ -23,7 +23,7 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
     tables = {"readings": Table(_HEADER, rows, keys=2)} if rows else {}
     named = read("names.json")
     if named:
-        tables |= {"names": names(named), "components": components(named)}
+        tables |= {"names": names(named), "components": components(named), "coins": coins(named)}
     return tables, {}
 
 
@@ -40,6 +40,22 @@ def names(measured: dict[str, Any]) -> Table:
         for run, found in measured.items()
     ]
     return Table(["run", "candidates, compared with", "named", "decoys", "of them named"], rows)
+
+
+def coins(measured: dict[str, Any]) -> Table:
+    """Lower bounds of epsilon of pairs."""
+    rows: list[list[str | None]] = [
+        [
+            run,
+            told["reading"],
+            f"{told['pairs']}",
+            f"{told['right']} of {told['guesses']}",
+            f"{told['epsilon_low']:.2f}",
+        ]
+        for run, found in measured.items()
+        if (told := found.get("coins"))
+    ]
+    return Table(["run", "reading", "pairs of points", "guesses right", "ε at least, 95 %"], rows)
 
 
 def components(measured: dict[str, Any]) -> Table:

@@ -2,6 +2,7 @@ from ._audit import PROTOCOL_NAMES as PROTOCOL_NAMES
 from ._audit import Options as Options
 from ._audit import ViewOptions as ViewOptions
 from ._audit import audit as audit
+from ._coins import guess_coins as guess_coins
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
 from ._compare import compare_folders as compare_folders
