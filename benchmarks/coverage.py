@@ -73,6 +73,7 @@ def bare_job(membership: np.ndarray, split: np.ndarray, mode: str, kinds: tuple[
     job.__dict__.update(
         images=range(len(split)), split=split, membership=torch.as_tensor(membership), mode=mode, f_count=1, paired=False,
         options=Options(seed=seed), layers=layers, output=kinds.index("output"), held_out=torch.from_numpy(split == "external"),
+        chosen=torch.zeros(len(split), dtype=torch.bool), earlier=False,
     )  # fmt: skip
     return job
 
@@ -214,7 +215,7 @@ def guards(candidate: int, external: int, seed: int) -> dict[str, Any]:
     images = as_images(np.clip(pixels, 0, 255).astype(np.uint8))
     job = SimpleNamespace(images=images, options=SimpleNamespace(seed=seed))
     first = torch.arange(count) < candidate
-    return {"differ": guarded(job, first, ~first).differs}  # type: ignore[arg-type]
+    return {"differ": guarded(job, first, ~first).withholds}  # type: ignore[arg-type]
 
 
 def bounds(epsilon: float, guesses: int, seed: int) -> dict[str, Any]:

@@ -18,11 +18,13 @@ from stored import keep
 
 from memloc import Views, open_run
 from memloc.engine import (
+    Job,
     Scores,
     ShardState,
     audit_shard,
     components,
     encode_references,
+    guess_coins,
     load_shard,
     name_points,
     prepare,

@@ -20,7 +20,7 @@ def bare_job(membership, split, mode, *, kinds=KINDS, held_out=True, **options):
     job.__dict__.update(
         images=range(len(split)), split=split, membership=torch.as_tensor(membership), mode=mode, f_count=1, paired=False,
         options=Options(**options), layers=layers, output=list(kinds).index("output"),
-        held_out=torch.from_numpy(split == "external") & held_out,
+        held_out=torch.from_numpy(split == "external") & held_out, chosen=torch.zeros(len(split), dtype=torch.bool), earlier=False,
     )  # fmt: skip
     return job
 

@@ -177,7 +177,7 @@ def test_what_would_name_a_point_is_said():
 def test_decoys_leave_enough_to_compare_with():
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
     splits = ["candidate"] * 20 + ["external"] * 40
-    with pytest.raises(SpecError, match=r"decoys are 0.6 of 40 held-out points, which leaves 16 .*--decoys 0.2"):
+    with pytest.raises(SpecError, match=r"decoys are 0.6 of 40 held-out points, which leaves 16 .*--decoys 0"):
         audit(tiny_net(0), tiny_net(1), images=images, splits=splits, views=Views(n=2), decoys=0.6)
     with pytest.raises(SpecError, match="decoys"):
         audit(tiny_net(0), tiny_net(1), images=images, splits=splits, views=Views(n=2), decoys=1.0)
@@ -194,7 +194,7 @@ def test_the_guard_tells_sets_apart_by_themselves():
         job = SimpleNamespace(images=images, options=SimpleNamespace(seed=0))
         candidate = torch.arange(140) < 60
         found = guarded(job, candidate, ~candidate)
-        assert found.differs == differs, found.reason
+        assert found.withholds == differs, found.reason
         assert ("told apart" in found.reason) or ("cannot be told" in found.reason)
 
 
@@ -207,7 +207,7 @@ def test_the_guard_of_other_formats():
         assert isinstance(images, Images)
         job = SimpleNamespace(images=images, options=SimpleNamespace(seed=0))
         candidate = torch.arange(120) < 60
-        assert guarded(job, candidate, ~candidate).differs == differs
+        assert guarded(job, candidate, ~candidate).withholds == differs
 
 
 def test_the_guard_seldom_cries_without_cause():
@@ -216,7 +216,7 @@ def test_the_guard_seldom_cries_without_cause():
     for seed in range(20):
         images = as_images(pictures(44, seed=100 + seed))
         job = SimpleNamespace(images=images, options=SimpleNamespace(seed=seed))
-        alarms += guarded(job, torch.arange(44) < 22, torch.arange(44) >= 22).differs
+        alarms += guarded(job, torch.arange(44) < 22, torch.arange(44) >= 22).withholds
     assert alarms <= 3
 
 
@@ -224,8 +224,41 @@ def test_few_points_leave_the_guard_without_a_say():
     images = as_images(pictures(50))
     job = SimpleNamespace(images=images, options=SimpleNamespace(seed=0))
     found = guarded(job, torch.arange(50) < 15, torch.arange(50) >= 15)
-    assert not found.differs
-    assert "15 points in one of the two sets" in found.reason
+    assert found.withholds
+    assert "there are 15 of one of the two, fewer than 20" in found.reason
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (1, 5, 1), (2, 2, 3), (80, 40, 1)])
+def test_the_guard_looks_at_images_of_any_size(shape):
+    images = as_images(np.random.default_rng(0).integers(0, 256, (50, *shape), dtype=np.uint8))
+    job = SimpleNamespace(images=images, options=SimpleNamespace(seed=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert guarded(job, torch.arange(50) < 25, torch.arange(50) >= 25).record["auroc"] is not None
+
+
+def test_an_earlier_checkpoint_and_chosen_points_name_nobody():
+    job, scores = simulated("pair")
+    job.__dict__["earlier"] = True
+    found = name_points(job, scores)
+    assert not found.named.any()
+    assert "earlier checkpoint" in found.record["reason"]
+    job, scores = simulated("pair")
+    job.__dict__["chosen"] = torch.from_numpy(job.split == "external")  # taken out by their scores
+    assert "no points that the encoder never saw" in name_points(job, scores).record["reason"]
+
+
+@pytest.mark.parametrize(("encoders", "memorized"), [(4, 0), (8, 0), (4, 60)])
+def test_lira_stays_silent_where_nothing_is_memorized(encoders, memorized):
+    from memloc.engine._auditor import _lira
+
+    found = []
+    for seed in range(20):
+        job, scores = simulated("ensemble", encoders=encoders, memorized=memorized, effect=1.0, seed=seed)
+        found.append(_lira(job, scores.align[:, 3].T)[0])
+    assert np.mean([each.value for each in found]) == pytest.approx(0.5, abs=0.03) or memorized
+    assert sum(each.low > 0.5 for each in found) <= 2 or memorized
+    assert all(each.low > 0.5 for each in found) or not memorized
 
 
 @pytest.fixture(scope="module")

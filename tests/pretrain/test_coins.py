@@ -139,3 +139,24 @@ def test_a_run_that_was_begun_before_there_were_coins_goes_on(tmp_path):
             TrainSpec(candidates=8, held_out=0, epochs=1, batch_size=16, workers=1, coin=True),
             out=tmp_path / "run",
         )
+
+
+def test_without_points_that_were_removed_coins_say_nothing(tmp_path):
+    """f saw neither point of a pair then, and which one was taken out may follow from the coin."""
+    from memloc.engine import run_subject
+    from memloc.interventions import remove_points
+    from memloc.pretrain import train
+
+    pixels = IMAGES.pixels.permute(0, 2, 3, 1).numpy()
+    run = train(
+        pixels, TrainSpec(candidates=8, held_out=0, epochs=1, batch_size=16, workers=1, coin=True), out=tmp_path / "run"
+    )
+    assert "coins" in run_subject(run).extra
+    gone = run.points.loc[run.points["split"] == "candidate", "point"].head(3).tolist()
+    subject = run_subject(remove_points(run, gone, out=tmp_path / "without"))
+    assert "coins" not in subject.extra
+    assert [subject.extra["origin"][point] for point in gone] == ["removed"] * 3
+    assert sum(subject.arguments["chosen"]) == 3
+    assert not any(
+        held and chosen for held, chosen in zip(subject.arguments["held_out"], subject.arguments["chosen"], strict=True)
+    )

@@ -97,6 +97,7 @@ def named(audit, count=5, **changes):
         "point_low": 0.5,
         "run": 0.1,
         "run_low": -0.1,
+        "run_high": 0.3,
         "share": 0.9,
         "share_low": 0.7,
         "share_high": 1.0,
@@ -119,21 +120,23 @@ def test_sentences_follow_the_figures(found):
     assert good[2] == (
         "5 of 20 candidates are named as memorized (q < .05: at most 0.2 of them falsely, on average; of 40 held-out decoys"
         " 1 would be named, too). Another training would memorize mostly the same ones (90 % of what differs, 95 % 70 % to"
-        " 100 %)."
+        f" 100 %). Whether{found.record['naming']['guard']['text'][7:]}."
     )
     of_run = {
         "point": 0.1,
         "point_low": -0.1,
         "run": 1.0,
         "run_low": 0.5,
+        "run_high": 1.5,
         "share": 0.1,
         "share_low": 0.0,
         "share_high": 0.3,
     }
     for components, text in (
         (of_run, "Another training would memorize mostly other ones: 10 % of what differs between points belongs"),
+        ({**of_run, "run_high": -0.1}, "Whether another training would memorize the same ones cannot be told here."),
         ({**of_run, "share_high": 0.8}, "Whether another training would memorize the same ones cannot be told here."),
-        (None, "whether another would memorize the same is not known with one training a side"),
+        (None, "whether another would memorize the same is not known from it"),
     ):
         assert text in summarize(named(found, components=components))["answer"][2]
     for changes, text in (
@@ -538,7 +541,7 @@ def test_next_steps_say_how_many_points_would_name_some(found):
     naming = {**found.record["naming"], "needs": 300, "separates": True}
     step = titles(replace(found, record={**found.record, "naming": naming}))["Hold out more points to name some"]
     assert "About 300 points" in step["why"]
-    assert "--held-out" in step["command"]
+    assert "--external MORE-UNSEEN" in step["command"]
 
 
 def test_next_steps_where_nothing_is_memorized(found):

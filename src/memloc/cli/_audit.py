@@ -177,6 +177,7 @@ def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -
         "warnings": result.warnings,
         "layers": layers,
         "naming": result.record.get("naming"),
+        "coins": result.record.get("coins"),
         "timings": result.record["timings"],
         "truth": result.record.get("truth"),
     }

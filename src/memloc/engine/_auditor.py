@@ -12,7 +12,7 @@ from memloc.engine._job import Job
 from memloc.engine._naming import Naming
 from memloc.engine._scores import REPEATS, Scores, candidates, log_readings
 from memloc.engine._separation import cells_of, standing_out
-from memloc.metrics import FPRS, Auroc, Rate, auroc, auroc_of_cells, lira, run_clusters, tpr_at_fpr
+from memloc.metrics import FPRS, Auroc, Rate, auroc, lira, tpr_at_fpr
 
 EVIDENCE = "evidence"
 _CELL_REPEATS = 400
@@ -64,9 +64,11 @@ def _cell_rates(job: Job, closeness: Tensor, seen: Tensor) -> list[Rate]:
 
 
 def _lira(job: Job, align: Tensor) -> tuple[Auroc, list[Rate]]:
+    """Mean log likelihood ratio of the encoders that saw a point: candidates against points that nobody saw, with
+    memberships of candidates by chance."""
+    ratio = lira(log_readings(job, align.T).T, job.target)
+    score = (ratio * job.target).sum(dim=0) / job.target.sum(dim=0)
     varying = job.membership.any(dim=0) & ~job.membership.all(dim=0)
-    seen = job.membership[:, varying]
-    ratio = lira(log_readings(job, align.T).T[:, varying], seen)
-    clusters = run_clusters(seen, paired=job.paired)
-    found = auroc_of_cells(ratio, seen, clusters=clusters, repeats=REPEATS, seed=job.options.seed)
-    return found, _cell_rates(job, ratio, seen)
+    unseen = job.never & torch.from_numpy(job.split == "external")
+    sides = score[varying & candidates(job)], score[unseen]
+    return auroc(*sides), tpr_at_fpr(*sides, seed=job.options.seed, repeats=REPEATS)

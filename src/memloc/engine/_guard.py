@@ -24,9 +24,9 @@ _SIDE = 64  # of the images looked at
 
 @dataclass(frozen=True)
 class Guard:
-    """Whether the two sets can be told apart without the encoder, and what to say of it."""
+    """Whether nothing may be said of single points, since the two sets differ or could not be looked at, and why."""
 
-    differs: bool
+    withholds: bool
     reason: str
     record: dict[str, Any]
 
@@ -39,10 +39,11 @@ def guarded(job: Job, candidate: Tensor, reference: Tensor) -> Guard:
     rows = [_drawn(job, each, number) for number, each in enumerate((candidate, reference))]
     if min(map(len, rows)) < _FEWEST:
         text = (
-            f"there are {min(map(len, rows))} points in one of the two sets, fewer than {_FEWEST}, so whether external"
-            " points are like the candidates was not looked at"
+            "whether the external points are like the candidates cannot be looked at, since there are"
+            f" {min(map(len, rows))} of one of the two, fewer than {_FEWEST} (hold points of the same set out: memloc"
+            " train --held-out)"
         )
-        return Guard(False, text, {"auroc": None, "low": None, "high": None, "text": text})
+        return Guard(True, text, {"auroc": None, "low": None, "high": None, "text": text})
     features = np.concatenate([_features(job, each) for each in rows])
     found = auroc(*_scores(features, len(rows[0]), job.options.seed))
     record = {"auroc": found.value, "low": found.low, "high": found.high}
@@ -89,14 +90,21 @@ def _scores(features: np.ndarray, first: int, seed: int) -> tuple[Tensor, Tensor
 
 def _features(job: Job, rows: np.ndarray) -> np.ndarray:
     """What tells images apart without the encoder, (point, feature)."""
-    images = torch.stack([job.images.pixels[int(row)] for row in rows]).float() / 255
-    if max(images.shape[2:]) > _SIDE:
-        images = nn.functional.adaptive_avg_pool2d(images, min(_SIDE, *images.shape[2:]))
+    images = torch.stack([_small(job.images.pixels[int(row)]) for row in rows])
     flat = images.flatten(2)
     quantiles = torch.quantile(flat, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]), dim=2).permute(1, 2, 0).flatten(1)
-    parts = [flat.mean(dim=2), flat.std(dim=2), quantiles, _spectrum(images), _untrained(images)]
+    parts = [flat.mean(dim=2), flat.std(dim=2, correction=0), quantiles, _spectrum(images), _untrained(images)]
     traces = [_traces(str(job.images.names[int(row)])) for row in rows]
     return np.concatenate([torch.cat(parts, dim=1).double().numpy(), np.array(traces)], axis=1)
+
+
+def _small(image: Tensor) -> Tensor:
+    """An image from 0 to 1, of 64 pixels a side at most."""
+    image = image.float() / 255
+    height, width = image.shape[1:]
+    if max(height, width) <= _SIDE:
+        return image
+    return nn.functional.adaptive_avg_pool2d(image, (min(_SIDE, height), min(_SIDE, width)))
 
 
 def _spectrum(images: Tensor) -> Tensor:
@@ -105,26 +113,24 @@ def _spectrum(images: Tensor) -> Tensor:
     power = torch.fft.fft2(gray - gray.mean(dim=(1, 2), keepdim=True)).abs().square()
     height, width = gray.shape[1:]
     radius = (torch.fft.fftfreq(height)[:, None].square() + torch.fft.fftfreq(width).square()).sqrt()
-    band = (radius / radius.max() * _BANDS).long().clamp(max=_BANDS - 1).flatten()
+    band = (radius / radius.max().clamp_min(1e-9) * _BANDS).long().clamp(max=_BANDS - 1).flatten()
     sums = torch.zeros(len(images), _BANDS).index_add_(1, band, power.flatten(1))
     return (sums / torch.bincount(band, minlength=_BANDS).clamp_min(1) + 1e-9).log()
 
 
 def _untrained(images: Tensor) -> Tensor:
     """Means and deviations of the channels of a small convolutional net with random weights: (point, feature)."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Conv2d(images.shape[1], 12, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(12, 24, 3, stride=2, padding=1),
-            nn.ReLU(),
-        )
-        found = net(images).flatten(2)
-    return torch.cat([found.mean(dim=2), found.std(dim=2)], dim=1).nan_to_num()
+    random = torch.Generator().manual_seed(0)
+    first, second = (
+        torch.randn(shape, generator=random) / (shape[1] * shape[2] * shape[3]) ** 0.5
+        for shape in ((12, images.shape[1], 5, 5), (24, 12, 3, 3))
+    )
+    found = nn.functional.conv2d(images, first, stride=2, padding=2).relu()
+    found = nn.functional.conv2d(found, second, stride=2, padding=1).relu().flatten(2)
+    return torch.cat([found.mean(dim=2), found.std(dim=2, correction=0)], dim=1)
 
 
 def _traces(name: str) -> list[float]:
-    """What the name of a file says: its format, by the letters of its ending, and whether it lies in a folder."""
+    """What the name of a file says of its format."""
     suffix = PurePath(name).suffix.lower()
     return [float(suffix in kinds) for kinds in ((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff", ".bmp"))]

@@ -42,6 +42,7 @@ class Job:
         loss: the row of the training loss, where there is one. references: what it compares with, by encoder.
         unit_views: those of UnitMem and ClassMem, where they are drawn apart.
         held_out: points that were drawn at random from the set that was trained on and kept out of it, bool (point,).
+        chosen: points that no encoder saw because of what they are, bool (point,).
     """
 
     encoders: tuple[Encoder, ...]
@@ -62,10 +63,12 @@ class Job:
     references: tuple[Tensor, ...] = ()
     unit_views: Views | None = None
     held_out: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    chosen: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     def __post_init__(self) -> None:
-        if not len(self.held_out):
-            object.__setattr__(self, "held_out", torch.zeros(len(self.images), dtype=torch.bool))
+        for name in ("held_out", "chosen"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, torch.zeros(len(self.images), dtype=torch.bool))
 
     @property
     def batch(self) -> int:

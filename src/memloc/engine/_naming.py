@@ -54,7 +54,7 @@ def check_decoys(job: Job) -> None:
     if left < FEWEST:
         raise SpecError(
             f"decoys are {share} of {unseen} held-out points, which leaves {left} to compare candidates with. Expected"
-            f" at least {FEWEST}. Pass a smaller share (--decoys 0.2), or more points that no encoder saw (--external)."
+            f" at least {FEWEST}. Pass a smaller share (--decoys 0), or more points that no encoder saw (--external)."
         )
 
 
@@ -65,7 +65,7 @@ def name_points(job: Job, scores: Scores) -> Naming:
     none = torch.zeros(points, dtype=torch.bool)
     reference, by_design = _reference(job)
     record: dict[str, Any] = {"level": LEVEL, "by_design": by_design, "reason": None}
-    if not reference.any():
+    if int(reference.sum()) < 2:
         record["reason"] = (
             "there are no points that the encoder never saw to compare with (memloc train --held-out, or --external)"
         )
@@ -86,15 +86,19 @@ def name_points(job: Job, scores: Scores) -> Naming:
     # a calibration point is compared with the others
     others = int(calibration.sum())
     p_value[calibration] = (p_value[calibration] * (1 + others) - 1) / max(others, 1)
-    guard = None if by_design else guarded(job, candidates(job), reference)
+    # fewer name nobody anyway
+    guard = None if by_design or int(calibration.sum()) < FEWEST else guarded(job, candidates(job), reference)
     if guard is not None:
         record["guard"] = guard.record
-        if guard.differs:
+        if guard.withholds:
             record["reason"] = guard.reason
             p_value = unknown.clone()
+    if job.earlier:
+        record["reason"] = "the reference is an earlier checkpoint, which has seen the candidates, too"
+        p_value = unknown.clone()
     q_value = _q_values(p_value, candidates(job), reference)
     named = candidates(job) & (q_value < LEVEL)
-    record |= _counts(job, named, decoy, decoy & (q_value < LEVEL))
+    record |= _counts(job, named, decoy, decoy & (q_value < LEVEL)) | {"unseen": int(reference.sum())}
     if not named.any() and record["reason"] is None:
         record |= _power(job, evidence, calibration)
     return Naming(evidence, p_value, q_value, named, decoy, calibration, record)
@@ -102,7 +106,7 @@ def name_points(job: Job, scores: Scores) -> Naming:
 
 def _reference(job: Job) -> tuple[Tensor, bool]:
     """Points that no encoder saw, those held out of the same set where there are enough, and whether they are such."""
-    unseen = job.never & torch.from_numpy(job.split == "external")
+    unseen = job.never & torch.from_numpy(job.split == "external") & ~job.chosen
     held_out = unseen & job.held_out
     return (held_out, True) if int(held_out.sum()) >= FEWEST else (unseen, False)
 
@@ -202,7 +206,7 @@ def _power(job: Job, evidence: Tensor, calibration: Tensor) -> dict[str, Any]:
         return {"needs": None, "separates": True}
     share = job.options.decoys if job.options.decoys is not None else _DECOYS
     needed = math.ceil((1 / rate - 1) / (1 - share))
-    return {"needs": needed if needed > int(calibration.sum()) else None, "separates": True}
+    return {"needs": needed if needed * (1 - share) > int(calibration.sum()) else None, "separates": True}
 
 
 def _rate_that_names(area: float) -> float | None:

@@ -35,6 +35,7 @@ def plan_job(
     device: torch.device,
     unit_views: Views | None = None,
     held_out: Sequence[bool] | None = None,
+    chosen: Sequence[bool] | None = None,
     paired: bool = False,
     earlier: bool = False,
 ) -> Job:
@@ -78,7 +79,10 @@ def plan_job(
             f"{everyone[0].name} was trained on {int(seen[0].sum())} of the points. Expected at least two, for UnitMem."
             " Pass the encoders in another order, or other membership."
         )
-    apart = torch.tensor(held_out or [False] * len(kept))[rows if held_out else slice(None)]
+    apart, aside = (
+        torch.zeros(len(kept), dtype=torch.bool) if each is None else torch.tensor(each)[rows]
+        for each in (held_out, chosen)
+    )
     loss, why = plan_loss(everyone, images, seen, views, options.seed)
     if why is not None:
         found.append(why)
@@ -100,6 +104,7 @@ def plan_job(
         loss,
         unit_views=unit_views,
         held_out=apart,
+        chosen=aside,
     )
 
 

@@ -33,6 +33,7 @@ def prepare(
     encoders: Any = None,
     membership: Any = None,
     held_out: Sequence[bool] | None = None,
+    chosen: Sequence[bool] | None = None,
     f_head: Any = None,
     g_head: Any = None,
     layers: str | Sequence[str] = "auto",
@@ -50,8 +51,9 @@ def prepare(
 
     Args:
         held_out: which points were drawn at random from the set that was trained on and kept out of it.
+        chosen: points that no encoder saw because of what they are, which candidates are not compared with.
     """
-    chosen: Options = make_spec(Options, {"batch_size": batch_size, "dtype": dtype, "seed": seed, **options})
+    settings: Options = make_spec(Options, {"batch_size": batch_size, "dtype": dtype, "seed": seed, **options})
     known = as_images(images, points=points, labels=labels)
     if len(known) < 2:
         raise SpecError(f"there is {len(known)} image. Expected at least two points. Pass more images.")
@@ -75,7 +77,7 @@ def prepare(
     views_count = max(AUTO_COUNTS) if views.n == "auto" else views.count
     budget = _VIEW_PIXELS * (8 if target.type == "cuda" else 1)
     if batch_size is None:
-        chosen = replace(chosen, batch_size=max(1, min(256, budget // (views_count * shape[1] * shape[2]))))
+        settings = replace(settings, batch_size=max(1, min(256, budget // (views_count * shape[1] * shape[2]))))
     seen = None if membership is None else torch.as_tensor(membership)
     if views.n == "auto" and g is None and encoders is None:
         raise SpecError(
@@ -92,7 +94,8 @@ def prepare(
         views=views,
         unit_views=unit_views,
         held_out=held_out,
-        options=chosen,
+        chosen=chosen,
+        options=settings,
         device=target,
     )
     check_decoys(job)

@@ -64,7 +64,8 @@ def components(job: Job, scores: Scores, layer: str) -> dict[str, float | None] 
     logs = log_readings(job, scores.align[:, number])
     halves = list(run_halves(job.target[:, chosen], job.reference[:, chosen], paired=job.paired, seed=job.options.seed))
     parts = torch.stack([torch.stack([difference(job, logs, half) for half in pair]) for pair in halves])
-    saw = float(job.target[:, chosen].sum(dim=0).double().mean()) / 2
+    counts = torch.stack([job.target[half][:, chosen].sum(dim=0).double() for pair in halves for half in pair])
+    saw = 1 / float((1 / counts[counts > 0]).mean())  # what a mean over so many encoders varies by
     found = variance_components(parts[..., chosen], parts[..., never], saw, seed=job.options.seed)
     return {name: None if value != value else value for name, value in found._asdict().items()}
 

@@ -78,9 +78,15 @@ def run_subject(
     extra: dict[str, Any] = {"run": name, "training": record["spec"]}
     if "external" in splits:
         extra["origin"] = _origin(images, splits, own)
-    apart = extra.get("origin", {})
-    held_out = [apart.get(point) == "held-out" for point in images.ids.tolist()]
-    arguments: dict[str, Any] = {"images": images, "splits": splits, "held_out": held_out}
+        removed = points.loc[points["origin"] == "removed", "point"] if "origin" in points else ()
+        extra["origin"] |= dict.fromkeys(removed, "removed")
+    known = [extra.get("origin", {}).get(point) for point in images.ids.tolist()]
+    arguments: dict[str, Any] = {
+        "images": images,
+        "splits": splits,
+        "held_out": [origin == "held-out" for origin in known],
+        "chosen": [origin == "removed" for origin in known],
+    }
     if opened.repeats:
         extra["repeats"] = opened.repeats
     if "pair" in points and changed is None:

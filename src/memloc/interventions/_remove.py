@@ -66,7 +66,11 @@ def choose_points(
         )
     # An audit's scores are f's: what g memorized has a low SSLMem.
     own = -table[column] if of_g else table[column]
-    ranked = table.assign(own=own).sort_values(["own", "point"], ascending=[order == "least", True])
+    named = table["named"].to_numpy(dtype=bool) if "named" in table and not of_g else np.zeros(len(table), dtype=bool)
+    first = np.where(named, table["evidence"], -np.inf) if named.any() else np.zeros(len(table))
+    ranked = table.assign(first=first, own=own).sort_values(
+        ["first", "own", "point"], ascending=[order == "least"] * 2 + [True]
+    )
     return sorted(ranked["point"].head(count).tolist())
 
 
@@ -115,12 +119,14 @@ def remove_points(
             "independents": None,
             "shared": None,
             "held_out": 0.0,  # the plan says who is
+            "coin": False,  # who is in was chosen since
             "device": device or run.record["spec"]["device"],
         }
     )
     images, external = images_of(run)
-    origin = origins(split.tolist(), given=0 if external is None else len(external))
-    plan = Plan(run.points.assign(split=split, origin=origin), kept)
+    origin = np.array(origins(split.tolist(), given=0 if external is None else len(external)), dtype=object)
+    origin[gone] = "removed"  # by their scores, it may be: no others are like them
+    plan = Plan(run.points.drop(columns="pair", errors="ignore").assign(split=split, origin=origin), kept)
     return train(
         images, spec, plan=plan, external=external, encoder=module, out=out, progress=progress, overwrite=overwrite
     )

@@ -161,7 +161,8 @@ class Components(NamedTuple):
     """Variance of what one encoder memorized of single points: of the point, and of the training run.
 
     Attributes:
-        point, run: the two. point_low, run_low: lower ends of their 95 % intervals.
+        point, run: the two. point_low, run_low, run_high: ends of their 95 % intervals. A run surely below 0 says that
+            trained points are read with less noise than others, and that the share is not to be trusted.
         share: point / (point + run), with its interval share_low, share_high; NaN where neither is above 0.
     """
 
@@ -169,6 +170,7 @@ class Components(NamedTuple):
     point_low: float
     run: float
     run_low: float
+    run_high: float
     share: float
     share_low: float
     share_high: float
@@ -212,10 +214,8 @@ def variance_components(
     run = encoders * ((total - shared) - (noise - common))
     whole = point.clamp_min(0) + run.clamp_min(0)
     share = torch.where(whole > 0, point.clamp_min(0) / whole.clamp_min(1e-300), torch.nan)
-    lower = [percentile_interval(each[1:])[0] for each in (point, run)]
-    return Components(
-        float(point[0]), lower[0], float(run[0]), lower[1], float(share[0]), *percentile_interval(share[1:])
-    )
+    point_ends, run_ends, ends = (percentile_interval(each[1:]) for each in (point, run, share))
+    return Components(float(point[0]), point_ends[0], float(run[0]), *run_ends, float(share[0]), *ends)
 
 
 def _moments(halves: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

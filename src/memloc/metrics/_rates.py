@@ -130,7 +130,8 @@ def lira(logs: Float[Tensor, "encoder point"], seen: Bool[Tensor, "encoder point
     not, both Gaussian and without the encoder itself.
 
     Variances are shared by points below 16 encoders, where a point's own cannot be told. Where nobody else saw a point,
-    the mean of the others is moved by the average difference.
+    the mean of the others is moved by the average difference. A cell's own side has one encoder less, so cells that saw
+    a point are to be compared with such of points that nobody saw (with memberships by chance), not with the others.
 
     Args:
         logs: log readings net of encoder. seen: which encoder was trained on which point.

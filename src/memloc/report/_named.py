@@ -27,10 +27,12 @@ def names_in_words(audit: Audit) -> str:
         return f"No single point is named: {naming['reason']}."
     decoys = naming["decoys"]
     falsely = f"; of {decoys} held-out decoys {naming['decoys_named']} would be named, too" if decoys else ""
+    alike = (naming.get("guard") or {}).get("text")
+    assumed = f" {alike[0].upper()}{alike[1:]}." if alike else ""
     if naming["named"]:
         return (
             f"{naming['named']} of {naming['candidates']} candidates are named as memorized (q < .05: at most"
-            f" {naming['expected_false']:.1f} of them falsely, on average{falsely}). {_of_run(audit)}"
+            f" {naming['expected_false']:.1f} of them falsely, on average{falsely}). {_of_run(audit)}{assumed}"
         )
     return f"None of {naming['candidates']} candidates is named (q < .05{falsely}). {_power(naming)}"
 
@@ -42,7 +44,7 @@ def _power(naming: dict[str, Any]) -> str:
     if naming.get("needs"):
         return (
             f"Were they separated as they are here, about {naming['needs']} points that no encoder saw would name some"
-            f" (there are {naming['calibration']}): hold out more (memloc train --held-out) or pass more (--external)."
+            f" (there are {naming['unseen']}): hold out more (memloc train --held-out) or pass more (--external)."
         )
     return "More points to compare with would hardly help; more encoders may (memloc train --ensemble 8)."
 
@@ -52,11 +54,13 @@ def _of_run(audit: Audit) -> str:
     parts = audit.record.get("components")
     if parts is None:
         return (
-            "They are what this training memorized; whether another would memorize the same is not known with one"
-            " training a side (memloc train --ensemble 8)."
+            "They are what this training memorized; whether another would memorize the same is not known from it"
+            " (memloc train --ensemble 8)."
         )
     share = percent(as_number(parts["share"]))
     interval = f"{percent(as_number(parts['share_low']))} to {percent(as_number(parts['share_high']))}"
+    if as_number(parts.get("run_high")) < 0:  # noise is not what unseen points have, and a share of it says nothing
+        return "Whether another training would memorize the same ones cannot be told here."
     if as_number(parts["point_low"]) > 0 and as_number(parts["share_low"]) > 0.5:
         return f"Another training would memorize mostly the same ones ({share} of what differs, 95 % {interval})."
     if as_number(parts["run_low"]) > 0 and as_number(parts["share_high"]) < 0.5:
@@ -88,16 +92,20 @@ def coins_in_words(audit: Audit) -> str | None:
     text = (
         f"Fair coins decided which point of each of {found['pairs']} pairs the encoder saw. By its own reading"
         f" ({found['reading']}) alone {found['right']} of {found['guesses']} guesses, their number fixed beforehand,"
-        f" were right, so the training's ε is at least {found['epsilon_low']:.2f} (95 %{delta}), where neighbouring"
-        " sets differ in one point that stands for another."
+        f" were right, so {_at_least(found['epsilon_low'])} (95 %{delta}), where neighbouring sets differ in one point"
+        " that stands for another: not the ε that private training counts, of sets with one point more."
     )
     group = found.get("planted")
     if group:
         text += (
             f" Of {group['pairs']} pairs of planted points {group['right']} of {group['guesses']} guesses were right:"
-            f" ε at least {group['epsilon_low']:.2f} for a group of {group['repeats']} copies."
+            f" for a group of {group['repeats']} copies {_at_least(group['epsilon_low'])}."
         )
     return text
+
+
+def _at_least(epsilon: float) -> str:
+    return f"the training's ε is at least {epsilon:.2f}" if epsilon > 0 else "no ε of the training is excluded"
 
 
 def roc(audit: Audit) -> list[list[float]]:

@@ -21,10 +21,11 @@ STEADY_VIEWS = 0.8  # reliability over views, below which other views would orde
 def nothing_found(audit: Audit) -> bool:
     """Whether points could be compared with others, and nothing shows: in no layer, by no reading, and of no point."""
     naming = audit.record.get("naming")
-    if naming is None or headline(audit.layers) is None:
+    if naming is None or naming["reason"] is not None or headline(audit.layers) is None:
         return False
     known = as_number((audit.record.get("reading") or {}).get("auroc_low"))
-    return not naming["named"] and not known > 0.5 and not shown_in(audit.layers).any()
+    judged = known == known and audit.layers["simultaneous_low"].notna().any()
+    return judged and not naming["named"] and not known > 0.5 and not shown_in(audit.layers).any()
 
 
 def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
@@ -46,7 +47,8 @@ def next_steps(audit: Audit, folder: str | None = None) -> list[dict[str, str]]:
         *(_with_layers(record, layers, clear, alone) if len(clear) else []),
     ]
     units = _with_units(record, of_encoder(layers), place)
-    if not steps or (not len(clear) and not units):
+    named = (record.get("naming") or {}).get("named")
+    if not steps or (not len(clear) and not units and not named):
         nothing = _step(
             "There is nothing to act on yet",
             f"No layer's figure is surely above 0 once all {len(layers)} are looked at. That is no proof of absence:"
@@ -123,8 +125,9 @@ def _to_say_more(record: dict[str, Any], last: pd.Series, place: str, alone: boo
             _step(
                 "Hold out more points to name some",
                 f"About {naming['needs']} points that no encoder saw would name some, were they separated as here;"
-                f" {naming['calibration']} were compared with.",
-                f"memloc train DATA --held-out 0.3{_length(record)} --out RUN2 && memloc audit RUN2 --out RUN2-audit",
+                f" {naming['unseen']} are there.",
+                f"memloc train DATA --external MORE-UNSEEN{_length(record)} --out RUN2 && memloc audit RUN2 --out"
+                " RUN2-audit",
                 "reference",
             )
         )

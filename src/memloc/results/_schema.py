@@ -69,7 +69,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("align_in", "float", "mean alignment over encoders that were trained on the point", optional=True, low=0),
         _c("align_out", "float", "mean alignment over encoders that were not", optional=True, low=0),
         _c("n_units", "int", "units of f that this point drives most", low=0),
-        _c("origin", "text", "of external points: held-out (of the trained set) or given; else empty", optional=True),
+        _c(
+            "origin",
+            "text",
+            "of external points: held-out (of the trained set), given, or removed (by memloc remove); else empty",
+            optional=True,
+        ),
         _c("repeats", "int", "times the point was shown per epoch, above 1 where planted", optional=True, low=0),
     ),
     "point_layers": (
@@ -133,7 +138,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
             low=-1,
             high=1,
         ),
-        _c("calibrated_se", "float", "its standard error, clustered by point", low=0),
+        _c(
+            "calibrated_se",
+            "float",
+            "its standard error, over points, and over other trainings where there are enough",
+            low=0,
+        ),
         _c("calibrated_low", "float", "lower end of its 95 % interval"),
         _c("calibrated_high", "float", "upper end of its 95 % interval"),
         _c(
@@ -225,7 +235,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *UNIT_COLUMNS,
     ),
     "separation": (
-        _c("reading", "text", "row of layers, or evidence"),
+        _c(
+            "reading",
+            "text",
+            "row of layers (of ensembles by cells of encoder and point), LiRA at the row that leads, or evidence",
+        ),
         _c("auroc", "float", "chance that a trained point scores above one never seen", low=0, high=1),
         _c("auroc_low", "float", "lower end of its 95 % interval", low=0, high=1),
         _c("auroc_high", "float", "upper end of its 95 % interval", low=0, high=1),
