@@ -1,4 +1,4 @@
-"""docs/coverage.md, from coverage.json."""
+"""docs/coverage.md, from coverage.json and null_audits.json."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from ._figures import interval
 from ._table import Table
 
+_COUNTS = (("named", "candidates"), ("decoys_named", "decoys"))
 _KINDS = {
     "coverage": ("effect", "delta", "AUROC", "own", "gap", "TPR at 1 %", "TPR at 5 %", "TPR at 10 %", "member share"),
     "alarms": ("any layer", "any, each by its own interval", "differ", "bound above"),
@@ -27,4 +28,11 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
         ]
         if rows:
             tables[name] = Table(["simulation", "figure", "share, with its 95 % interval", "repeats"], rows, keys=2)
+    audits = read("null_audits.json")
+    if audits:
+        told = [
+            [name, f"{row['shows']} of {row['audits']}", *(f"{row[of]} of {row[whole]}" for of, whole in _COUNTS)]
+            for name, row in audits.items()
+        ]
+        tables["null"] = Table(["audits", "a layer is said to memorize in", "points named", "decoys named"], told)
     return tables, {}
