@@ -225,7 +225,8 @@ def test_held_out_and_given_points_from_training_to_an_audit(tmp_path):
     assert "origin" not in audited(*encoders, "--data", "train.npz", "--out", "alone")
 
 
-def test_points_removed_from_a_run_are_held_out_of_the_next(tmp_path, tiny):
+def test_points_removed_from_a_run_are_no_held_out_ones(tmp_path, tiny):
+    """They were chosen; held out by chance are those that were before, and what the other encoder saw."""
     from memloc.interventions import remove_points
 
     run = train_pair(images(), **SMALL, encoder=tiny(0), out=tmp_path / "run").run
@@ -233,9 +234,9 @@ def test_points_removed_from_a_run_are_held_out_of_the_next(tmp_path, tiny):
     again = remove_points(run, chosen, encoder="f", module=tiny(0))
     origin = again.points.set_index("point")["origin"]
     held = set(run.points.loc[run.points["origin"] == "held-out", "point"])
-    assert set(origin[origin == "held-out"].index) == held | set(chosen) | set(
-        run.points.loc[run.points["split"] == "independent", "point"]
-    )
+    others = set(run.points.loc[run.points["split"] == "independent", "point"])
+    assert set(origin[origin == "held-out"].index) == held | others
+    assert set(origin[origin == "removed"].index) == set(chosen)
 
 
 def weights(run):
