@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from asked import names
-from readings_runs import FOLDER, RUNS
+from readings_runs import FOLDER, RUNS, trained
 from stored import keep
 
 from memloc import Views, open_run
@@ -81,10 +81,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def main(chosen: list[str]) -> None:
-    for name in chosen:
-        if not (FOLDER / name / "run.json").is_file():
-            print(f"{name}: not trained yet (python benchmarks/readings_runs.py {name}); its figures stay as they are")
-            continue
+    for name in trained(chosen):
         found = measure(name)
         keep("names.json", {name: found})
         print(name, found)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from asked import names
-from readings_runs import FOLDER, RUNS
+from readings_runs import FOLDER, RUNS, trained
 from stored import keep
 
 from memloc import Views, open_run
@@ -95,10 +95,7 @@ def measure(name: str) -> dict[str, dict[str, object]]:
 
 
 def main(chosen: list[str]) -> None:
-    for name in chosen:
-        if not (FOLDER / name / "run.json").is_file():
-            print(f"{name}: not trained yet (python benchmarks/readings_runs.py {name}); its figures stay as they are")
-            continue
+    for name in trained(chosen):
         found = measure(name)
         keep("readings.json", {name: found})
         for row, figures in found.items():

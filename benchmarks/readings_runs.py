@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def make_data() -> None:
             rows = np.random.default_rng([draw, len(images)]).permutation(len(images))[:count]
             pixels = images.pixels[rows].permute(0, 2, 3, 1).numpy()
             np.savez(home / f"{name}.npz", images=pixels, labels=images.labels[rows].numpy())
+
+
+def trained(chosen: list[str]) -> Iterator[str]:
+    """Those of the runs that are there; of the others it is said."""
+    for name in chosen:
+        if (FOLDER / name / "run.json").is_file():
+            yield name
+        else:
+            print(f"{name}: not trained yet (python benchmarks/readings_runs.py {name}); its figures stay as they are")
 
 
 def main(chosen: list[str]) -> None:

@@ -9,7 +9,6 @@ from ._compare import compare_folders as compare_folders
 from ._cost import plan_cost as plan_cost
 from ._guard import guarded as guarded
 from ._job import Job as Job
-from ._naming import LEVEL as LEVEL
 from ._naming import name_points as name_points
 from ._own_loss import encode_references as encode_references
 from ._prepare import prepare as prepare

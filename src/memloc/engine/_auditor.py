@@ -11,23 +11,25 @@ from torch import Tensor
 from memloc.engine._job import Job
 from memloc.engine._naming import Naming
 from memloc.engine._scores import REPEATS, Scores, candidates, log_readings
-from memloc.engine._separation import cells_of, standing_out
+from memloc.engine._separation import cells_of
 from memloc.metrics import FPRS, Auroc, Rate, auroc, lira, tpr_at_fpr
 
 EVIDENCE = "evidence"
 _CELL_REPEATS = 400
 
 
-def separation_rows(job: Job, scores: Scores, naming: Naming, leading: str) -> pd.DataFrame:
-    """One row per reading and false-positive rate: the rows of layers, LiRA at the leading one where encoders are
-    many, and the evidence."""
-    deciding, everyone = scores.deciding(job), torch.ones(len(job.images), dtype=torch.bool)
+def separation_rows(job: Job, scores: Scores, naming: Naming, leading: str, layers: pd.DataFrame) -> pd.DataFrame:
+    """One row per reading and false-positive rate: the rows of layers, LiRA at the leading one of an ensemble, and the
+    evidence.
+
+    Args:
+        layers: the layers table, in the order of the job's layers.
+    """
+    deciding, areas = scores.deciding(job), layers[["auroc", "auroc_low", "auroc_high"]].to_numpy(dtype=float)
     rows: list[dict[str, Any]] = []
     for number, layer in enumerate(job.layers):
         align = scores.align[:, number].T
-        rows += _rows(
-            layer.name, standing_out(job, deciding[:, number], align, everyone), _rates(job, deciding[:, number], align)
-        )
+        rows += _rows(layer.name, Auroc(*areas[number]), _rates(job, deciding[:, number], align))
         if job.mode == "ensemble" and layer.name == leading:
             rows += _rows(f"LiRA ({leading})", *_lira(job, align))
     known = naming.evidence[candidates(job)], naming.evidence[naming.calibration]
@@ -46,21 +48,12 @@ def _rows(reading: str, found: Auroc, rates: list[Rate]) -> list[dict[str, Any]]
 def _rates(job: Job, score: Tensor, align: Tensor) -> list[Rate]:
     if job.mode == "ensemble":
         closeness, seen = cells_of(job, align, torch.ones(len(job.images), dtype=torch.bool))
-        return _cell_rates(job, closeness, seen)
+        points = torch.arange(seen.shape[1]).expand(seen.shape)
+        of = points[seen], points[~seen]
+        return tpr_at_fpr(closeness[seen], closeness[~seen], points=of, seed=job.options.seed, repeats=_CELL_REPEATS)
     trained = job.membership[0] if job.mode == "alone" else candidates(job)
     unseen = job.never & torch.from_numpy(job.split == "external")
     return tpr_at_fpr(score[trained], score[unseen], seed=job.options.seed, repeats=REPEATS)
-
-
-def _cell_rates(job: Job, closeness: Tensor, seen: Tensor) -> list[Rate]:
-    points = torch.arange(seen.shape[1]).expand(seen.shape)
-    return tpr_at_fpr(
-        closeness[seen],
-        closeness[~seen],
-        points=(points[seen], points[~seen]),
-        seed=job.options.seed,
-        repeats=_CELL_REPEATS,
-    )
 
 
 def _lira(job: Job, align: Tensor) -> tuple[Auroc, list[Rate]]:

@@ -34,12 +34,13 @@ def finalize(
     scores = Scores(job, state)
     leading = leading_reading(job, scores)
     naming = name_points(job, scores)
+    layers = layer_rows(job, state, scores, units, blocks)
     tables = {
         "points": point_rows(job, state, scores, units, leading["layer"], naming),
         "point_layers": point_layer_rows(job, scores),
-        "layers": layer_rows(job, state, scores, units, blocks),
+        "layers": layers,
         "units": units,
-        "separation": separation_rows(job, scores, naming, leading["layer"]),
+        "separation": separation_rows(job, scores, naming, leading["layer"], layers),
     }
     found: dict[str, Any] = {"reading": leading, "naming": naming.record}
     parts = components(job, scores, leading["layer"])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from memloc.data import Images, concatenate, open_images
-from memloc.engine import LEVEL, prepare, run_job
+from memloc.engine import prepare, run_job
 from memloc.metrics import auroc
 from memloc.pretrain import TrainSpec, train
 from memloc.progress import Report, silent
@@ -126,12 +126,11 @@ def known_truth(audit: Audit) -> dict[str, Any]:
         torch.cat([difference["external"] - centre, centre - difference["external"]]),
     )
     found = auroc(score["candidate"][planted], score["candidate"][~planted])
-    named, decoys = torch.tensor(candidates["named"].to_numpy()), points[points["decoy"]]
+    named = torch.tensor(candidates["named"].to_numpy())
     counts = {
         "planted_named": int((named & planted).sum()),
         "others_named": int((named & ~planted).sum()),
-        "decoys": len(decoys),
-        "decoys_named": int((decoys["q_value"] < LEVEL).sum()),
+        **{name: audit.record["naming"][name] for name in ("decoys", "decoys_named")},
     }
     text = (
         f"Membership is known here. The score at {leading} puts an image that f was trained on above an unseen one"
