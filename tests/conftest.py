@@ -39,8 +39,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """One thread for every test and, unlike a fixture of a test, for fixtures of modules: the number of threads decides the
+    order of sums, hence the last digit of trained weights."""
     torch.set_num_threads(1)
 
 
