@@ -17,7 +17,7 @@ from torch import Tensor
 
 from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._points import measures, points_table
-from memloc.coreset._sources import class_numbers
+from memloc.coreset._sources import check_tested, class_numbers
 from memloc.coreset._spec import RobustSpec
 from memloc.errors import DataError, ResultsError, SpecError, TrustError
 from memloc.progress import Report
@@ -52,6 +52,9 @@ def fit_robust(
         )
     if test is not None and (not isinstance(test, tuple) or len(test) != 2):
         raise DataError("the test data is no pair. Expected (X, y), as the dataset. Pass a table and its labels.")
+    tested = None if test is None else class_numbers(test[1], len(test[0]), training=False)
+    if tested is not None:
+        check_tested(tested)
     X, y = dataset[0], class_numbers(dataset[1] if labels is None else labels, len(dataset[0]))
     truth = None if true_labels is None else class_numbers(true_labels, len(X), training=False)
     counts = check_folds(y, spec.folds)
@@ -72,8 +75,8 @@ def fit_robust(
         line |= measures(logits, y, coreset, truth)
         if test is not None or turn == spec.rounds:
             model = _fit(clone(estimator), X, y.numpy(), np.arange(len(y)), coreset, spec.seed)
-        if test is not None:
-            line["test_accuracy"] = float(model.score(test[0], np.asarray(test[1])))
+        if tested is not None:
+            line["test_accuracy"] = float(model.score(test[0], tested.numpy()))
         history.append(line)
         if turn < spec.rounds:
             coreset = crust.select_logits(logits, y)

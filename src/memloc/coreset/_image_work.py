@@ -16,7 +16,7 @@ from memloc.coreset._results import CoresetRun
 from memloc.coreset._runs import pictures, representation_run, robust_run
 from memloc.coreset._sources import class_numbers
 from memloc.coreset._spec import RobustSpec
-from memloc.data import Images, open_images
+from memloc.data import Images, matched_labels, open_images
 from memloc.encoders import RANDOM, load_encoder, save_weights
 from memloc.errors import DataError
 from memloc.results import remove_folder, write_table
@@ -51,9 +51,9 @@ class ImageWork:
                 self.truth = None if made["noise"] is None else images.labels
                 self.labels = class_numbers(noisy(images.labels, made, spec.seed), len(images))
                 crust.check(self.labels)
-                classes = max(
-                    int(self.labels.max()) + 1, 0 if test is None or test.labels is None else int(test.labels.max()) + 1
-                )
+                if test is not None:
+                    matched_labels(images, test)  # which is looked at here, before the work
+                classes = int(self.labels.max()) + 1
                 self.model = Classifier(self.encoder, classes, shape)
                 self.trained = {"classes": classes, "shape": list(shape), "saved": "model.safetensors"}
             else:

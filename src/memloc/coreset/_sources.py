@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.data import Images
+from memloc.data import Images, dataset_classes, item_parts, matched
 from memloc.errors import DataError, ShapeError, SpecError
 from memloc.views import Views
 
@@ -18,8 +18,11 @@ from memloc.views import Views
 class Source:
     """Inputs and labels of a training set.
 
+    Args:
+        beside: the training set whose classes those of this test set are.
     Attributes:
         labels: class number of each point, int64, shape (point,). classes: how many there are.
+        class_names: their names, where the dataset tells them.
     """
 
     def __init__(
@@ -30,12 +33,18 @@ class Source:
         augmentation: str = "none",
         plain: Any = None,
         seed: int = 0,
-        training: bool = True,
+        beside: Source | None = None,
     ) -> None:
         self._dataset = dataset
         self._read, found = _reader(dataset)
         self._plain = self._read if plain is None else _reader(plain)[0]
-        self.labels = class_numbers(found if labels is None else labels, _length(dataset), training=training)
+        own = found if labels is None else labels
+        self.labels = class_numbers(own, _length(dataset), training=beside is None)
+        self.class_names = dataset.class_names if isinstance(dataset, Images) else dataset_classes(dataset)
+        if beside is not None:
+            numbers = matched(beside.class_names, self.class_names, self.labels.numpy())
+            self.labels, self.class_names = torch.from_numpy(numbers), beside.class_names
+            check_tested(self.labels)
         self.classes = int(self.labels.max()) + 1
         self._views: Views | None = None
         if augmentation != "none":
@@ -92,10 +101,27 @@ def _reader(dataset: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
         )
 
     def read(points: Tensor) -> Tensor:
-        return torch.stack([torch.as_tensor(np.asarray(dataset[point][0])) for point in points.tolist()])
+        return torch.stack([_input(item_parts(dataset[point], point)[0]) for point in points.tolist()])
 
     known = getattr(dataset, "targets", None)
-    return read, known if known is not None else [dataset[point][1] for point in range(len(dataset))]
+    return read, known if known is not None else [item_parts(dataset[point], point)[1] for point in range(len(dataset))]
+
+
+def _input(given: Any) -> Tensor:
+    """An item's input; a picture as (channel, height, width)."""
+    found = torch.as_tensor(np.asarray(given))
+    if isinstance(given, (Tensor, np.ndarray)) or not hasattr(given, "getbands"):
+        return found
+    return found.movedim(2, 0) if found.ndim == 3 else found[None]
+
+
+def check_tested(labels: Tensor) -> None:
+    """Raise DataError where a test set holds points without a label: each would count as wrong."""
+    unknown = int((labels < 0).sum())
+    if unknown:
+        raise DataError(
+            f"{unknown} of {len(labels)} test points have no label. Expected one each. Leave them out of the test set."
+        )
 
 
 def class_numbers(labels: Any, points: int, *, training: bool = True) -> Tensor:

@@ -74,7 +74,8 @@ def train_robust(
         crust: what selects; a function of (logits, labels, epoch) that returns a Coreset or points' numbers; or None
             for plain training.
         labels: class numbers instead of the dataset's. true_labels: known truth, to report and never to train on.
-        test: dataset for accuracy after every epoch. plain: the same points as `dataset` without augmentation, for
+        test: dataset for accuracy after every epoch; its classes meet those of `dataset` by name where both name them
+            (Images, or datasets with .classes). plain: the same points as `dataset` without augmentation, for
             selection.
         out: folder of a checkpoint to resume from, which also keeps the finished training; of modules alone. progress:
             called with epochs done and in all.
@@ -112,7 +113,7 @@ def train_robust(
         return RobustRun(*found, spec)
     source = Source(dataset, labels, augmentation=spec.augmentation, plain=plain, seed=spec.seed)
     truth = None if true_labels is None else class_numbers(true_labels, len(source), training=False)
-    tested = None if test is None else Source(test, training=False)
+    tested = None if test is None else Source(test, beside=source)
     training = _Training(model, source, crust, spec, truth, tested)
     training.check()
     selector = vars(crust) if isinstance(crust, Crust) else getattr(crust, "__qualname__", str(crust))

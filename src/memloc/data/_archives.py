@@ -36,7 +36,7 @@ def members(path: Path) -> dict[str, Read]:
                 held = [info for info in zipped.infolist() if not info.is_dir()]
             check_limit("ROWS", len(held), path)
             return {Path(info.filename).name: partial(_from_zip, path, info.filename) for info in held}
-        with _opened_tar(path) as archive:
+        with opened_tar(path) as archive:
             names: list[str] = []
             for member in archive:
                 check_limit("ROWS", len(names), path)
@@ -56,7 +56,7 @@ def _from_zip(path: Path, name: str) -> bytes:
 
 
 def _from_tar(path: Path, name: str) -> bytes:
-    with _opened_tar(path) as opened:
+    with opened_tar(path) as opened:
         member = opened.getmember(name)
         check_limit("BYTES", member.size, f"{name} in {path}")
         file = opened.extractfile(member)
@@ -65,7 +65,7 @@ def _from_tar(path: Path, name: str) -> bytes:
 
 
 @contextmanager
-def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
+def opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """A tar archive, perhaps compressed by gzip, that unpacks to no more than the limit."""
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"

@@ -13,6 +13,7 @@ import torch
 
 from memloc.data._archives import Found
 from memloc.data._images import Images
+from memloc.data._labels import number_labels
 from memloc.data._limits import check_limit, readable
 from memloc.errors import DataError
 
@@ -102,40 +103,16 @@ def _numbered(
     pixels: np.ndarray, labels: np.ndarray | None, *, prefix: str, class_names: tuple[str, ...] = ()
 ) -> Images:
     """Images that are rows of an array (N, H, W) or (N, H, W, C)."""
-    if pixels.size == 0 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)):
+    channels = pixels.shape[3] if pixels.ndim == 4 else 1
+    if pixels.size == 0 or pixels.ndim not in (3, 4) or not (channels in (1, 3) or channels < min(pixels.shape[1:3])):
         raise DataError(
             f"{prefix} holds images of shape {pixels.shape}. Expected at least one, of at least one pixel, as (N, H, W)"
-            " or (N, H, W, C) with 1 or 3 channels last. Move the axis of channels before saving."
+            " or (N, H, W, C) with the channels last, fewer than rows and columns. Move the axis of channels before"
+            " saving."
         )
     array = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
     numbers = None
     if labels is not None:
-        numbers, class_names = numbered_labels(labels, len(pixels), prefix, class_names)
+        numbers, class_names = number_labels(labels, len(pixels), prefix, class_names)
     names = tuple(f"{prefix}[{row}]" for row in range(len(array)))
     return Images(torch.from_numpy(np.ascontiguousarray(array)), torch.arange(len(array)), names, numbers, class_names)
-
-
-def numbered_labels(
-    labels: np.ndarray, count: int, prefix: str, class_names: tuple[str, ...] = ()
-) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """Class numbers from 0 and their names, from numbers or text; missing ones are -1."""
-    values = np.asarray(labels).reshape(-1)
-    if len(values) != count:
-        raise DataError(
-            f"{prefix} has {len(values)} labels for {count} images. Expected one per image. Save as many of both."
-        )
-    if class_names:
-        return torch.tensor([-1 if value is None else int(value) for value in values]), class_names
-    missing = np.array(
-        [value is None or value != value or (isinstance(value, (int, np.integer)) and value < 0) for value in values]
-    )
-    known = np.array(
-        [str(int(value)) if isinstance(value, (int, float, np.number)) else str(value) for value in values[~missing]]
-    )
-    names = sorted(
-        set(known.tolist()), key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)
-    )
-    number = {name: place for place, name in enumerate(names)}
-    found = np.full(count, -1, dtype=np.int64)
-    found[~missing] = [number[name] for name in known]
-    return torch.from_numpy(found), tuple(names)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from memloc.data._limits import check_limit
 from memloc.errors import DataError
 
-FORMATS_READ = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS_READ = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What Pillow may take an image's bytes for, whatever its name: formats that start no other program."""
 
 
@@ -39,21 +39,39 @@ def read_picture(content: Path | bytes | None, name: str = "the image") -> Image
             check_limit("PIXELS", opened.width * opened.height, name)
             opened.seek(0)
             opened.load()
-            return as_rgb(ImageOps.exif_transpose(opened))
+            return as_rgb(ImageOps.exif_transpose(opened), opened.format)
 
 
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """A picture of any mode as 8-bit RGB: transparency over white, 16 bits scaled."""
+def as_rgb(picture: Image.Image, kind: str | None = None) -> Image.Image:
+    """A picture of any mode as 8-bit RGB: transparency over white, the 65 536 values of 16 bits and floats from 0 to 1
+    scaled.
+
+    Args:
+        kind: the format that it was read from.
+    Raises:
+        OSError: values whose range is not known: 32-bit integers, and floats beyond 0 to 1.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         if picture.mode.startswith("I") or picture.mode == "F":
-            values = np.asarray(picture, dtype=np.float64)
-            deep = picture.mode.startswith("I;16") or values.max() > 255
-            picture = Image.fromarray(np.clip(np.round(values / 257 if deep else values), 0, 255).astype(np.uint8))
+            picture = Image.fromarray(_eight_bits(picture, kind))
         if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
             layer = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image, kind: str | None) -> np.ndarray:
+    """Values of 16 bits or floats from 0 to 1 as 8 bits, by one rule for all images."""
+    values = np.asarray(picture, dtype=np.float64)
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PNG", "PPM")):
+        return np.clip(np.round(values / 257), 0, 255).astype(np.uint8)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if picture.mode == "F" and 0 <= low <= high <= 1:  # NaN is no such value
+        return np.round(values * 255).astype(np.uint8)
+    what = "floats" if picture.mode == "F" else "32-bit integers"
+    wanted = "floats from 0 to 1" if picture.mode == "F" else "8 or 16 bits, whose range is known"
+    raise OSError(f"its pixels are {what} from {low:g} to {high:g}, not {wanted}; scale and save it so")
 
 
 def fitted(picture: Image.Image, size: int, name: str) -> Image.Image:
@@ -65,6 +83,13 @@ def fitted(picture: Image.Image, size: int, name: str) -> Image.Image:
             f"large: memloc does not enlarge them. Pass --size {min(width, height)}, or leave small images out."
         )
     return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+
+
+def fitted_pixels(pixels: torch.Tensor, size: int, name: str) -> torch.Tensor:
+    """An image in memory, uint8 (channel, height, width), resized and cropped as `fitted` does, each band alike."""
+    if len(pixels) == 3:
+        return to_tensor(fitted(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), size, name))
+    return torch.cat([to_tensor(fitted(Image.fromarray(band.contiguous().numpy()), size, name)) for band in pixels])
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:

@@ -1,105 +1,112 @@
-"""Images that are files of their own, or encoded in the rows of a parquet file."""
+"""Images that are files of their own: a folder of them, its classes and its metadata."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 
-from memloc.data._arrays import numbered_labels
 from memloc.data._decode import decode_one
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
-from memloc.data._limits import check_limit, read_parquet, readable
-from memloc.errors import DataError, SpecError
+from memloc.data._listing import READ, UNREAD, Listing, listed
+from memloc.data._metadata import labels_beside
+from memloc.errors import DataError, MemlocWarning, SpecError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 Encoded = list[tuple[str, "Path | bytes | None"]]  # images by name: a file, or its bytes
 MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used
+_DARK = 20  # of 255: a set that is nowhere brighter is no set of 8 or 16 bits
+_SETS = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
 
 
-def open_folder(folder: Path, size: int | None, max_bad: int) -> Images:
-    """Image files at any depth; the folders that hold them are classes."""
-    paths = sorted(_listed(folder))
+def open_folder(folder: Path, within: Listing, size: int | None, max_bad: int, part: str | None = None) -> Images:
+    """Image files at any depth; the folders that hold them are classes, unless metadata beside them names labels.
+
+    Args:
+        within: what the folder holds. part: the folder of a set within it, such as train.
+    Raises:
+        DataError: no images, or several sets (folders train and test) of which none is named.
+    """
+    chosen = _set_of(folder, within, part)
+    if chosen != folder:
+        folder, within = chosen, listed(chosen)
+    for text in within.notes():
+        warnings.warn(text, MemlocWarning, stacklevel=2)
+    paths = within.images
     names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
-    tables = [] if names else sorted(path.name for path in folder.glob("*.parquet"))
-    if tables:
-        raise DataError(
-            f"the folder {str(folder)!r} holds no images but {len(tables)} tables. Expected one table, or a folder of"
-            f" image files. Pass {folder / tables[-1]}."
-        )
-    if not names:
-        raise DataError(
-            f"the folder {str(folder)!r} holds no images. Expected files that end in {', '.join(SUFFIXES)}. Pass the"
-            " folder that holds them, at any depth."
-        )
     if size is not None and len(names) * 3 * size * size > MEMORY_LIMIT:
-        if 0 < max_bad < len(names):
-            raise SpecError(
-                f"max_bad is {max_bad} for {len(names)} images that do not fit in memory. Expected 0: they are read as"
-                " they are used, so bad ones cannot be left out beforehand. Remove those, or pass a smaller --size."
-            )
+        paths, names, skipped = _without_unread(folder, paths, names, max_bad)
         kept = list(range(len(names)))
-        skipped: tuple[tuple[str, str], ...] = ()
         pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, paths, size)))
     else:
         encoded: Encoded = [(name, folder / path) for name, path in zip(names, paths, strict=True)]
         kept, pixels, skipped = decoded(encoded, size, max_bad, str(folder))
-    classes = sorted({names[row].rsplit("/", 1)[0] for row in kept if "/" in names[row]})
-    number = {name: index for index, name in enumerate(classes)}
-    labels = (
-        torch.tensor([number.get(names[row].rsplit("/", 1)[0] if "/" in names[row] else "", -1) for row in kept])
-        if classes
-        else None
-    )
-    ids = torch.tensor([name_id(names[row]) for row in kept])
-    return Images(pixels, ids, tuple(names[row] for row in kept), labels, tuple(classes), skipped)
+    names = [names[row] for row in kept]
+    labels, classes = labels_beside(folder, within.metadata, names) or labels_of_folders(names)
+    ids = torch.tensor([name_id(name) for name in names])
+    return Images(pixels, ids, tuple(names), labels, classes, skipped)
 
 
-def open_parquet(path: Path, size: int | None, max_bad: int) -> Images:
-    """A column of encoded images, and perhaps one of labels."""
-    with readable(path, "one. Write or fetch it again.", state="is no readable parquet file"):
-        table = read_parquet(path)
-    column = next((name for name in ("image", "img") if name in table.column_names), None)
-    if column is None:
+def labels_of_folders(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Classes by the folders that hold the images, and -1 for images beside them; None where there are no folders.
+
+    >>> labels_of_folders(["cat/1.png", "dog/1.png", "2.png"])
+    (tensor([ 0,  1, -1]), ('cat', 'dog'))
+    """
+    folders = [name.rsplit("/", 1)[0] if "/" in name else "" for name in names]
+    classes = sorted({folder for folder in folders if folder})
+    number = {folder: place for place, folder in enumerate(classes)}
+    return (torch.tensor([number.get(folder, -1) for folder in folders]) if classes else None), tuple(classes)
+
+
+def _set_of(folder: Path, within: Listing, part: str | None) -> Path:
+    """The folder of the set that is meant: the folder itself where it holds no sets."""
+    tops = {path.split("/", 1)[0] for path in within.images if "/" in path}
+    loose = any("/" not in path for path in within.images)
+    sets = {top: next((kind for kind in _SETS if top.lower() in kind), None) for top in tops}
+    several = not loose and len(set(sets.values())) > 1 and None not in sets.values()
+    if part is None and not several:
+        return folder
+    asked = next((kind for kind in _SETS if part in kind), None)
+    match = [top for top, kind in sets.items() if top == part or (kind is not None and kind == asked)]
+    if part is not None and len(match) == 1 and not loose:
+        return folder / match[0]
+    if part is None:
+        listed_sets = ", ".join(sorted(tops))
         raise DataError(
-            f"{path} has the columns {', '.join(table.column_names)}. Expected `image` or `img` with encoded bytes. "
-            "Rename the column that holds them."
+            f"the folder {str(folder)!r} holds the sets {listed_sets}, each with folders of its own. Expected one set,"
+            f" since they are no classes. Pass {folder}:{min(tops, key=_train_first)}, or the folder of another."
         )
-    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in table.column(column).to_pylist()]
-    encoded: Encoded = [
-        (f"{path.name}[{row}]", cell if isinstance(cell, bytes) else None) for row, cell in enumerate(cells)
-    ]
-    kept, pixels, skipped = decoded(encoded, size, max_bad, str(path))
-    label = next((name for name in ("label", "labels", "fine_label") if name in table.column_names), None)
-    labels: torch.Tensor | None = None
-    names: tuple[str, ...] = ()
-    if label:
-        values = np.array(table.column(label).to_pylist(), dtype=object)[kept]
-        labels, names = numbered_labels(values, len(kept), path.name)
-    return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)
+    raise DataError(
+        f"the folder {str(folder)!r} has no set {part!r}. Expected a folder of that name in it, beside others such as"
+        f" train and test. Leave ':{part}' out."
+    )
 
 
-def _listed(folder: Path, within: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Paths of image files at any depth, relative to the folder, without looking into the files; a link to a folder
-    above is not followed."""
-    state = folder.stat()
-    here = (state.st_dev, state.st_ino)
-    if here in above:
-        return
-    check_limit("DEPTH", len(above), folder)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _listed(Path(entry.path), f"{within}{entry.name}/", (*above, here))
-            elif (
-                entry.name.lower().endswith(SUFFIXES) and entry.is_file() and not entry.name.startswith("._")
-            ):  # macOS keeps notes of its own
-                yield f"{within}{entry.name}"
+def _train_first(name: str) -> tuple[bool, str]:
+    return name.lower() not in _SETS[0], name
+
+
+def _without_unread(
+    folder: Path, paths: list[str], names: list[str], max_bad: int
+) -> tuple[list[str], list[str], tuple[tuple[str, str], ...]]:
+    """Images of a folder that is read as it is used, without those of formats that are not read."""
+    skipped = tuple((name, _UNREAD) for name in names if name.lower().endswith(UNREAD))
+    _check_bad(skipped, len(names), max_bad, str(folder))
+    if 0 < max_bad < len(names) and not skipped:
+        raise SpecError(
+            f"max_bad is {max_bad} for {len(names)} images that do not fit in memory. Expected 0: they are read as"
+            " they are used, so bad ones cannot be left out beforehand. Remove those, or pass a smaller --size."
+        )
+    rows = [row for row, name in enumerate(names) if not name.lower().endswith(UNREAD)]
+    return [paths[row] for row in rows], [names[row] for row in rows], skipped
+
+
+_UNREAD = "a format that memloc does not read; save it as PNG or JPEG"
 
 
 def decoded(
@@ -111,6 +118,8 @@ def decoded(
     skipped: list[tuple[str, str]] = []
     for row, (name, content) in enumerate(encoded):
         try:
+            if name.lower().endswith(UNREAD):
+                raise OSError(_UNREAD)
             picture = decode_one(content, size, name)
         except DataError:  # too small: a wrong size rather than a bad file
             raise
@@ -124,19 +133,38 @@ def decoded(
                 f"{where} needs more than {4 * MEMORY_LIMIT // 2**30} GiB decoded. Expected a set that fits in memory,"
                 " or a folder and a size, which is read as it is used. Pass --size 224, or a part of the images."
             )
-    if len(skipped) > max_bad:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-        raise DataError(
-            f"{len(skipped)} of {len(encoded)} images in {where} cannot be read ({listed}). Expected at most {max_bad}."
-            f" Mend or remove them, or accept their loss with --max-bad {len(skipped)}."
-        )
+    _check_bad(skipped, len(encoded), max_bad, where)
     if not pictures:
         raise DataError(f"no image in {where} can be read. Expected at least two. Pass other images.")
-    sizes = {tuple(picture.shape[1:]) for picture in pictures}
-    if len(sizes) > 1:
-        smallest = min(min(height, width) for height, width in sizes)
-        raise DataError(
-            f"the images in {where} have {len(sizes)} sizes, from {smallest} pixels up. Expected one size. "
-            f"Pass --size {smallest} (or less) to resize and crop them all."
+    check_one_size({tuple(picture.shape[1:]) for picture in pictures}, f"the images in {where}", "--size {size}")
+    found = torch.stack(pictures)
+    if 0 < int(found.max()) <= _DARK:
+        warnings.warn(
+            f"No pixel of {where} is brighter than {int(found.max())} of 255. Were they saved with 12 bits in files of"
+            " 16? Scale them to the whole range first.",
+            MemlocWarning,
+            stacklevel=2,
         )
-    return kept, torch.stack(pictures), tuple(skipped)
+    return kept, found, tuple(skipped)
+
+
+def check_one_size(sizes: set[tuple[int, ...]], what: str, flag: str) -> None:
+    """Raise DataError where images have several sizes, (height, width)."""
+    if len(sizes) < 2:
+        return
+    smallest = min(min(height, width) for height, width in sizes)
+    raise DataError(
+        f"{what} have {len(sizes)} sizes, from {smallest} pixels up. Expected one size. Pass"
+        f" {flag.format(size=smallest)} (at most), or the size that your encoder was trained with, to resize and crop"
+        " them all."
+    )
+
+
+def _check_bad(skipped: Sequence[tuple[str, str]], count: int, max_bad: int, where: str) -> None:
+    """Raise DataError where more images cannot be read than may be."""
+    if len(skipped) > max_bad:
+        listed_bad = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
+        raise DataError(
+            f"{len(skipped)} of {count} images in {where} cannot be read ({listed_bad}). Expected at most {max_bad}."
+            f" Mend or remove them, or accept their loss with --max-bad {len(skipped)}."
+        )

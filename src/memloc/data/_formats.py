@@ -12,10 +12,12 @@ from pathlib import Path
 
 from memloc.data._archives import ARCHIVES, members, read_archive, stl10, svhn
 from memloc.data._arrays import open_idx, open_npz, open_sample, published
-from memloc.data._files import open_folder, open_parquet
+from memloc.data._files import open_folder
 from memloc.data._hub import open_hub
 from memloc.data._images import Images
 from memloc.data._limits import check_limit
+from memloc.data._listing import READ, listed
+from memloc.data._shards import open_archive, open_parquet, shards_of
 from memloc.errors import DataError, DataNotFoundError
 
 
@@ -68,24 +70,32 @@ def _is_idx(asked: Asked) -> bool:
 
 
 def _open_archive(asked: Asked) -> Images:
-    part = asked.part or "train"
-    found = read_archive(members(asked.path), part, str(asked.path))
-    if found is None:
-        raise DataError(
-            f"{asked.text!r} holds no set that memloc knows. Expected CIFAR-10, CIFAR-100 or STL-10. Unpack it and pass"
-            " the folder."
-        )
-    return published(found, f"{asked.path.name}:{part}")
-
-
-def _open_directory(asked: Asked) -> Images:
-    """The files of a published set where a folder holds them, else its images."""
+    """A published set, or images of any other."""
     part = asked.part or "train"
     found = read_archive(members(asked.path), part, str(asked.path))
     if found is not None:
         return published(found, f"{asked.path.name}:{part}")
     _refuse_part(asked)
-    return open_folder(asked.path, asked.size, asked.max_bad)
+    return open_archive([asked.path], asked.size, asked.max_bad)
+
+
+def _open_directory(asked: Asked) -> Images:
+    """The files of a published set where a folder holds them, else its images, or shards of them."""
+    part = asked.part or "train"
+    found = read_archive(members(asked.path), part, str(asked.path))
+    if found is not None:
+        return published(found, f"{asked.path.name}:{part}")
+    within = listed(asked.path)
+    if within.images:
+        return open_folder(asked.path, within, asked.size, asked.max_bad, asked.part)
+    for suffix, reader in ((".parquet", open_parquet), (".tar", open_archive), (".tar.gz", open_archive)):
+        shards = shards_of(asked.path, suffix, asked.part) if any(asked.path.rglob(f"*{suffix}")) else []
+        if shards:
+            return reader(shards, asked.size, asked.max_bad)
+    raise DataError(
+        f"the folder {str(asked.path)!r} holds no images. Expected files that end in {', '.join(READ)}, or shards that"
+        " end in .parquet or .tar. Pass the folder that holds them, at any depth."
+    )
 
 
 def _open_stl10(asked: Asked) -> Images:
@@ -109,7 +119,7 @@ FORMATS = (
         needs_path=False,
     ),
     Format("a folder", lambda asked: asked.path.is_dir(), _open_directory, has_parts=True),
-    Format(".parquet", _suffix(".parquet"), lambda asked: open_parquet(asked.path, asked.size, asked.max_bad)),
+    Format(".parquet", _suffix(".parquet"), lambda asked: open_parquet([asked.path], asked.size, asked.max_bad)),
     Format(".npz", _suffix(".npz"), lambda asked: open_npz(asked.path)),
     Format(
         "an IDX file (…-images-idx3-ubyte, also .gz)",
@@ -117,7 +127,7 @@ FORMATS = (
         lambda asked: open_idx(asked.path),
     ),
     Format(
-        "an archive of CIFAR or STL-10",
+        "an archive of CIFAR or STL-10, of WebDataset, or of folders of images",
         lambda asked: asked.is_file and asked.path.name.endswith(ARCHIVES),
         _open_archive,
         has_parts=True,

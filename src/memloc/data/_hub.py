@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from memloc.data._arrays import numbered_labels
 from memloc.data._files import decoded
 from memloc.data._images import Images
+from memloc.data._labels import LABEL_COLUMNS, number_labels
 from memloc.errors import DataError, DataNotFoundError, MissingExtraError
 
 
@@ -45,10 +45,10 @@ def open_hub(text: str, size: int | None, max_bad: int) -> Images:
     for row, cell in enumerate(table[column]):
         encoded.append((f"{name}[{row}]", cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])))
     kept, pixels, skipped = decoded(encoded, size, max_bad, f"hf:{text}")
-    label = next((key for key in ("label", "labels", "fine_label") if key in table.features), None)
+    label = next((key for key in LABEL_COLUMNS if key in table.features), None)
     labels: torch.Tensor | None = None
     names: tuple[str, ...] = ()
     if label is not None:
         known = tuple(getattr(table.features[label], "names", None) or ())
-        labels, names = numbered_labels(np.array(table[label], dtype=object)[kept], len(kept), f"hf:{text}", known)
+        labels, names = number_labels(np.array(table[label], dtype=object)[kept], len(kept), f"hf:{text}", known)
     return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from memloc.data._decode import as_rgb
+from memloc.data._labels import LABEL_COLUMNS, given_labels
 from memloc.data._lazy import LazyPixels
 from memloc.errors import DataError, ShapeError
 
+Labels = Sequence[int] | Sequence[str] | Sequence[int | str | None] | np.ndarray | Tensor
 _ROWS = 1 << 40  # ids below it are rows, above it hashes of paths
 
 
@@ -23,7 +25,7 @@ class Images:
     """A set of images in memory.
 
     Attributes:
-        pixels: uint8, shape (point, channel, height, width), one or three channels; a tensor, or LazyPixels that read
+        pixels: uint8, shape (point, channel, height, width); a tensor, or LazyPixels that read
             files as they are indexed.
         ids: int64, one per point, all different; a point keeps its id when files move or are listed in another order.
         names: what a person calls each point: a relative path, or a row.
@@ -95,7 +97,7 @@ class Images:
 
 
 def as_images(
-    images: object, *, points: Sequence[int] | Tensor | None = None, labels: Sequence[int] | Tensor | None = None
+    images: object, *, points: Sequence[int] | Tensor | None = None, labels: Labels | None = None
 ) -> Images:
     """Images from a tensor, an array, a map-style dataset or Images.
 
@@ -103,9 +105,11 @@ def as_images(
         images: uint8 torch (N, C, H, W) or (N, H, W); uint8 numpy (N, H, W, C) or (N, H, W); a dataset of (image,
             label) or image items, each a PIL image or a uint8 array of one size; or Images.
         points: ids; 0 to N-1 by default.
-        labels: class numbers; a dataset's own by default.
+        labels: class numbers, which stay as they are, or names; None, NaN and numbers below 0 where unknown. A
+            dataset's own by default.
     Raises:
-        ShapeError: another type or shape. DataError: ids that repeat, labels of another length.
+        ShapeError: another type or shape. DataError: ids that repeat, labels of another length, or labels that are no
+            classes, such as fractions.
 
     >>> as_images(torch.zeros(2, 3, 8, 8))
     Traceback (most recent call last):
@@ -114,18 +118,10 @@ def as_images(
 (images * 255).round().to(torch.uint8).
     """
     if not isinstance(images, Images):
-        pixels, found = _pixels(images)
-        if pixels.dtype != torch.uint8:
-            raise ShapeError(
-                f"images are {pixels.dtype} of shape {tuple(pixels.shape)}. Expected uint8 with values 0 to 255. "
-                "Pass (images * 255).round().to(torch.uint8)."
-            )
-        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-            raise ShapeError(
-                f"images have shape {tuple(pixels.shape)}. Expected (N, C, H, W) as torch or (N, H, W, C) as numpy,"
-                " with 1 or 3 channels. Move the axis of channels, for instance with images.permute(0, 3, 1, 2)."
-            )
-        images = Images(pixels, torch.arange(len(pixels)), tuple(str(row) for row in range(len(pixels))), found)
+        pixels, found, class_names = _pixels(images)
+        check_pixels(pixels)
+        names = tuple(str(row) for row in range(len(pixels)))
+        images = Images(pixels, torch.arange(len(pixels)), names, found, class_names)
     if points is not None:
         ids = torch.as_tensor(points, dtype=torch.int64)
         if ids.shape != (len(images),) or len(ids.unique()) != len(ids):
@@ -135,14 +131,46 @@ def as_images(
             )
         images = replace(images, ids=ids, names=tuple(str(int(point)) for point in ids))
     if labels is not None:
-        numbers = torch.as_tensor(labels, dtype=torch.int64)
-        if numbers.shape != (len(images),):
-            raise DataError(
-                f"labels have shape {tuple(numbers.shape)} for {len(images)} images. Expected one label per image. "
-                "Pass labels= in the order of the images, with -1 where unknown."
-            )
-        images = replace(images, labels=numbers)
+        numbers, class_names = given_labels(labels, len(images), images.class_names)
+        images = replace(images, labels=numbers, class_names=class_names)
     return images
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Raise ShapeError unless pixels are uint8 (N, C, H, W), with fewer channels than rows and columns where they are not
+    one or three."""
+    if pixels.dtype != torch.uint8:
+        raise ShapeError(
+            f"images are {pixels.dtype} of shape {tuple(pixels.shape)}. Expected uint8 with values 0 to 255."
+            f" {_to_uint8(pixels)}"
+        )
+    if pixels.ndim == 4 and (pixels.shape[1] in (1, 3) or 0 < pixels.shape[1] < min(pixels.shape[2:])):
+        return
+    raise ShapeError(
+        f"images have shape {tuple(pixels.shape)}. Expected (N, C, H, W) as torch or (N, H, W, C) as numpy, with fewer"
+        " channels than rows and columns. Move the axis of channels, for instance with images.permute(0, 3, 1, 2)."
+    )
+
+
+def _to_uint8(pixels: Tensor) -> str:
+    """What to type for pixels of another type, by the range of their values."""
+    if not pixels.numel() or pixels.is_complex():
+        return "Pass images in uint8."
+    low, high = float(pixels.min()), float(pixels.max())
+    if pixels.dtype == torch.bool:
+        return "They are true and false: pass images.to(torch.uint8) * 255."
+    if not pixels.is_floating_point():
+        if low >= 0 and high <= 255:
+            return "They lie from 0 to 255: pass images.to(torch.uint8)."
+        return f"They lie from {low:g} to {high:g}: scale them to 0 to 255 by the range of their format first."
+    if low >= 0 and high <= 1:
+        return "They lie from 0 to 1: pass (images * 255).round().to(torch.uint8)."
+    if low >= 0 and high <= 255:
+        return "They lie from 0 to 255: pass images.round().to(torch.uint8)."
+    return (
+        f"They lie from {low:.3g} to {high:.3g}, as normalized ones do: pass them before normalization, and mean= and"
+        " std= to audit or load_encoder, or undo it: ((images * std + mean) * 255).round().to(torch.uint8)."
+    )
 
 
 def concatenate(first: Images, second: Images, *, namespace: str = "external") -> Images:
@@ -161,6 +189,12 @@ def concatenate(first: Images, second: Images, *, namespace: str = "external") -
         raise DataError(
             f"images of {_extent(first)} and of {_extent(second)} cannot be audited together. Expected one size. "
             "Pass --size to bring both to one size."
+        )
+    channels = {first.pixels.shape[1], second.pixels.shape[1]}
+    if len(channels) > 1 and channels != {1, 3}:
+        raise DataError(
+            f"images of {_extent(first)} and of {_extent(second)} cannot be audited together. Expected as many channels"
+            " in both. Bring both to the same bands first."
         )
     pixels = _both(first.pixels, second.pixels)
     ids = second.ids
@@ -203,10 +237,16 @@ def _both(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _matched(images: Images, class_names: tuple[str, ...]) -> Tensor:
-    """Labels by the class names of both sets; -1 where there are none."""
+    """Labels by the class names of both sets; -1 where there are none. Numbers without names are places among them."""
     if images.labels is None:
         return torch.full((len(images),), -1)
     if not images.class_names:
+        highest = int(images.labels.max()) if len(images) else -1
+        if class_names and highest >= len(class_names):
+            raise DataError(
+                f"one set of images names {len(class_names)} classes and the other has the class number {highest}."
+                " Expected classes of one list. Open both sets alike, or pass labels= as names."
+            )
         return images.labels
     number = torch.tensor([class_names.index(name) for name in images.class_names] + [-1])
     return number[images.labels]
@@ -217,15 +257,15 @@ def _extent(images: Images) -> str:
     return f"{height}x{width} pixels with {channels} channel{'s' if channels > 1 else ''}"
 
 
-def _pixels(images: object) -> tuple[Tensor, Tensor | None]:
-    """uint8 pixels (N, C, H, W), and labels where a dataset gives them."""
+def _pixels(images: object) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
+    """uint8 pixels (N, C, H, W), and labels and class names where a dataset gives them."""
     if isinstance(images, Tensor):
-        return (images[:, None] if images.ndim == 3 else images), None
+        return (images[:, None] if images.ndim == 3 else images), None, ()
     if isinstance(images, np.ndarray):
         array = images[..., None] if images.ndim == 3 else images
         if array.ndim != 4:
-            return torch.from_numpy(array.copy()), None
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 3, 1))), None
+            return torch.from_numpy(array.copy()), None, ()
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 3, 1))), None, ()
     if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, (str, bytes)):
         return _from_dataset(images)
     raise ShapeError(
@@ -234,15 +274,14 @@ def _pixels(images: object) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
+def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     """Every item of a map-style dataset: an image, (image, label, ...), or a dict with both, as the datasets library
     gives them."""
     pictures, labels = [], []
     for row in range(len(dataset)):
-        picture, label = _parts(dataset[row], row)
+        picture, label = item_parts(dataset[row], row)
         pictures.append(_picture(picture, row))
-        if label is not None:
-            labels.append(_label(label, row))
+        labels.append(label)
     if not pictures:
         raise DataError("the dataset is empty. Expected at least two images. Pass another dataset.")
     if {len(picture) for picture in pictures} == {1, 3}:  # gray ones among RGB
@@ -253,10 +292,27 @@ def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None]:
             f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them"
             " first."
         )
-    return torch.stack(pictures), torch.tensor(labels) if len(labels) == len(pictures) else None
+    stacked = torch.stack(pictures)
+    if all(label is None for label in labels):
+        return stacked, None, ()
+    return stacked, *given_labels(labels, len(labels), dataset_classes(dataset))
 
 
-def _parts(item: Any, row: int) -> tuple[Any, Any]:
+def dataset_classes(dataset: Any) -> tuple[str, ...]:
+    """The names of a map-style dataset's class numbers, where it tells them as torchvision's and the datasets library
+    do."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset  # a Subset
+    classes = getattr(dataset, "classes", None)
+    if classes is None:
+        features = getattr(dataset, "features", None)
+        kinds = [features[name] for name in LABEL_COLUMNS if name in features] if isinstance(features, dict) else []
+        classes = next((kind.names for kind in kinds if getattr(kind, "names", None)), None)
+    named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    return tuple(classes) if named and classes is not None else ()
+
+
+def item_parts(item: Any, row: int) -> tuple[Any, Any]:
     """Image and label of a dataset's item; the label is None where there is none."""
     if isinstance(item, dict):
         image = next((item[name] for name in ("image", "img", "pixel_values") if name in item), None)
@@ -265,7 +321,7 @@ def _parts(item: Any, row: int) -> tuple[Any, Any]:
                 f"item {row} of the dataset is a dict of {', '.join(map(repr, item))}. Expected an image under 'image'"
                 " or 'img'. Rename its column."
             )
-        return image, item.get("label")
+        return image, next((item[name] for name in LABEL_COLUMNS if name in item), None)
     picture, label = (item[0], item[1]) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
     return (picture[0] if isinstance(picture, (tuple, list)) and picture else picture), label
 
@@ -292,13 +348,3 @@ def _picture(picture: Any, row: int) -> Tensor:
             " (height, width, channel). Open the images in the dataset."
         )
     return torch.from_numpy(np.array(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0), order="C"))
-
-
-def _label(label: Any, row: int) -> int:
-    number = label.item() if isinstance(label, (Tensor, np.ndarray)) and np.size(label) == 1 else label
-    if not isinstance(number, (int, np.integer, np.bool_)):
-        raise DataError(
-            f"the label of item {row} of the dataset is {number!r}. Expected a whole number. Turn classes into numbers,"
-            " such as names.index(name)."
-        )
-    return int(number)

@@ -7,18 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
-from PIL import Image
 
-from memloc.data._decode import fitted, to_tensor
+from memloc.data._decode import fitted_pixels
 from memloc.data._formats import Asked, format_of
 from memloc.data._images import Images
 from memloc.data._lazy import LazyPixels
 from memloc.data._limits import check_limit, readable
 from memloc.errors import SpecError
 
-_PARTS = ("train", "test", "unlabeled", "validation", "extra")
+_PARTS = ("train", "training", "test", "testing", "unlabeled", "val", "valid", "validation", "dev", "extra")
 
 
 def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0) -> Images:
@@ -26,11 +24,12 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
 
     Args:
         where: "sample:train" or "sample:test" (embedded Fashion-MNIST); a folder of images (nested folders are
-            classes); a .parquet file with image bytes; an IDX image file (labels beside it are found); a .npz file
-            with `images` and optionally `labels`; the folder or archive of CIFAR-10, CIFAR-100 or STL-10, or a file of
-            SVHN or
-            STL-10; or "hf:NAME" for a set of the datasets library. ":test" after the name takes another part than
-            train.
+            classes, unless a metadata.csv, .jsonl or .parquet beside the images names labels; hidden and system folders
+            are left out); a .parquet file with image bytes, or a folder of such shards; a .tar or .zip archive of
+            images or of WebDataset's samples, or a folder of such shards; an IDX image file (labels beside it are
+            found); a .npz file with `images` and optionally `labels`; the folder or archive of CIFAR-10, CIFAR-100 or
+            STL-10, or a file of SVHN or STL-10; or "hf:NAME" for a set of the datasets library. ":test" after the name
+            takes another part than train, or the folder or the shards of that set.
         size: height and width to bring every image to (shorter side resized, centre cropped); needed for a folder of
             mixed sizes.
         max_bad: unreadable images to accept; they are skipped and listed in `Images.skipped`.
@@ -58,8 +57,7 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
         check_limit("ROWS", len(images), text)
     right = size is None or tuple(images.pixels.shape[2:]) == (size, size)
     if not right and not isinstance(images.pixels, LazyPixels):
-        pictures = [Image.fromarray(_to_array(pixels)) for pixels in images.pixels]
-        sized = [to_tensor(fitted(picture, cast(int, size), text)) for picture in pictures]
+        sized = [fitted_pixels(pixels, cast(int, size), text) for pixels in images.pixels]
         images = replace(images, pixels=torch.stack(sized))
     return replace(images, source=_source(text), size=size)
 
@@ -78,7 +76,3 @@ def _source(text: str) -> str:
         return text
     path, part = _path_and_part(text)
     return f"{path.resolve()}:{part}" if part else str(path.resolve())
-
-
-def _to_array(pixels: torch.Tensor) -> np.ndarray:
-    return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()

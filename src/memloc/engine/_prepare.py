@@ -17,7 +17,7 @@ from memloc.engine._naming import check_decoys
 from memloc.engine._plan import plan_job
 from memloc.errors import SpecError
 from memloc.settings import make_spec
-from memloc.views import AUTO_COUNTS, Views
+from memloc.views import AUTO_COUNTS, Views, check_colour, policy_named
 
 _VIEW_PIXELS = 512 * 32 * 32  # pixels of views per batch on a processor; eight times as many on a GPU
 
@@ -59,6 +59,8 @@ def prepare(
         raise SpecError(f"there is {len(known)} image. Expected at least two points. Pass more images.")
     if views.n != "auto" and views.count < 2:
         raise SpecError(f"n is {views.n} view. Expected at least 2, whose distance is the alignment. Pass --views 16.")
+    for recipe in (views, *([] if unit_views is None else [unit_views])):
+        check_colour(policy_named(recipe.policy), known.pixels.shape[1])
     shape = (known.pixels.shape[1], *views.view_size(*known.pixels.shape[2:]))
     if (f is None) == (encoders is None):
         raise SpecError(

@@ -12,6 +12,7 @@ from memloc.pretrain._distributed import world
 from memloc.pretrain._plan import Plan
 from memloc.pretrain._private import check_private, noise_of
 from memloc.pretrain._spec import TrainSpec
+from memloc.views import check_colour, policy_named
 
 
 def check_training(encoder: str | nn.Module, images: Images, spec: TrainSpec, plan: Plan) -> None:
@@ -27,6 +28,7 @@ def check_training(encoder: str | nn.Module, images: Images, spec: TrainSpec, pl
             f"batch_size is {spec.batch_size} for {world()} processes. Expected at least two points for each. Pass"
             f" --batch-size {2 * world()} or more."
         )
+    check_colour(policy_named(spec.policy), shape[0])
     found = load_encoder(encoder, weights=None if isinstance(encoder, nn.Module) else RANDOM, shape=shape)
     objective = objective_named(spec.objective)
     objective.check(found)

@@ -12,7 +12,7 @@ from memloc.data import Images
 from memloc.encoders import Encoder, represent
 from memloc.errors import DataError
 from memloc.metrics import auroc, kendall_tau
-from memloc.probe._encoders import matched_labels
+from memloc.probe._encoders import labels_of_both
 from memloc.probe._probes import Features, check_neighbours
 from memloc.probe._specs import CORNER, DejavuSpec
 from memloc.progress import Report, silent
@@ -95,7 +95,7 @@ def dejavu(
     >>> float(dejavu(encoder, encoder, few, public)["dejavu"].abs().max())
     0.0
     """
-    known_labels, labels = matched_labels(public, images, ("public", "scored"))
+    known_labels, labels = labels_of_both(public, images, ("public", "scored"))
     DejavuSpec(side)  # raises what is wrong
     check_neighbours(neighbours, len(public))
     check_public(images, public)

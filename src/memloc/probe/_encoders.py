@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memloc.data import Images
+from memloc.data import Images, matched_labels
 from memloc.encoders import OUTPUT, Encoder, check_images, pick_device, represent
 from memloc.errors import DataError, SpecError, nearest
 from memloc.probe._accuracy import Probe
@@ -69,7 +69,7 @@ def probe_encoder(
         assert masks is not None, "dense probes were checked"
         labels = [patch_labels(mask, part.shape[1]) for mask, part in zip(masks, features, strict=True)]
         return dense_probe(features[0], labels[0], features[1], labels[1], seed=seed)
-    train_labels, test_labels = matched_labels(train, test)
+    train_labels, test_labels = labels_of_both(train, test)
     if kind == "knn":
         return knn_probe(features[0], train_labels, features[1], test_labels, neighbours=neighbours)
     return linear_probe(features[0], train_labels, features[1], test_labels, seed=seed)
@@ -106,7 +106,7 @@ def check_probe(
     for part in (train, test):
         check_images(encoder, part.pixels)
     if masks is None:
-        labels = matched_labels(train, test)
+        labels = labels_of_both(train, test)
         check_classes(*labels, twice=kind == "linear")
         if kind == "knn":
             check_neighbours(neighbours, len(train))
@@ -120,7 +120,7 @@ def check_probe(
             )
 
 
-def matched_labels(
+def labels_of_both(
     train: Images, test: Images, names: tuple[str, str] = ("training", "test")
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Class numbers of training and test images, the test's brought to the training's numbers where both name their
@@ -132,15 +132,4 @@ def matched_labels(
                 " per class, or a .parquet, IDX or .npz file with labels."
             )
     assert train.labels is not None, "labels were checked"
-    assert test.labels is not None, "labels were checked"
-    known, labels = train.labels.numpy(), test.labels.numpy()
-    if train.class_names and test.class_names and train.class_names != test.class_names:
-        numbers = {name: number for number, name in enumerate(train.class_names)}
-        unknown = [name for name in test.class_names if name not in numbers]
-        if unknown:
-            raise DataError(
-                f"the {names[1]} images have a class {unknown[0]!r} that the {names[0]} images lack."
-                f" {nearest(unknown[0], numbers)} Expected the same classes. Rename its folder, or leave it out."
-            )
-        labels = np.array([numbers[name] for name in test.class_names])[labels]
-    return known, labels
+    return train.labels.numpy(), matched_labels(train, test, names).numpy()

@@ -63,3 +63,17 @@ independent, crop, mask, published-units, normal-paper, strong-paper, or a memlo
             "or a memloc.views.Policy."
         )
     return POLICIES[name]
+
+
+def check_colour(policy: Policy, channels: int) -> None:
+    """Raise SpecError where a policy changes colours and images have other channels than gray or RGB.
+
+    >>> check_colour(POLICIES["crop"], 4)
+    """
+    if channels in (1, 3) or not (policy.grayscale or any(policy.jitter)):
+        return
+    able = ", ".join(name for name, each in POLICIES.items() if not (each.grayscale or any(each.jitter)))
+    raise SpecError(
+        f"the images have {channels} channels and the views change colours, which are defined for gray and RGB. Expected"
+        f" a policy without. Pass --policy crop (in Python Views('crop')); of these there are {able}."
+    )

@@ -12,7 +12,7 @@ from memloc.errors import DataError, ShapeError, SpecError
 from memloc.views._apply import apply_views
 from memloc.views._draws import Sampling, uniforms
 from memloc.views._parameters import columns_needed, parameters
-from memloc.views._policies import Policy, policy_named
+from memloc.views._policies import Policy, check_colour, policy_named
 
 AUTO_COUNTS = (4, 8, 16, 32, 64)
 
@@ -84,7 +84,8 @@ class Views:
         """Draw n views of every image.
 
         Args:
-            images: uint8, shape (point, channel, height, width), one or three channels.
+            images: uint8, shape (point, channel, height, width); of other than one or three channels for policies
+                that change no colours.
             points: int64 ids, shape (point,); a view depends on its point's id, not on its place in the batch.
             first: number of the first view; `draw(..., first=4)` continues after four views.
         Returns:
@@ -96,11 +97,12 @@ class Views:
         """
         if self.n == "auto":
             raise SpecError("n is 'auto', which only an audit can resolve. Expected a number here. Pass n=16.")
-        if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[1] not in (1, 3):
+        if images.ndim != 4 or images.dtype != torch.uint8:
             raise ShapeError(
                 f"images are {images.dtype} of shape {tuple(images.shape)}. Expected uint8 (point, channel, height, "
-                "width) with 1 or 3 channels. Pass (images * 255).to(torch.uint8) in that order of axes."
+                "width). Pass (images * 255).to(torch.uint8) in that order of axes."
             )
+        check_colour(policy_named(self.policy), images.shape[1])
         if points.shape != images.shape[:1]:
             raise ShapeError(
                 f"there are {len(images)} images and ids of shape {tuple(points.shape)}. Expected one id per image. "
