@@ -13,7 +13,7 @@ import torch
 from memloc.data._decode import decode_one
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
-from memloc.data._listing import READ, UNREAD, Listing, listed
+from memloc.data._listing import UNREAD, Listing, listed
 from memloc.data._metadata import labels_beside
 from memloc.errors import DataError, MemlocWarning, SpecError
 

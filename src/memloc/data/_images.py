@@ -96,9 +96,7 @@ class Images:
         return hashlib.blake2b(pairs[np.argsort(pairs[:, 0])].tobytes(), digest_size=16).hexdigest()
 
 
-def as_images(
-    images: object, *, points: Sequence[int] | Tensor | None = None, labels: Labels | None = None
-) -> Images:
+def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, labels: Labels | None = None) -> Images:
     """Images from a tensor, an array, a map-style dataset or Images.
 
     Args:
@@ -137,8 +135,8 @@ def as_images(
 
 
 def check_pixels(pixels: Tensor) -> None:
-    """Raise ShapeError unless pixels are uint8 (N, C, H, W), with fewer channels than rows and columns where they are not
-    one or three."""
+    """Raise ShapeError unless pixels are uint8 (N, C, H, W), with fewer channels than rows and columns where they are
+    not one or three."""
     if pixels.dtype != torch.uint8:
         raise ShapeError(
             f"images are {pixels.dtype} of shape {tuple(pixels.shape)}. Expected uint8 with values 0 to 255."

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memloc.errors import DataError, nearest
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "targets", "class")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "targets", "class", "class_name", "category", "y")
 """What datasets, tables and dicts call their labels."""
 _LARGEST = 2**63 - 1
 

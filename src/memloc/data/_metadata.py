@@ -63,8 +63,8 @@ def _labels_of(folder: Path, path: str) -> dict[str, Any]:
     file = next((name for name in _FILES if name in known), None)
     if file is None:
         raise DataError(
-            f"{folder / path} has the columns {', '.join(known)}. Expected file_name with the path of each image. Rename"
-            " the column that holds it."
+            f"{folder / path} has the columns {', '.join(known)}. Expected file_name with the path of each image."
+            " Rename the column that holds it."
         )
     within = posixpath.dirname(path)
     return {posixpath.normpath(posixpath.join(within, str(row.get(file)))): row.get(label) for row in rows}

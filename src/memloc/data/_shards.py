@@ -42,7 +42,9 @@ def open_parquet(paths: Sequence[Path], size: int | None, max_bad: int) -> Image
                 " Rename the column that holds them."
             )
         cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in table.column(column).to_pylist()]
-        encoded += [(f"{path.name}[{row}]", cell if isinstance(cell, bytes) else None) for row, cell in enumerate(cells)]
+        encoded += [
+            (f"{path.name}[{row}]", cell if isinstance(cell, bytes) else None) for row, cell in enumerate(cells)
+        ]
         label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
         known = known or _names_of(table, label)
         values += [None] * len(cells) if label is None else table.column(label).to_pylist()

@@ -96,9 +96,20 @@ def _text(path: Path) -> pd.DataFrame:
     with warnings.catch_warnings():  # of separators at the ends of lines, which were looked at
         warnings.simplefilter("ignore", pd.errors.ParserWarning)
         table = pd.read_csv(path, sep=between, index_col=False)  # which would rename the second of two equal names
-        if between != "," and any(_has_decimal_commas(table[name]) for name in table):
-            table = pd.read_csv(path, sep=between, index_col=False, decimal=",")
+        decimal = "," if between != "," and any(_has_decimal_commas(table[name]) for name in table) else "."
+        if decimal == ",":
+            table = pd.read_csv(path, sep=between, index_col=False, decimal=decimal)
+        names = [name for name in table if _is_text(table[name]) and table[name].isna().any()]
+        if names:  # in a column of text, None and NA are names of their own
+            raw = pd.read_csv(path, sep=between, index_col=False, usecols=names, keep_default_na=False, na_values=[""])
+            table[names] = raw[names]
     return table
+
+
+def _is_text(column: pd.Series) -> bool:
+    """Whether a column holds text: no numbers, and no booleans between blanks."""
+    known = column.dropna()
+    return len(known) > 0 and not pd.api.types.is_numeric_dtype(column) and isinstance(known.iloc[0], str)
 
 
 def _check_fields(path: Path, between: str) -> None:

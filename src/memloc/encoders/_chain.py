@@ -4,7 +4,7 @@ follows."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -49,7 +49,7 @@ class Chain:
     if there is none.
     """
 
-    def __init__(self, module: nn.Module, calls: list[Call], nodes: list[Node]) -> None:
+    def __init__(self, module: nn.Module, calls: list[Call], nodes: list[Node], take: str) -> None:
         self.layers: list[Layer] = []
         self._declared = declared(module)
         self._calls, self._nodes, self._root = calls, nodes, calls[-1]
@@ -66,6 +66,7 @@ class Chain:
         for _, step in sorted(self._steps(), key=lambda step: step[0]):
             step()
         self._put(OUTPUT, OUTPUT, self._before(self._root.gave), self._root, signed=self._declared.signed, main=False)
+        self.layers[-1] = replace(self.layers[-1], take=take)
         streams = [each for each in self._blocks.halves if has_images(each.of.total)]
         self.unread = self._blocks.halves[0].giver.address if self._blocks.halves and not streams else None
 

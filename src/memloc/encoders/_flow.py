@@ -193,9 +193,15 @@ class Call:
         return self.first <= node.number < self.last
 
 
-def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], object]:
+def record(
+    module: nn.Module, images: Tensor, whole: Callable[[object], Tensor | None]
+) -> tuple[list[Call], list[Node], object]:
     """The calls of a forward pass in the order in which they end, its nodes, and what the module returned; hooks are
-    gone afterwards."""
+    gone afterwards.
+
+    Args:
+        whole: the tensor that is read of what the module itself returns.
+    """
     calls: list[Call] = []
     counts: dict[str, int] = {}
     running: dict[str, list[tuple[int, int, int, Node | None]]] = {}
@@ -216,7 +222,7 @@ def record(module: nn.Module, images: Tensor) -> tuple[list[Call], list[Node], o
             del flow.within[depth:]
             if sys.exc_info()[0] is not None:
                 return  # it raised, which its caller may catch
-            tensor = as_tensor(output)
+            tensor = as_tensor(output) if name else whole(output)
             number = counts[name] = counts.get(name, -1) + 1
             if tensor is not None:
                 gave = flow.given(tensor, took)

@@ -75,6 +75,7 @@ class Layer:
         last: whether units are the last axis of an output with four axes, as in Swin, rather than the second, as of
             convolutions.
         made_by: the modules whose weights are its own, where they are not those of `read_at`.
+        take: of the encoder's own output, which of the tensors that it returns: auto, pooled, cls, tokens or a name.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Layer:
     main: bool = True
     last: bool = False
     made_by: tuple[str, ...] = ()
+    take: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +14,21 @@ from torch import Tensor, nn
 from memloc.encoders._chain import Chain
 from memloc.encoders._flow import Call, Node, as_tensor, record
 from memloc.encoders._layer import BRANCH, IMAGES, INPUT, OUTPUT, Layer, is_last, units_of
-from memloc.errors import EncoderError, LayerNotFoundError, MemlocWarning, nearest
+from memloc.encoders._output import AUTO, EMBEDDINGS, output_of
+from memloc.errors import EncoderError, LayerNotFoundError, MemlocError, MemlocWarning, nearest
 
 
-def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[int, int, int]) -> tuple[Layer, ...]:
+def find_layers(
+    module: nn.Module, request: str | Sequence[str], shape: tuple[int, int, int], *, take: str = AUTO
+) -> tuple[Layer, ...]:
     """The layers to read, found with one forward pass of a blank image.
 
     Args:
         module: the encoder.
         request: "auto" (main chain and output), "fine" (also before batch-norm, batch-norm, pooling, gates), or names
             and globs of layers or modules. A module that is named is read at its own output.
-        shape: (channel, height, width) of its input.
+        shape: (channel, height, width) of its input. take: which tensor of what it returns is its output, as
+            `output_of` takes it.
     Raises:
         LayerNotFoundError: a name that matches nothing. EncoderError: the forward pass fails.
 
@@ -32,8 +36,8 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
     >>> [layer.name for layer in find_layers(load_encoder("resnet9").module, "auto", (3, 32, 32))][:5]
     ['conv1', 'conv2_0', 'conv2_1', 'conv2_2', 'res2']
     """
-    calls, nodes = _trace(module, shape)
-    chain = Chain(module, calls, nodes)
+    calls, nodes = _trace(module, shape, take)
+    chain = Chain(module, calls, nodes, take)
     whole = chain.layers
     if chain.unread is not None:
         warnings.warn(
@@ -55,14 +59,16 @@ def find_layers(module: nn.Module, request: str | Sequence[str], shape: tuple[in
     return tuple(replace(layer, order=order) for order, layer in enumerate(chosen))
 
 
-def _trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Call], list[Node]]:
+def _trace(module: nn.Module, shape: tuple[int, int, int], take: str) -> tuple[list[Call], list[Node]]:
     """Every call of a module that gives a tensor, in the order in which they end, and the flow between them."""
     training = {name: part.training for name, part in module.named_modules()}
     try:
         parameter = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
         blank = parameter.new_zeros(IMAGES, *shape)
         module.eval()
-        calls, nodes, output = record(module, blank)
+        calls, nodes, output = record(module, blank, lambda returned: output_of(returned, take))
+    except MemlocError:
+        raise
     except Exception as problem:  # whatever the user's own module raises
         part = getattr(module, "vision_model", None)
         step = (
@@ -78,29 +84,30 @@ def _trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Call], 
     finally:
         for name, part in module.named_modules():
             part.training = training[name]
-    _check_output(module, output)
+    _check_output(module, output, take)
     return calls, nodes
 
 
-def _check_output(module: nn.Module, output: object) -> None:
+def _check_output(module: nn.Module, output: object, take: str) -> None:
     """Raise EncoderError unless an encoder returns features of each image; warn where it returns several tensors that
     could be meant."""
-    name, found = type(module).__name__, as_tensor(output)
+    name, found = type(module).__name__, output_of(output, take)
     if found is None or found.ndim not in (2, 3, 4) or len(found) != IMAGES:
         raise EncoderError(
             f"{name} returns {_in_words(output)} for {IMAGES} images. Expected (point, feature), (point, token,"
             " feature) or (point, channel, height, width), or a tuple or dict with such a tensor. Wrap it in a module"
             " that returns its features."
         )
-    if isinstance(output, Tensor) or (isinstance(output, dict) and "last_hidden_state" in output):
+    named = isinstance(output, Mapping) and any(key in output for key in (*EMBEDDINGS, "last_hidden_state"))
+    if isinstance(output, Tensor) or named or take != AUTO:
         return
     whole: Any = output
     parts = list(whole.items() if isinstance(output, dict) else enumerate(whole))
     several = [key for key, part in parts if (tensor := as_tensor(part)) is not None and tensor.ndim > 1]
     if len(several) > 1:
         warnings.warn(
-            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its features. Wrap it in a"
-            " module that returns others.",
+            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its output. Pass --output"
+            f" {several[1]} (in Python output={str(several[1])!r}) for another.",
             MemlocWarning,
             stacklevel=2,
         )

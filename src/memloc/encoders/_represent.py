@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from memloc.encoders._device import pick_device
 from memloc.encoders._encoder import Encoder, check_images
 from memloc.encoders._layer import OUTPUT, Layer
 from memloc.encoders._memory import Batches
-from memloc.encoders._output import features_at
+from memloc.encoders._output import AUTO, features_at
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders._taps import tapped
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
@@ -67,9 +69,12 @@ def represent(
         forward(encoder.prepare(pixels[rows].to(where).float() / 255).to(kind))
         return found.pop()
 
+    row = known[layer]
+    if dense and row.kind == OUTPUT and row.take == AUTO:
+        row = replace(row, take="tokens")  # of several tensors, the one that has positions
     encoder.module.to(where)
     try:
-        with tapped(encoder.module, [known[layer]], reduce) as forward:
+        with tapped(encoder.module, [row], reduce) as forward:
             parts = list(Batches(_AT_ONCE, "representing images").map(slice(0, len(pixels)), read))
     finally:
         encoder.module.to(home)

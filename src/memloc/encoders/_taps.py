@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from memloc.encoders._flow import as_tensor
 from memloc.encoders._layer import INPUT, Layer
+from memloc.encoders._output import output_of
 from memloc.errors import EncoderError, LayerNotFoundError, NonFiniteError
 
 Reduce = Callable[[Layer, Tensor], None]
@@ -47,7 +48,7 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
                         f" one of them as '{name}#0' or '{name}#1'."
                     )
                 if wanted is None or wanted == number:
-                    tensor = as_tensor(output)
+                    tensor = as_tensor(output) if name else output_of(output, layer.take)
                     if tensor is None:
                         raise EncoderError(
                             f"layer {layer.name!r} returns no tensor. Expected one. Tap a module inside it."
