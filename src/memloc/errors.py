@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MemlocError(Exception):
@@ -89,6 +93,46 @@ class MissingExtraError(MemlocError, ImportError):
 
 class MemlocWarning(UserWarning):
     """A result that is right but may surprise; the same text is in audit.json and the report."""
+
+
+_PYTHON = {  # what flags are in Python, where that is no argument of the same name
+    "--f-weights FILE": "load_encoder(NAME, weights=FILE) as f",
+    "--g-weights FILE": "load_encoder(NAME, weights=FILE) as g",
+    "--policy": "views=Views(POLICY)",
+    "--views": "views=Views(n=...)",
+}
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: ([A-Z][A-Z_]*|\d[\d.]*))?")
+_typed = [False]  # whether what is said is said to somebody who types commands
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """While a command runs: warnings name flags."""
+    before, _typed[0] = _typed[0], True
+    try:
+        yield
+    finally:
+        _typed[0] = before
+
+
+def in_python(text: str) -> str:
+    """A message with arguments where it names flags.
+
+    >>> in_python("Pass --external DATA, or --mean and --std, or --policy as in training.")
+    'Pass external=DATA, or mean= and std=, or views=Views(POLICY) as in training.'
+    """
+    for flag, words in _PYTHON.items():
+        text = re.sub(rf"{flag}(?![\w-])", words, text)
+    return _FLAG.sub(lambda match: f"{match[1].replace('-', '_')}={match[2] or ''}", text)
+
+
+def warn(text: str) -> None:
+    """Warn of something once, at the line outside memloc that led to it: in arguments, or in flags while a command
+    runs."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "memloc":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text if _typed[0] else in_python(text), MemlocWarning, stacklevel=level)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

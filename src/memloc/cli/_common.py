@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import typer
 
-from memloc.errors import DataNotFoundError, MemlocError, MemlocWarning, SpecError, nearest
+from memloc.errors import DataNotFoundError, MemlocError, MemlocWarning, SpecError, nearest, typed
 from memloc.progress import Console, Report, silent
 
 _SHOWN = 200  # characters of a reason
@@ -153,7 +153,7 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run the command line and turn every outcome into an exit code (see docs/guide.md)."""
     command = typer.main.get_command(app)
     try:
-        with warnings.catch_warnings(), _ended_in_order():
+        with warnings.catch_warnings(), typed(), _ended_in_order():
             warnings.showwarning = _show_warning
             outcome = command.main(args=arguments, prog_name="memloc", standalone_mode=False)
         if outcome == 130:  # newer versions of typer turn an interrupt into this code themselves

@@ -1,9 +1,11 @@
 from ._classes import matched as matched
 from ._classes import matched_labels as matched_labels
+from ._decode import Fit as Fit
 from ._images import Images as Images
 from ._images import as_images as as_images
 from ._images import concatenate as concatenate
 from ._images import dataset_classes as dataset_classes
+from ._images import in_size as in_size
 from ._images import item_parts as item_parts
 from ._images import name_id as name_id
 from ._lazy import LazyPixels as LazyPixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,59 @@ FORMATS_READ = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG
 """What Pillow may take an image's bytes for, whatever its name: formats that start no other program."""
 
 
-def decode_one(content: Path | bytes | None, size: int | None, name: str) -> torch.Tensor:
-    """An image as uint8 (3, height, width), resized and cropped to `size` where that is given."""
+@dataclass(frozen=True)
+class Fit:
+    """How images are brought to the size that an encoder takes.
+
+    Attributes:
+        size: height and width in the end; None leaves images as they are.
+        kept: share of the shorter side that the crop of the centre keeps; 1 for all of it.
+        squash: resize both sides alike, whatever the shape.
+        resample: nearest, bilinear, bicubic, lanczos, box or hamming.
+        rounds: whether half a pixel of the crop's place is rounded, as torchvision does, or cut off.
+        suggested: a size to name to a person whose images have several.
+
+    >>> Fit(224, kept=0.875).edge, Fit(224, kept=0.875).at(112).edge
+    (256, 128)
+    """
+
+    size: int | None = None
+    kept: float = 1.0
+    squash: bool = False
+    resample: str = "bilinear"
+    rounds: bool = True
+    suggested: int | None = None
+
+    def at(self, size: int) -> Fit:
+        """The same for another size."""
+        return replace(self, size=size)
+
+    @property
+    def edge(self) -> int:
+        """Pixels of the shorter side before the crop."""
+        assert self.size is not None, "it was looked at"
+        return int(self.size / self.kept + 1e-6)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether images are resized and cropped at once, as those of no encoder are."""
+        return self.kept == 1 and not self.squash and self.resample == "bilinear"
+
+    def in_words(self) -> str:
+        """How, for a person to check."""
+        how = "both sides" if self.squash else "the shorter side"
+        cut = f", {self.kept:.3g} of it kept" if self.kept < 1 else ""
+        return f"{how} by {self.resample} interpolation{cut}"
+
+    def __str__(self) -> str:
+        found = f"{self.size}"
+        return found if self.is_plain else f"{found} {self.kept} {self.squash} {self.resample} {self.rounds}"
+
+
+def decode_one(content: Path | bytes | None, fit: Fit, name: str) -> torch.Tensor:
+    """An image as uint8 (3, height, width), resized and cropped where a size is given."""
     picture = read_picture(content, name)
-    return to_tensor(picture if size is None else fitted(picture, size, name))
+    return to_tensor(picture if fit.size is None else fitted(picture, fit, name))
 
 
 def read_picture(content: Path | bytes | None, name: str = "the image") -> Image.Image:
@@ -74,22 +124,34 @@ def _eight_bits(picture: Image.Image, kind: str | None) -> np.ndarray:
     raise OSError(f"its pixels are {what} from {low:g} to {high:g}, not {wanted}; scale and save it so")
 
 
-def fitted(picture: Image.Image, size: int, name: str) -> Image.Image:
-    """Shorter side resized to `size`, centre cropped; never enlarged."""
-    width, height = picture.size
+def fitted(picture: Image.Image, fit: Fit, name: str) -> Image.Image:
+    """A picture of `fit.size` pixels a side, by default the shorter side resized to it and the centre cropped; never
+    enlarged, but for what an encoder's own preprocessing crops off."""
+    assert fit.size is not None, "it was looked at"
+    (width, height), size = picture.size, fit.size
     if min(width, height) < size:
         raise DataError(
             f"{name} has {height}x{width} pixels, smaller than a view of {size}x{size}. Expected images at least that "
             f"large: memloc does not enlarge them. Pass --size {min(width, height)}, or leave small images out."
         )
-    return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+    if fit.is_plain or width == height == size:
+        return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+    edge = max(fit.edge, size)
+    if fit.squash:
+        extent = (edge, edge)
+    else:
+        extent = (edge, edge * height // width) if width < height else (edge * width // height, edge)
+    resized = picture.resize(extent, Image.Resampling[fit.resample.upper()])
+    over = [(whole - size) / 2 for whole in extent]
+    left, top = (round(each) if fit.rounds else int(each) for each in over)
+    return resized.crop((left, top, left + size, top + size))
 
 
-def fitted_pixels(pixels: torch.Tensor, size: int, name: str) -> torch.Tensor:
+def fitted_pixels(pixels: torch.Tensor, fit: Fit, name: str) -> torch.Tensor:
     """An image in memory, uint8 (channel, height, width), resized and cropped as `fitted` does, each band alike."""
     if len(pixels) == 3:
-        return to_tensor(fitted(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), size, name))
-    return torch.cat([to_tensor(fitted(Image.fromarray(band.contiguous().numpy()), size, name)) for band in pixels])
+        return to_tensor(fitted(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), fit, name))
+    return torch.cat([to_tensor(fitted(Image.fromarray(band.contiguous().numpy()), fit, name)) for band in pixels])
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:

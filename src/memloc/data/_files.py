@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from memloc.data._decode import decode_one
+from memloc.data._decode import Fit, decode_one
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
 from memloc.data._listing import UNREAD, Listing, listed
 from memloc.data._metadata import labels_beside
-from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.errors import DataError, SpecError, warn
 
 Encoded = list[tuple[str, "Path | bytes | None"]]  # images by name: a file, or its bytes
 MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used
@@ -23,7 +22,7 @@ _DARK = 20  # of 255: a set that is nowhere brighter is no set of 8 or 16 bits
 _SETS = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
 
 
-def open_folder(folder: Path, within: Listing, size: int | None, max_bad: int, part: str | None = None) -> Images:
+def open_folder(folder: Path, within: Listing, fit: Fit, max_bad: int, part: str | None = None) -> Images:
     """Image files at any depth; the folders that hold them are classes, unless metadata beside them names labels.
 
     Args:
@@ -35,16 +34,16 @@ def open_folder(folder: Path, within: Listing, size: int | None, max_bad: int, p
     if chosen != folder:
         folder, within = chosen, listed(chosen)
     for text in within.notes():
-        warnings.warn(text, MemlocWarning, stacklevel=2)
+        warn(text)
     paths = within.images
     names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
-    if size is not None and len(names) * 3 * size * size > MEMORY_LIMIT:
+    if fit.size is not None and len(names) * 3 * fit.size * fit.size > MEMORY_LIMIT:
         paths, names, skipped = _without_unread(folder, paths, names, max_bad)
         kept = list(range(len(names)))
-        pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, paths, size)))
+        pixels = cast(torch.Tensor, LazyPixels.of_files(ImageFiles(folder, paths, fit)))
     else:
         encoded: Encoded = [(name, folder / path) for name, path in zip(names, paths, strict=True)]
-        kept, pixels, skipped = decoded(encoded, size, max_bad, str(folder))
+        kept, pixels, skipped = decoded(encoded, fit, max_bad, str(folder))
     names = [names[row] for row in kept]
     labels, classes = labels_beside(folder, within.metadata, names) or labels_of_folders(names)
     ids = torch.tensor([name_id(name) for name in names])
@@ -110,7 +109,7 @@ _UNREAD = "a format that memloc does not read; save it as PNG or JPEG"
 
 
 def decoded(
-    encoded: Encoded, size: int | None, max_bad: int, where: str
+    encoded: Encoded, fit: Fit, max_bad: int, where: str
 ) -> tuple[list[int], torch.Tensor, tuple[tuple[str, str], ...]]:
     """Decode every image: rows kept, pixels, and what was skipped."""
     pictures: list[torch.Tensor] = []
@@ -120,7 +119,7 @@ def decoded(
         try:
             if name.lower().endswith(UNREAD):
                 raise OSError(_UNREAD)
-            picture = decode_one(content, size, name)
+            picture = decode_one(content, fit, name)
         except DataError:  # too small: a wrong size rather than a bad file
             raise
         except Exception as problem:  # Pillow raises whatever the bytes lead it to
@@ -136,28 +135,29 @@ def decoded(
     _check_bad(skipped, len(encoded), max_bad, where)
     if not pictures:
         raise DataError(f"no image in {where} can be read. Expected at least two. Pass other images.")
-    check_one_size({tuple(picture.shape[1:]) for picture in pictures}, f"the images in {where}", "--size {size}")
+    check_one_size({tuple(picture.shape[1:]) for picture in pictures}, f"the images in {where}", "--size {size}", fit)
     found = torch.stack(pictures)
     if 0 < int(found.max()) <= _DARK:
-        warnings.warn(
+        warn(
             f"No pixel of {where} is brighter than {int(found.max())} of 255. Were they saved with 12 bits in files of"
             " 16? Scale them to the whole range first.",
-            MemlocWarning,
-            stacklevel=2,
         )
     return kept, found, tuple(skipped)
 
 
-def check_one_size(sizes: set[tuple[int, ...]], what: str, flag: str) -> None:
+def check_one_size(sizes: set[tuple[int, ...]], what: str, flag: str, fit: Fit) -> None:
     """Raise DataError where images have several sizes, (height, width)."""
     if len(sizes) < 2:
         return
     smallest = min(min(height, width) for height, width in sizes)
-    raise DataError(
-        f"{what} have {len(sizes)} sizes, from {smallest} pixels up. Expected one size. Pass"
-        f" {flag.format(size=smallest)} (at most), or the size that your encoder was trained with, to resize and crop"
-        " them all."
-    )
+    if fit.suggested is not None and fit.suggested <= smallest:
+        step = (
+            f"Pass {flag.format(size=fit.suggested)}, with which the encoder is published, to resize and crop them all."
+        )
+    else:
+        whose = "the size that your encoder was trained with" if fit.suggested is None else f"{fit.suggested} pixels"
+        step = f"Pass {flag.format(size=smallest)} or less to resize and crop them all; best is {whose}, if that fits."
+    raise DataError(f"{what} have {len(sizes)} sizes, from {smallest} pixels up. Expected one size. {step}")
 
 
 def _check_bad(skipped: Sequence[tuple[str, str]], count: int, max_bad: int, where: str) -> None:

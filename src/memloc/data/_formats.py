@@ -12,6 +12,7 @@ from pathlib import Path
 
 from memloc.data._archives import ARCHIVES, members, read_archive, stl10, svhn
 from memloc.data._arrays import open_idx, open_npz, open_sample, published
+from memloc.data._decode import Fit
 from memloc.data._files import open_folder
 from memloc.data._hub import open_hub
 from memloc.data._images import Images
@@ -27,13 +28,13 @@ class Asked:
 
     Attributes:
         text: as typed. path, part: the file or folder, and the part of a set after a colon.
-        size, max_bad: as in `open_images`.
+        fit: to which size, and how. max_bad: as in `open_images`.
     """
 
     text: str
     path: Path
     part: str | None
-    size: int | None
+    fit: Fit
     max_bad: int
 
     @property
@@ -76,7 +77,7 @@ def _open_archive(asked: Asked) -> Images:
     if found is not None:
         return published(found, f"{asked.path.name}:{part}")
     _refuse_part(asked)
-    return open_archive([asked.path], asked.size, asked.max_bad)
+    return open_archive([asked.path], asked.fit, asked.max_bad)
 
 
 def _open_directory(asked: Asked) -> Images:
@@ -87,11 +88,11 @@ def _open_directory(asked: Asked) -> Images:
         return published(found, f"{asked.path.name}:{part}")
     within = listed(asked.path)
     if within.images:
-        return open_folder(asked.path, within, asked.size, asked.max_bad, asked.part)
+        return open_folder(asked.path, within, asked.fit, asked.max_bad, asked.part)
     for suffix, reader in ((".parquet", open_parquet), (".tar", open_archive), (".tar.gz", open_archive)):
         shards = shards_of(asked.path, suffix, asked.part) if any(asked.path.rglob(f"*{suffix}")) else []
         if shards:
-            return reader(shards, asked.size, asked.max_bad)
+            return reader(shards, asked.fit, asked.max_bad)
     raise DataError(
         f"the folder {str(asked.path)!r} holds no images. Expected files that end in {', '.join(READ)}, or shards that"
         " end in .parquet or .tar. Pass the folder that holds them, at any depth."
@@ -115,11 +116,11 @@ FORMATS = (
     Format(
         "hf:NAME",
         lambda asked: asked.text.startswith("hf:"),
-        lambda asked: open_hub(asked.text.removeprefix("hf:"), asked.size, asked.max_bad),
+        lambda asked: open_hub(asked.text.removeprefix("hf:"), asked.fit, asked.max_bad),
         needs_path=False,
     ),
     Format("a folder", lambda asked: asked.path.is_dir(), _open_directory, has_parts=True),
-    Format(".parquet", _suffix(".parquet"), lambda asked: open_parquet([asked.path], asked.size, asked.max_bad)),
+    Format(".parquet", _suffix(".parquet"), lambda asked: open_parquet([asked.path], asked.fit, asked.max_bad)),
     Format(".npz", _suffix(".npz"), lambda asked: open_npz(asked.path)),
     Format(
         "an IDX file (…-images-idx3-ubyte, also .gz)",

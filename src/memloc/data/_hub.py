@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from memloc.data._decode import Fit
 from memloc.data._files import decoded
 from memloc.data._images import Images
 from memloc.data._labels import LABEL_COLUMNS, number_labels
 from memloc.errors import DataError, DataNotFoundError, MissingExtraError
 
 
-def open_hub(text: str, size: int | None, max_bad: int) -> Images:
+def open_hub(text: str, fit: Fit, max_bad: int) -> Images:
     """A set of the datasets library: NAME or NAME:SPLIT, from the hub, its cache, or a folder."""
     try:
         import datasets
@@ -44,7 +45,7 @@ def open_hub(text: str, size: int | None, max_bad: int) -> Images:
     encoded: list[tuple[str, Path | bytes | None]] = []
     for row, cell in enumerate(table[column]):
         encoded.append((f"{name}[{row}]", cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])))
-    kept, pixels, skipped = decoded(encoded, size, max_bad, f"hf:{text}")
+    kept, pixels, skipped = decoded(encoded, fit, max_bad, f"hf:{text}")
     label = next((key for key in LABEL_COLUMNS if key in table.features), None)
     labels: torch.Tensor | None = None
     names: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.data._decode import as_rgb
+from memloc.data._decode import Fit, as_rgb, fitted_pixels
 from memloc.data._labels import LABEL_COLUMNS, given_labels
 from memloc.data._lazy import LazyPixels
 from memloc.errors import DataError, ShapeError
@@ -96,7 +96,13 @@ class Images:
         return hashlib.blake2b(pairs[np.argsort(pairs[:, 0])].tobytes(), digest_size=16).hexdigest()
 
 
-def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, labels: Labels | None = None) -> Images:
+def as_images(
+    images: object,
+    *,
+    points: Sequence[int] | Tensor | None = None,
+    labels: Labels | None = None,
+    size: int | None = None,
+) -> Images:
     """Images from a tensor, an array, a map-style dataset or Images.
 
     Args:
@@ -105,6 +111,7 @@ def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, l
         points: ids; 0 to N-1 by default.
         labels: class numbers, which stay as they are, or names; None, NaN and numbers below 0 where unknown. A
             dataset's own by default.
+        size: height and width to bring every image to, as `open_images` does; needed for a dataset of several sizes.
     Raises:
         ShapeError: another type or shape. DataError: ids that repeat, labels of another length, or labels that are no
             classes, such as fractions.
@@ -116,10 +123,11 @@ def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, l
 (images * 255).round().to(torch.uint8).
     """
     if not isinstance(images, Images):
-        pixels, found, class_names = _pixels(images)
+        pixels, found, class_names = _pixels(images, Fit(size))
         check_pixels(pixels)
         names = tuple(str(row) for row in range(len(pixels)))
         images = Images(pixels, torch.arange(len(pixels)), names, found, class_names)
+    images = in_size(images, Fit(size), "the images")
     if points is not None:
         ids = torch.as_tensor(points, dtype=torch.int64)
         if ids.shape != (len(images),) or len(ids.unique()) != len(ids):
@@ -132,6 +140,14 @@ def as_images(images: object, *, points: Sequence[int] | Tensor | None = None, l
         numbers, class_names = given_labels(labels, len(images), images.class_names)
         images = replace(images, labels=numbers, class_names=class_names)
     return images
+
+
+def in_size(images: Images, fit: Fit, where: str) -> Images:
+    """Images in memory of the size that is asked for; files that are read later come in it."""
+    right = fit.size is None or tuple(images.pixels.shape[2:]) == (fit.size, fit.size)
+    if right or isinstance(images.pixels, LazyPixels):
+        return images
+    return replace(images, pixels=torch.stack([fitted_pixels(pixels, fit, where) for pixels in images.pixels]))
 
 
 def check_pixels(pixels: Tensor) -> None:
@@ -255,7 +271,7 @@ def _extent(images: Images) -> str:
     return f"{height}x{width} pixels with {channels} channel{'s' if channels > 1 else ''}"
 
 
-def _pixels(images: object) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
+def _pixels(images: object, fit: Fit) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     """uint8 pixels (N, C, H, W), and labels and class names where a dataset gives them."""
     if isinstance(images, Tensor):
         return (images[:, None] if images.ndim == 3 else images), None, ()
@@ -265,20 +281,22 @@ def _pixels(images: object) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
             return torch.from_numpy(array.copy()), None, ()
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 3, 1))), None, ()
     if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, (str, bytes)):
-        return _from_dataset(images)
+        return _from_dataset(images, fit)
     raise ShapeError(
         f"images are a {type(images).__name__}. Expected a uint8 tensor or array, or a dataset with a length. "
         "Pass memloc.open_images(PATH) for files."
     )
 
 
-def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
+def _from_dataset(dataset: Any, fit: Fit) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     """Every item of a map-style dataset: an image, (image, label, ...), or a dict with both, as the datasets library
     gives them."""
     pictures, labels = [], []
     for row in range(len(dataset)):
         picture, label = item_parts(dataset[row], row)
-        pictures.append(_picture(picture, row))
+        found = _picture(picture, row)
+        right = fit.size is None or tuple(found.shape[1:]) == (fit.size, fit.size) or found.dtype != torch.uint8
+        pictures.append(found if right else fitted_pixels(found, fit, f"item {row} of the dataset"))
         labels.append(label)
     if not pictures:
         raise DataError("the dataset is empty. Expected at least two images. Pass another dataset.")
@@ -287,8 +305,9 @@ def _from_dataset(dataset: Any) -> tuple[Tensor, Tensor | None, tuple[str, ...]]
     shapes = {tuple(picture.shape) for picture in pictures}
     if len(shapes) > 1:
         raise ShapeError(
-            f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Resize them"
-            " first."
+            f"the dataset's images have {len(shapes)} shapes, such as {sorted(shapes)[:2]}. Expected one. Pass size="
+            f"{min(min(shape[1:]) for shape in shapes)} (at most), or the size that your encoder was trained with, to"
+            " resize and crop them all."
         )
     stacked = torch.stack(pictures)
     if all(label is None for label in labels):

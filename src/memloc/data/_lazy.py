@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.data._decode import decode_one
+from memloc.data._decode import Fit, decode_one
 from memloc.errors import DataError
 from memloc.machine import cores
 
@@ -26,12 +26,12 @@ class ImageFiles:
     """Files of one folder, brought to one size when they are read.
 
     Attributes:
-        folder: where they lie. names: their paths within it. size: height and width.
+        folder: where they lie. names: their paths within it. fit: to which size, and how.
     """
 
     folder: Path
     names: Sequence[str]
-    size: int
+    fit: Fit
 
     def __getitem__(self, rows: np.ndarray) -> Tensor:
         """Decode some files: uint8 (point, 3, size, size)."""
@@ -41,7 +41,7 @@ class ImageFiles:
     def _read(self, row: int) -> Tensor:
         name = self.names[row]
         try:
-            return decode_one(self.folder / name, self.size, name)
+            return decode_one(self.folder / name, self.fit, name)
         except DataError:
             raise
         except Exception as problem:  # PIL raises whatever the bytes lead it to
@@ -53,7 +53,7 @@ class ImageFiles:
     def digest(self, row: int) -> bytes:
         """A hash of a file's name and length, which stand for its content."""
         name = self.names[row]
-        state = f":{(self.folder / name).stat().st_size}:{self.size}".encode()
+        state = f":{(self.folder / name).stat().st_size}:{self.fit}".encode()
         return hashlib.blake2b(os.fsencode(name) + state, digest_size=8).digest()
 
 
@@ -76,7 +76,12 @@ class LazyPixels:
     def of_files(files: ImageFiles) -> LazyPixels:
         """All files of a folder."""
         count = len(files.names)
-        return LazyPixels([files], np.zeros(count, dtype=np.int16), np.arange(count), (3, files.size, files.size))
+        return LazyPixels(
+            [files],
+            np.zeros(count, dtype=np.int16),
+            np.arange(count),
+            (3, cast(int, files.fit.size), cast(int, files.fit.size)),
+        )
 
     def __len__(self) -> int:
         return len(self._row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import posixpath
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from memloc.data._labels import LABEL_COLUMNS, number_labels
 from memloc.data._limits import read_parquet, readable
-from memloc.errors import DataError, MemlocWarning
+from memloc.errors import DataError, warn
 
 _FILES = ("file_name", "filename", "file", "path", "image")
 
@@ -42,10 +41,8 @@ def labels_beside(
             f" {next(iter(found))!r}. Expected their paths relative to it. Correct them, or remove the table."
         )
     if without:
-        warnings.warn(
+        warn(
             f"{without} of {len(names)} images are not in {', '.join(metadata)} and have no label.",
-            MemlocWarning,
-            stacklevel=2,
         )
     return number_labels(values, len(names), metadata[0])
 

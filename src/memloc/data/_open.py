@@ -5,21 +5,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-import torch
-
-from memloc.data._decode import fitted_pixels
+from memloc.data._decode import Fit
 from memloc.data._formats import Asked, format_of
-from memloc.data._images import Images
-from memloc.data._lazy import LazyPixels
+from memloc.data._images import Images, in_size
 from memloc.data._limits import check_limit, readable
 from memloc.errors import SpecError
 
 _PARTS = ("train", "training", "test", "testing", "unlabeled", "val", "valid", "validation", "dev", "extra")
 
 
-def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0) -> Images:
+def open_images(where: str | Path, *, size: int | Fit | None = None, max_bad: int = 0) -> Images:
     """Open a set of images.
 
     Args:
@@ -31,7 +27,7 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
             STL-10, or a file of SVHN or STL-10; or "hf:NAME" for a set of the datasets library. ":test" after the name
             takes another part than train, or the folder or the shards of that set.
         size: height and width to bring every image to (shorter side resized, centre cropped); needed for a folder of
-            mixed sizes.
+            mixed sizes. An encoder's `fit` brings them to its size as its own preprocessing does.
         max_bad: unreadable images to accept; they are skipped and listed in `Images.skipped`.
     Returns:
         Images, as uint8: in memory, or for folders that need more than 2 GiB at `size` read from their files as they
@@ -48,18 +44,15 @@ def open_images(where: str | Path, *, size: int | None = None, max_bad: int = 0)
         raise SpecError(
             "the images are named by an empty text. Expected a folder or a file. Pass its path, or sample:train."
         )
-    if size is not None and size < 1:
-        raise SpecError(f"size is {size}. Expected at least 1 pixel. Pass --size 32.")
+    fit = size if isinstance(size, Fit) else Fit(size)
+    if fit.size is not None and fit.size < 1:
+        raise SpecError(f"size is {fit.size}. Expected at least 1 pixel. Pass --size 32.")
     path, part = _path_and_part(text)
-    asked = Asked(text, path, part, size, max_bad)
+    asked = Asked(text, path, part, fit, max_bad)
     with readable(text, "images that are whole. Fetch or save them again."):
         images = format_of(asked).open(asked)
         check_limit("ROWS", len(images), text)
-    right = size is None or tuple(images.pixels.shape[2:]) == (size, size)
-    if not right and not isinstance(images.pixels, LazyPixels):
-        sized = [fitted_pixels(pixels, cast(int, size), text) for pixels in images.pixels]
-        images = replace(images, pixels=torch.stack(sized))
-    return replace(images, source=_source(text), size=size)
+    return replace(in_size(images, fit, text), source=_source(text), size=fit.size)
 
 
 def _path_and_part(text: str) -> tuple[Path, str | None]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from memloc.data._archives import opened_tar
+from memloc.data._decode import Fit
 from memloc.data._files import Encoded, decoded, labels_of_folders
 from memloc.data._images import Images, name_id
 from memloc.data._labels import LABEL_COLUMNS, number_labels
@@ -25,7 +26,7 @@ _LABEL_FILES = ("cls", "cls.txt", "label", "label.txt")
 _JSON = ("json",)
 
 
-def open_parquet(paths: Sequence[Path], size: int | None, max_bad: int) -> Images:
+def open_parquet(paths: Sequence[Path], fit: Fit, max_bad: int) -> Images:
     """A column of encoded images, and perhaps one of labels, from one file or the shards of a set."""
     where = paths[0].name if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} shards)"
     encoded: Encoded = []
@@ -48,14 +49,14 @@ def open_parquet(paths: Sequence[Path], size: int | None, max_bad: int) -> Image
         label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
         known = known or _names_of(table, label)
         values += [None] * len(cells) if label is None else table.column(label).to_pylist()
-    kept, pixels, skipped = decoded(encoded, size, max_bad, where)
+    kept, pixels, skipped = decoded(encoded, fit, max_bad, where)
     labels, names = None, ()
     if label is not None:
         labels, names = number_labels([values[row] for row in kept], len(kept), where, known)
     return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)
 
 
-def open_archive(paths: Sequence[Path], size: int | None, max_bad: int) -> Images:
+def open_archive(paths: Sequence[Path], fit: Fit, max_bad: int) -> Images:
     """Images of tar or zip archives: samples of WebDataset (`0001.jpg`, `0001.cls`), or files in folders of classes."""
     where = paths[0].name if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} shards)"
     encoded: Encoded = []
@@ -73,10 +74,10 @@ def open_archive(paths: Sequence[Path], size: int | None, max_bad: int) -> Image
                     beside[sample] = found
     if not encoded:
         raise DataError(
-            f"{where} holds no images that memloc knows. Expected a published set, samples of WebDataset such as 0001.jpg"
-            " and 0001.cls, or folders of images. Pass another archive, or the folder it was made from."
+            f"{where} holds no images that memloc knows. Expected a published set, samples of WebDataset such as"
+            " 0001.jpg and 0001.cls, or folders of images. Pass another archive, or the folder it was made from."
         )
-    kept, pixels, skipped = decoded(encoded, size, max_bad, where)
+    kept, pixels, skipped = decoded(encoded, fit, max_bad, where)
     names = [encoded[row][0] for row in kept]
     if beside:
         labels, classes = number_labels([beside.get(places[row]) for row in kept], len(kept), where)

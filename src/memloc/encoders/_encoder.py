@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from memloc.data import Fit
 from memloc.encoders._head import Head, rows_behind
 from memloc.encoders._layer import Layer
 from memloc.errors import EncoderError
@@ -17,7 +18,7 @@ RANDOM, RANDOM_NOTE = "random", "random weights"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What happens to views in [0, 1] before the encoder: (view - mean) / std per channel.
+    """What happens to views in [0, 1] before the encoder: (view - mean) / std per channel, then BGR where `flip`.
 
     >>> Preprocess((0.5,), (0.25,))(torch.tensor([[[[1.0]]]])).item()
     2.0
@@ -25,9 +26,13 @@ class Preprocess:
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    flip: bool = False
 
     def __call__(self, views: Tensor) -> Tensor:
         """Normalize float views of shape (view, channel, height, width)."""
+        return self._normalized(views).flip(1) if self.flip else self._normalized(views)
+
+    def _normalized(self, views: Tensor) -> Tensor:
         if not self.mean:
             return views
         mean, std = (
@@ -52,6 +57,9 @@ class Encoder:
         note: where its weights were found in their checkpoint.
         shape: (channel, height, width) of the images its layers were found with.
         head: what hangs on its output and is read too. objective: what both were trained by, where that is known.
+        fit: how its own preprocessing brings images to its size. is_normalization_known: whether mean and std are those
+            that it was trained with, or were given; else views reach it as they are.
+        output: which of the tensors that it returns is read as its output, in words.
     """
 
     module: nn.Module
@@ -65,6 +73,9 @@ class Encoder:
     shape: tuple[int, int, int] | None = None
     head: Head | None = None
     objective: nn.Module | None = None
+    fit: Fit = field(default_factory=Fit)
+    is_normalization_known: bool = True
+    output: str = ""
 
     @property
     def rows(self) -> tuple[Layer, ...]:
@@ -80,7 +91,7 @@ class Encoder:
     def prepare(self, views: Tensor) -> Tensor:
         """Views in [0, 1] as this encoder takes them: normalized, gray repeated to its channels, channels last on
         CPU."""
-        if self.channels == 3 and views.shape[1] == 1 and len(self.preprocess.mean) == 3:
+        if self.channels == 3 and views.shape[1] == 1 and (len(self.preprocess.mean) == 3 or self.preprocess.flip):
             views = views.expand(-1, 3, -1, -1)  # before they are normalized, as a gray photograph in RGB would be
         prepared = self.preprocess(views)
         if self.channels == 3 and prepared.shape[1] == 1:
@@ -99,7 +110,13 @@ class Encoder:
                 for name, values in (("mean", given.mean), ("std", given.std))
             ]
         else:
-            steps.append("no normalization")
+            steps.append("no normalization" if self.is_normalization_known else "no normalization, since none is known")
+        if given.flip:
+            steps.append("channels as BGR")
+        if not self.fit.is_plain:
+            steps.append(f"resized as published ({self.fit.in_words()})")
+        if self.output:
+            steps.append(f"output: {self.output}")
         return [f"{self.name}: {'; '.join(steps)}", *([f"{self.name}: {self.note}"] if self.note else [])]
 
 

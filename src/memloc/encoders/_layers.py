@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders._chain import Chain
+from memloc.encoders._evaluating import evaluating
 from memloc.encoders._flow import Call, Node, as_tensor, record
 from memloc.encoders._layer import BRANCH, IMAGES, INPUT, OUTPUT, Layer, is_last, units_of
 from memloc.encoders._output import AUTO, EMBEDDINGS, output_of
-from memloc.errors import EncoderError, LayerNotFoundError, MemlocError, MemlocWarning, nearest
+from memloc.errors import EncoderError, LayerNotFoundError, MemlocError, nearest, warn
 
 
 def find_layers(
@@ -40,12 +40,10 @@ def find_layers(
     chain = Chain(module, calls, nodes, take)
     whole = chain.layers
     if chain.unread is not None:
-        warnings.warn(
+        warn(
             f"{type(module).__name__} has attention, such as {chain.unread!r}, whose outputs do not begin with the"
             " images, so its blocks have no rows. Expected (point, token, feature). Put the images first"
             " (batch_first=True) to read them.",
-            MemlocWarning,
-            stacklevel=2,
         )
     if isinstance(request, str) and request in ("auto", "fine"):
         layers = (
@@ -61,12 +59,11 @@ def find_layers(
 
 def _trace(module: nn.Module, shape: tuple[int, int, int], take: str) -> tuple[list[Call], list[Node]]:
     """Every call of a module that gives a tensor, in the order in which they end, and the flow between them."""
-    training = {name: part.training for name, part in module.named_modules()}
     try:
         parameter = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
         blank = parameter.new_zeros(IMAGES, *shape)
-        module.eval()
-        calls, nodes, output = record(module, blank, lambda returned: output_of(returned, take))
+        with evaluating(module):
+            calls, nodes, output = record(module, blank, lambda returned: output_of(returned, take))
     except MemlocError:
         raise
     except Exception as problem:  # whatever the user's own module raises
@@ -81,9 +78,6 @@ def _trace(module: nn.Module, shape: tuple[int, int, int], take: str) -> tuple[l
             f" ({type(problem).__name__}: {problem}). Expected a module that takes (point, channel, height, width)"
             f" alone. {step}."
         ) from problem
-    finally:
-        for name, part in module.named_modules():
-            part.training = training[name]
     _check_output(module, output, take)
     return calls, nodes
 
@@ -105,11 +99,9 @@ def _check_output(module: nn.Module, output: object, take: str) -> None:
     parts = list(whole.items() if isinstance(output, dict) else enumerate(whole))
     several = [key for key, part in parts if (tensor := as_tensor(part)) is not None and tensor.ndim > 1]
     if len(several) > 1:
-        warnings.warn(
+        warn(
             f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its output. Pass --output"
             f" {several[1]} (in Python output={str(several[1])!r}) for another.",
-            MemlocWarning,
-            stacklevel=2,
         )
 
 

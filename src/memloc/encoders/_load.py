@@ -6,23 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from memloc.encoders._built import Built
+from memloc.data import Fit
+from memloc.encoders._built import Recipe
 from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
 from memloc.encoders._encoder import RANDOM, RANDOM_NOTE, Encoder, Preprocess, check_channels
 from memloc.encoders._head import features_given, with_head
-from memloc.encoders._layer import Layer
+from memloc.encoders._layer import OUTPUT, Layer
 from memloc.encoders._layers import find_layers
 from memloc.encoders._layouts import pick_weights
 from memloc.encoders._making import made
 from memloc.encoders._names import encoder_name
-from memloc.encoders._output import features_of
+from memloc.encoders._output import AUTO, output_name
+from memloc.encoders._passes import check_passes
 from memloc.encoders._rebuilt import build_head
 from memloc.errors import EncoderError, MemlocError, SpecError
 
-_APART = 1e-3  # of the largest feature: more is no rounding of a device
+_MEAN_MOST = 20.0  # beyond which a mean is one of values to 255
 _TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))
 
 
@@ -31,11 +32,12 @@ def load_encoder(
     *,
     weights: str | Path | None = None,
     layers: str | Sequence[str] = "auto",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     state_key: str | None = None,
     strip_prefix: str | None = None,
     shape: tuple[int, int, int] | None = None,
+    output: str = AUTO,
 ) -> Encoder:
     """Load an encoder and find its layers; wrong names, shapes and checkpoints fail here.
 
@@ -47,10 +49,13 @@ def load_encoder(
         weights: a .safetensors file or a PyTorch file that holds tensors alone, or "random". By default those that
             another library has for the name, and random ones for built-in encoders.
         layers: "auto", "fine", or names and globs (see `memloc layers`).
-        mean, std: per channel; those stored with the weights or known to the library by default, else none.
+        mean, std: per channel, of values from 0 to 1; those stored with the weights, or that the model's or its
+            library's configuration names, by default. Without any, views reach the encoder as they are, which is said.
         state_key: which nested dictionary of the checkpoint. strip_prefix: what its names begin with; both are found by
             default.
         shape: (channel, height, width) of the images, to find the layers with; common shapes are tried by default.
+        output: which of the tensors that the encoder returns is its output: "auto" (the embedding that it is used by,
+            such as image_embeds or pooler_output), "pooled", "cls", "tokens", or a name or place of what it returns.
     Raises:
         EncoderError, CheckpointError, LayerNotFoundError, NonFiniteError, DataNotFoundError.
 
@@ -60,9 +65,9 @@ def load_encoder(
     """
     if isinstance(encoder, Encoder):
         given = {"weights": weights, "mean": mean, "std": std, "state_key": state_key, "strip_prefix": strip_prefix}
-        return _again(encoder, [name for name, value in given.items() if value is not None], layers, shape)
+        return _again(encoder, [name for name, value in given.items() if value is not None], layers, shape, output)
     built, name, metadata = made(encoder, pretrained=weights is None, shape=shape)
-    note, head = "", {}
+    note, head = built.note, {}
     if weights is not None and str(weights) != RANDOM:
         content, metadata = read_weights(weights)
         picked = pick_weights(
@@ -79,16 +84,29 @@ def load_encoder(
         )
     module = built.module
     check_finite(module, name=name)
-    preprocess = _preprocess(mean, std, metadata, built)
+    preprocess, known = _preprocess(mean, std, metadata, built.recipe)
+    known = known or note == RANDOM_NOTE
     first = next((part for part in module.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
     channels = first.in_channels if first is not None else None
     if shape is None and built.size is not None:
         shape = (channels or 3, built.size, built.size)
     check_channels(name, channels, shape)
-    found, shape = _find(module, layers, channels, shape)
-    _check_repeats(module, name, _input_shape(channels, shape))
-    augmentation = metadata.get("augmentation")
-    loaded = Encoder(module, found, preprocess, name, channels, augmentation, built.size, note, shape)
+    found, shape = _find(module, layers, channels, shape, output)
+    returned = check_passes(module, name, _input_shape(channels, shape))
+    loaded = Encoder(
+        module,
+        found,
+        preprocess,
+        name,
+        channels,
+        metadata.get("augmentation"),
+        built.size,
+        note,
+        shape,
+        fit=Fit(built.size) if built.recipe is None else built.recipe.fit,
+        is_normalization_known=known,
+        output=output_name(returned, output) if not isinstance(returned, Tensor) or output != AUTO else "",
+    )
     return _with_found_head(loaded, head) if head else loaded
 
 
@@ -101,7 +119,7 @@ def _with_found_head(encoder: Encoder, weights: Mapping[str, Tensor]) -> Encoder
 
 
 def _again(
-    encoder: Encoder, given: list[str], layers: str | Sequence[str], shape: tuple[int, int, int] | None
+    encoder: Encoder, given: list[str], layers: str | Sequence[str], shape: tuple[int, int, int] | None, output: str
 ) -> Encoder:
     """An encoder that is loaded already, with other layers where they are asked for."""
     if given:
@@ -109,72 +127,65 @@ def _again(
             f"{given[0]} is given for an encoder that is loaded already. Expected none. Load it anew from its name or"
             f" module, with {given[0]}."
         )
-    if layers == "auto" and encoder.layers:
+    before = next((layer.take for layer in encoder.layers if layer.kind == OUTPUT), AUTO)
+    take = before if output == AUTO else output
+    if layers == "auto" and encoder.layers and take == before:
         return encoder
     shape = shape or encoder.shape
-    return replace(
-        encoder, layers=find_layers(encoder.module, layers, _input_shape(encoder.channels, shape)), shape=shape
-    )
+    full = _input_shape(encoder.channels, shape)
+    words = encoder.output
+    if take != before:
+        words = output_name(check_passes(encoder.module, encoder.name, full), take)
+    return replace(encoder, layers=find_layers(encoder.module, layers, full, take=take), shape=shape, output=words)
 
 
 def _preprocess(
-    mean: Sequence[float] | None, std: Sequence[float] | None, metadata: Mapping[str, str], built: Built
-) -> Preprocess:
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    metadata: Mapping[str, str],
+    recipe: Recipe | None,
+) -> tuple[Preprocess, bool]:
+    """Mean and deviation, and whether they are known rather than left out."""
     if (mean is None) != (std is None):
         raise SpecError("only one of mean and std is given. Expected both or neither. Pass --mean and --std together.")
+    flip = metadata.get("flip") == "1" or (recipe is not None and recipe.flip)
     if mean is None and "mean" in metadata:
         mean, std = (tuple(float(part) for part in metadata[key].split()) for key in ("mean", "std"))
-    if mean is None and built.mean:
-        mean, std = built.mean, built.std
+    if mean is None and recipe is not None and recipe.mean:
+        mean, std = recipe.mean, recipe.std
     if mean is None or std is None:
-        return Preprocess()
-    if len(mean) != len(std) or not all(value > 0 for value in std):
+        return Preprocess(flip=flip), recipe is not None or "encoder" in metadata
+    means, stds = ((each,) if isinstance(each, (int, float)) else tuple(map(float, each)) for each in (mean, std))
+    if len(means) != len(stds) or not means or not all(value > 0 for value in stds):
         raise SpecError(
-            f"mean {tuple(mean)} and std {tuple(std)} do not match. Expected one positive std per channel. Pass as many"
-            " of each."
+            f"mean {means} and std {stds} do not match. Expected one positive std per channel. Pass as many of each."
         )
-    return Preprocess(tuple(mean), tuple(std))
+    if max(map(abs, means)) > _MEAN_MOST:
+        raise SpecError(
+            f"mean is {means}. Expected values of pixels from 0 to 1, not to 255. Divide mean and std by 255."
+        )
+    return Preprocess(means, stds, flip), True
 
 
 def _find(
-    module: nn.Module, layers: str | Sequence[str], channels: int | None, shape: tuple[int, int, int] | None
+    module: nn.Module,
+    layers: str | Sequence[str],
+    channels: int | None,
+    shape: tuple[int, int, int] | None,
+    output: str,
 ) -> tuple[tuple[Layer, ...], tuple[int, int, int]]:
     """The layers, and the shape of the images they were found with."""
     if shape is not None:
-        return find_layers(module, layers, _input_shape(channels, shape)), shape
+        return find_layers(module, layers, _input_shape(channels, shape), take=output), shape
     problem: EncoderError | None = None
     for trial in _TRIAL_SHAPES:
         shape = _input_shape(channels, trial)
         try:
-            return find_layers(module, layers, shape), shape
+            return find_layers(module, layers, shape, take=output), shape
         except EncoderError as failed:
             problem = problem or failed
     assert problem is not None
     raise problem
-
-
-@torch.no_grad()
-def _check_repeats(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raise EncoderError where the same images give other features in a second pass: every score would hold that
-    noise."""
-    parameter = next(module.parameters(), None)
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    images = images if parameter is None else images.to(parameter.device, parameter.dtype)
-    training = {key: part.training for key, part in module.named_modules()}
-    module.eval()
-    try:
-        with torch.random.fork_rng():
-            one, two = (features_of(module(images)).float() for _ in range(2))
-    finally:
-        for key, part in module.named_modules():
-            part.training = training[key]
-    apart = float((one - two).abs().max())
-    if apart > _APART * float(one.abs().max()):
-        raise EncoderError(
-            f"{name} gives the same images other features in a second pass (they differ by up to {apart:.2g}), although"
-            " it is in evaluation mode. Expected an encoder without random parts, such as dropout by functions or"
-            " ViTMAE's masking. Take them out; for a ViTMAE pass hf:NAME, which sees every patch."
-        )
 
 
 def _input_shape(channels: int | None, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:

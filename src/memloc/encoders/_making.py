@@ -13,6 +13,7 @@ from torch import nn
 
 from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import load_weights, read_weights
+from memloc.encoders._live import live
 from memloc.encoders._names import ADAPTERS, BUILT_IN, ENCODER_NAMES, VITS, EncoderName, encoder_name, is_inert
 from memloc.encoders._resnet import ResNet
 from memloc.encoders._resnet9 import ResNet9
@@ -32,14 +33,14 @@ def made(
 ) -> tuple[Built, str, dict[str, str]]:
     """The module with its preprocessing, its name, and the text stored with its weights."""
     if isinstance(encoder, nn.Module):
-        return Built(_bare(encoder)), type(encoder).__name__, {}
+        return live(_bare(encoder)), type(encoder).__name__, {}
     text, named = str(encoder), encoder_name(str(encoder))
     if named.is_built_in:
         return Built(_built_in(text, shape)), text, {}
     if named.is_checkpoint:
         return _trained(text)
     if named.is_code:
-        return Built(_bare(_from_file(named))), text, {}
+        return live(_bare(_from_file(named))), text, {}
     if named.is_adapted:
         adapter = importlib.import_module(f"memloc.encoders.{ADAPTERS[named.library][0]}")
         return adapter.build(named.name, dict(named.options), pretrained=pretrained), text, {}

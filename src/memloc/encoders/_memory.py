@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 
-from memloc.errors import MemlocWarning, MemoryUsedUpError
+from memloc.errors import MemoryUsedUpError, warn
 
 _T = TypeVar("_T")
 _SAYS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "alloc_failed")
@@ -72,10 +71,8 @@ class Batches:
             )
         self.size = tried // 2
         if not self._said:
-            warnings.warn(
+            warn(
                 f"memory is used up while {self._what} {tried} points at a time; going on with {self.size} or fewer."
                 " Figures change by no more than rounding.",
-                MemlocWarning,
-                stacklevel=6,
             )
             self._said = True

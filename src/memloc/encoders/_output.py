@@ -56,8 +56,8 @@ def output_of(output: object, take: str = AUTO) -> Tensor | None:
     if take == _CLS and tensor is not None:
         if tensor.ndim != 3:
             raise EncoderError(
-                f"the encoder returns shape {tuple(tensor.shape)}, which has no tokens. Expected (point, token, feature)"
-                " for the output cls. Pass --output auto."
+                f"the encoder returns shape {tuple(tensor.shape)}, which has no tokens. Expected (point, token,"
+                " feature) for the output cls. Pass --output auto."
             )
         return tensor[:, 0]
     return tensor

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders._evaluating import evaluating
 from memloc.encoders._flow import as_tensor
 from memloc.encoders._layer import INPUT, Layer
 from memloc.encoders._output import output_of
@@ -29,7 +30,6 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
         LayerNotFoundError: a layer that is not there or was not called. EncoderError: one that was called twice.
     """
     parts = dict(module.named_modules())
-    training = {name: part.training for name, part in parts.items()}
     by_module = _by_module(module, layers)
     calls: dict[str, int] = {}
     reading: list[bool] = []  # holds something during a forward pass of this module
@@ -85,13 +85,11 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
     handles = [parts[name].register_forward_hook(hook_of(name)) for name in by_module]
     handles += [parts[name].register_forward_pre_hook(before_of(name), with_kwargs=True) for name in by_module]
     try:
-        module.eval()
-        yield forward
+        with evaluating(module):
+            yield forward
     finally:
         for handle in handles:
             handle.remove()
-        for name, part in parts.items():
-            part.training = training[name]
 
 
 def _by_module(module: nn.Module, layers: Sequence[Layer]) -> dict[str, list[tuple[int | None, Layer]]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from memloc.encoders._built import Built
+from memloc.data import Fit
+from memloc.encoders._built import Built, Recipe
 from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, nearest
 
 
@@ -44,12 +46,32 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
             f"the weights of timm:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights"
             " in timm's cache. Pass --f-weights FILE, or --f-weights random."
         ) from problem
-    data = timm.data.resolve_data_config({}, model=module)
-    height = data["input_size"][1]
+    recipe, height = timm_recipe(module, f"timm:{name}")
     fixed = bool(getattr(getattr(module, "patch_embed", None), "img_size", None))
-    return Built(
-        module,
-        tuple(data["mean"]),
-        tuple(data["std"]),
-        options.get("img_size", height) if fixed or pretrained else None,
+    size = options.get("img_size", height) if fixed or pretrained else None
+    return Built(module, replace(recipe, fit=replace(recipe.fit, size=size)), size)
+
+
+def timm_recipe(module: Any, name: str) -> tuple[Recipe, int]:
+    """The preprocessing that a timm model's own configuration asks for, and the size of images it names.
+
+    Raises:
+        EncoderError: letterboxing (crop_mode border), which is not done.
+    """
+    import timm
+
+    data = timm.data.resolve_data_config({}, model=module)
+    if data.get("crop_mode", "center") not in ("center", "squash"):
+        raise EncoderError(
+            f"{name} asks for crop_mode {data['crop_mode']!r}, which memloc does not do. Expected a crop of the centre,"
+            " or squash. Prepare the images yourself and pass --mean and --std (and --size)."
+        )
+    height = int(data["input_size"][1])
+    resample = data.get("interpolation", "bicubic")
+    fit = Fit(
+        kept=float(data.get("crop_pct") or 1.0),
+        squash=data.get("crop_mode") == "squash",
+        resample="bilinear" if resample == "random" else resample,
+        suggested=height,
     )
+    return Recipe(tuple(data["mean"]), tuple(data["std"]), fit=fit), height

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from memloc.encoders._built import Built
+from memloc.data import Fit
+from memloc.encoders._built import Built, Recipe
 from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, nearest
 
 
@@ -61,7 +62,10 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     transform = weights.transforms()
     fixed = getattr(module, "image_size", None)
     size = fixed or (transform.crop_size[0] if pretrained else None)
-    return Built(module, tuple(transform.mean), tuple(transform.std), size)
+    crop = int(transform.crop_size[0])
+    kept = crop / int(transform.resize_size[0])
+    fit = Fit(size, min(kept, 1.0), resample=transform.interpolation.value, suggested=crop)
+    return Built(module, Recipe(tuple(transform.mean), tuple(transform.std), fit=fit), size)
 
 
 def _behead(module: nn.Module, model: str) -> None:

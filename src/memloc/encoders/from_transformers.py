@@ -9,9 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from memloc.encoders._built import Built
+from memloc.data import Fit
+from memloc.encoders._built import Built, Recipe
+from memloc.encoders._processing import recipe_of
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocError, MissingExtraError, nearest
 
+_POOLED = ("ViTModel", "DeiTModel", "BeitModel")  # whose pooler may be left out
 _SHAPES = {  # patch, width, blocks, heads: LocMem App. B and Dosovitskiy et al., ICLR 2021
     "vit-tiny": (4, 192, 12, 3),
     "vit-base": (16, 768, 12, 12),
@@ -78,13 +81,15 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
                 f"option {key} of hf:{name} is {value!r}. Expected a number, such as {wanted}. Correct it."
             )
         setattr(config, key, value)
+    projected = getattr(config, "projection_dim", None) if hasattr(config, "vision_config") else None
     config = getattr(config, "vision_config", config)
-    kind = _class_of(library, config)
-    extra = (
-        {"add_pooling_layer": False} if kind.__name__ in ("ViTModel", "ViTMAEModel", "DeiTModel", "BeitModel") else {}
-    )
+    if projected is not None and hasattr(config, "projection_dim"):
+        config.projection_dim = projected  # of the whole model, which its images and texts share
+    kind = _class_of(library, config, projected=projected is not None)
+    plain = is_type or config.model_type == "vit_mae" or not pretrained  # a pooler that was not trained says nothing
+    extra = {"add_pooling_layer": False} if plain and kind.__name__ in _POOLED else {}
     try:
-        module = _with_weights(kind, name, {"config": config, **extra}) if pretrained else kind(config, **extra)
+        module = _with_weights(kind, name, config, extra) if pretrained else kind(config, **extra)
     except ImportError as problem:  # a package that this model alone needs; transformers says which
         said = " ".join(str(problem).split())
         raise MissingExtraError(
@@ -97,14 +102,23 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
             f"hf:{name} cannot be made with these options ({str(problem).splitlines()[0]}). Expected values that fit"
             " together. Correct them."
         ) from problem
-    size = getattr(config, "image_size", None)
-    mean, std, size = ((), (), size) if is_type else _processing(library, name, size)
-    return Built(module, mean=mean, std=std, size=size if isinstance(size, int) else None)
+    wanted = getattr(config, "image_size", None)
+    size = wanted if isinstance(wanted, int) else None
+    if is_type:
+        return Built(module, Recipe(fit=Fit(size)), size)
+    recipe = processing(name, size)
+    return Built(module, recipe, size if recipe is None or recipe.fit.size is None else recipe.fit.size)
 
 
-def _class_of(library: Any, config: Any) -> Any:
-    """The class that encodes images: MAE's encoder without its random masking, the vision half of CLIP and SigLIP."""
+def _class_of(library: Any, config: Any, *, projected: bool = False) -> Any:
+    """The class that encodes images: MAE's encoder without its random masking, the vision half of CLIP and SigLIP, with
+    its projection where the whole model, or the one that was saved, has one."""
     kinds = {"vit_mae": "ViTModel", "clip_vision_model": "CLIPVisionModel", "siglip_vision_model": "SiglipVisionModel"}
+    named = getattr(config, "architectures", None) or ()
+    saved = next((each for each in named if each.endswith("WithProjection")), None)
+    whole = f"{kinds.get(config.model_type, '')}WithProjection"
+    if (saved is not None or projected) and hasattr(library, saved or whole):
+        return getattr(library, saved or whole)
     if config.model_type in kinds:
         return getattr(library, kinds[config.model_type])
     try:
@@ -125,10 +139,12 @@ def _check_options(name: str, config: Any, options: dict[str, Any]) -> None:
             )
 
 
-def _with_weights(kind: Any, name: str, settings: dict[str, Any]) -> Any:
-    """A model with the weights of its name, all of them."""
-    module, report = _opened(kind, name, {**settings, "output_loading_info": True})
+def _with_weights(kind: Any, name: str, config: Any, extra: dict[str, Any]) -> Any:
+    """A model with the weights of its name, all of them; without its pooler where that has none."""
+    module, report = _opened(kind, name, {"config": config, **extra, "output_loading_info": True})
     missing = sorted(report["missing_keys"]) + sorted(str(each[0]) for each in report["mismatched_keys"])
+    if missing and not extra and kind.__name__ in _POOLED and all(each.startswith("pooler.") for each in missing):
+        return _with_weights(kind, name, config, {"add_pooling_layer": False})
     if missing:
         raise CheckpointError(
             f"the weights of hf:{name} lack {len(missing)} of the model's, such as {missing[0]!r}. Expected all of"
@@ -149,17 +165,26 @@ def _opened(kind: Any, name: str, options: dict[str, Any]) -> Any:
         ) from problem
 
 
-def _processing(library: Any, name: str, size: Any) -> tuple[tuple[float, ...], tuple[float, ...], Any]:
-    """Mean, standard deviation and size of the model's image processor; no normalization where it has none."""
+def processing(name: str, size: int | None, *, here: bool = False) -> Recipe | None:
+    """The preprocessing of the image processor that belongs to a model's name or folder; None where it has none.
+
+    Args:
+        size: height and width that the model takes. here: look in the cache alone, not on the hub.
+    Raises:
+        MissingExtraError: it needs a package that is not here. EncoderError: it takes steps that are not followed.
+    """
+    library = _library()
     try:
-        found = library.AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, ImportError):
-        return (), (), size
-    wanted = getattr(found, "crop_size", None) or getattr(found, "size", None) or {}
-    height = wanted.get("height") or wanted.get("shortest_edge") or size
-    if not getattr(found, "do_normalize", True):
-        return (), (), height
-    return tuple(found.image_mean), tuple(found.image_std), height
+        found = library.AutoImageProcessor.from_pretrained(name, local_files_only=here)
+    except (OSError, ValueError):
+        return None
+    except ImportError as problem:
+        said = " ".join(str(problem).split())
+        raise MissingExtraError(
+            f"the image processor of hf:{name} needs a package that is not here ({said[:200]}). Expected it installed."
+            " Install it with pip, or pass --mean and --std."
+        ) from problem
+    return recipe_of(found, size, f"hf:{name}")
 
 
 def _library() -> Any:

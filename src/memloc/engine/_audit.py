@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from memloc.errors import MemlocWarning, SpecError
+from memloc.errors import SpecError, warn
 from memloc.progress import Report, silent
 from memloc.settings import SEEDS, check_limits, documented, setting
 from memloc.views import POLICIES
@@ -103,14 +102,21 @@ def audit(
     *,
     images: object = None,
     points: Sequence[int] | Tensor | None = None,
-    splits: Sequence[str] | None = None,
-    labels: Sequence[int] | Tensor | None = None,
+    splits: Sequence[str] | Mapping[Any, Any] | None = None,
+    labels: Sequence[int] | Sequence[str] | Tensor | None = None,
+    candidate: object = None,
+    independent: object = None,
+    shared: object = None,
     external: object = None,
     encoders: Sequence[AnyEncoder] | None = None,
     membership: Tensor | np.ndarray | None = None,
     f_head: AnyHead | Sequence[AnyHead] | None = None,
     g_head: AnyHead | Sequence[AnyHead] | None = None,
     layers: str | Sequence[str] = "auto",
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | None = None,
+    output: str = "auto",
     views: Views | None = None,
     protocol: Protocol = "memloc",
     distance: Distance = "l2",
@@ -137,15 +143,21 @@ def audit(
         f: the encoder, or several training runs of it; or a run that `memloc train` finished (Run or folder), which
             brings encoders, images, splits and views. g: the reference that never saw the candidates, likewise;
             without it UnitMem and ClassMem are computed and, where there are external points, the alignment gap.
-        images: a dataset, uint8 images (see `memloc.as_images`) or Images; not beside a run.
-        points: ids, 0 to N-1 by default. labels: class numbers, for ClassMem.
-        splits: "shared", "candidate", "independent" or "external" per point; all candidates by default.
-        external: beside a run, further images that no encoder saw: a path, or what `images` may be.
+        images: a path (see `memloc.open_images`), a dataset, uint8 images (see `memloc.as_images`) or Images; not
+            beside a run.
+        points: ids, 0 to N-1 by default. labels: class numbers or names, for ClassMem.
+        splits: "shared", "candidate", "independent" or "external" per point, as a list or a mapping; all candidates by
+            default.
+        candidate, independent, shared, external: instead of images with splits, the images of each split: those that f
+            was trained on and g was not, g and not f, both, neither; each what `images` may be. Beside a run external
+            alone: further images that no encoder saw.
         encoders, membership: instead of f and g, any number of encoders and which was trained on which point, bool
             (encoder, point).
         f_head, g_head: the projection heads that f and g were trained with, as modules or files of weights; a run's are
             read anyway. One for each encoder of the side.
         layers: "auto" (main chain), "fine", or names and globs.
+        mean, std: per channel, of modules whose configuration does not tell them. output: as in `load_encoder`.
+        size: height and width to bring the images to; by default what f takes, where it takes one alone.
         views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their
             number by a pilot.
         protocol: "memloc", "paper" (their text) or "published-code": sets what is not given of views, rest and scale.
@@ -177,7 +189,8 @@ def audit(
     from memloc.engine._prepare import prepare
     from memloc.engine._protocols import protocol_settings
     from memloc.engine._run import run_job
-    from memloc.engine._subjects import is_run, run_subject, unit_recipe, view_recipe
+    from memloc.engine._sets import SETS
+    from memloc.engine._subjects import given_images, is_run, run_subject, unit_recipe, view_recipe
 
     wanted = protocol_settings(protocol, {"rest": rest, "scale": scale})
     options = {name: given[name] for name in Options.__dataclass_fields__} | {
@@ -189,7 +202,7 @@ def audit(
         each for side in (f, g) for each in (side if isinstance(side, (list, tuple)) else [side]) if _is_named(each)
     )
     if is_run(f):
-        for name in _SUBJECT[1:]:
+        for name in (*_SUBJECT[1:], "candidate", "independent", "shared", "mean", "std", "size"):
             if given[name] is not None and given[name] is not False:
                 raise SpecError(
                     f"{name} is given beside a run, which already says which encoders and images to audit. Expected one"
@@ -198,18 +211,17 @@ def audit(
         subject = run_subject(f, external=external, trust=trust)  # type: ignore[arg-type]
         arguments, extra, policy = subject.arguments, subject.extra, subject.policy or policy
         inputs = subject.inputs
-    elif external is not None:
-        raise SpecError(
-            "external is given without a run. Expected external points among the images. Pass splits= with 'external'."
-        )
-    elif images is None:
-        raise SpecError("there are no images. Expected the points to score. Pass images=, or a run.")
+    else:
+        sets = {name: given[name] for name in SETS}
+        arguments |= given_images(given, sets)
+        inputs += tuple(each for each in (images, *sets.values()) if _is_named(each))
     if views is None:
         views = view_recipe(policy, wanted, protocol=protocol)
     apart = unit_recipe(wanted, views)
-    job = prepare(**arguments, layers=layers, views=views, unit_views=apart, device=device, **options)
+    loading = {name: given[name] for name in ("mean", "std", "output")}
+    job = prepare(**arguments, **loading, layers=layers, views=views, unit_views=apart, device=device, **options)
     for text in job.found:
-        warnings.warn(text, MemlocWarning, stacklevel=2)
+        warn(text)
     return run_job(job, out=out, progress=progress, overwrite=overwrite, extra=extra, inputs=inputs)
 
 

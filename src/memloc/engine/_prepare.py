@@ -37,6 +37,9 @@ def prepare(
     f_head: Any = None,
     g_head: Any = None,
     layers: str | Sequence[str] = "auto",
+    mean: Any = None,
+    std: Any = None,
+    output: str = "auto",
     views: Views,
     unit_views: Views | None = None,
     batch_size: int | None = None,
@@ -69,7 +72,8 @@ def prepare(
         )
     if encoders is not None and g is not None:
         raise SpecError("g goes with f, not with encoders. Expected one or the other. Leave g out.")
-    loaded = [[load_encoder(each, layers=layers, shape=shape) for each in _listed(side)] for side in (f, g, encoders)]
+    how = {"layers": layers, "shape": shape, "mean": mean, "std": std, "output": output}
+    loaded = [[load_encoder(each, **how) for each in _listed(side)] for side in (f, g, encoders)]
     loaded[0], loaded[1] = (
         _with_heads(side, heads, name) for side, heads, name in zip(loaded, (f_head, g_head), "fg", strict=False)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -24,7 +23,7 @@ from memloc.engine._pilot import with_view_count
 from memloc.engine._shard import ShardState, audit_shard
 from memloc.engine._stored import load_shard, save_shard
 from memloc.engine._thumbnails import thumbnails
-from memloc.errors import MemlocWarning
+from memloc.errors import warn
 from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, remove_folder, spec_hash
 from memloc.workers import compute_shards
@@ -121,6 +120,7 @@ def job_spec(job: Job) -> dict[str, Any]:
         "options": asdict(job.options),
         "device": job.device.type,
         "layers": [[layer.name, layer.read_at] for layer in job.layers],
+        **({"output": job.encoders[0].output} if job.encoders[0].output else {}),
         "encoders": list(job.prints),
         "loss": None
         if job.loss is None
@@ -130,7 +130,10 @@ def job_spec(job: Job) -> dict[str, Any]:
             "temperatures": [getattr(each, "temperature", None) for each in job.loss.objectives],
         },
         "heads": [fingerprint(nn.ModuleList(encoder.parts[1:])) for encoder in job.encoders if encoder.parts[1:]],
-        "preprocess": [[list(encoder.preprocess.mean), list(encoder.preprocess.std)] for encoder in job.encoders],
+        "preprocess": [
+            [list(each.mean), list(each.std), *(["flip"] if each.flip else [])]
+            for each in (encoder.preprocess for encoder in job.encoders)
+        ],
         "images": job.images.fingerprint(),
         "points": len(job.images),
         "splits": {
@@ -177,7 +180,7 @@ def _constant(readings: pd.DataFrame) -> list[str]:
         for name in known.index[~known]
     ]
     for text in texts:
-        warnings.warn(text, MemlocWarning, stacklevel=4)
+        warn(text)
     return texts
 
 
@@ -194,6 +197,7 @@ def _record(job: Job, spec: dict[str, Any], scored: float, total: float) -> dict
         "encoder": job.encoders[0].name,
         "reference": "earlier checkpoint" if job.earlier else None,
         "weights": [encoder.note for encoder in job.encoders],
+        "input": list(dict.fromkeys(line for encoder in job.encoders for line in encoder.in_words())),
         "views": asdict(job.views),
         "class_names": list(job.images.class_names),
         "versions": versions(),

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from memloc.data import Images, as_images, concatenate, open_images, origins
+from memloc.data import Fit, Images, as_images, concatenate, origins
 from memloc.encoders import RANDOM, Encoder, encoder_name, load_encoder
 from memloc.engine._audit import Options, ViewOptions
 from memloc.engine._job import Job
 from memloc.engine._prepare import prepare
 from memloc.engine._protocols import protocol_settings
+from memloc.engine._sets import images_of_any, joined_sets, splits_of
 from memloc.errors import SpecError
 from memloc.runs import Run, images_of, open_run
 from memloc.views import POLICIES, Views
@@ -69,10 +70,7 @@ def run_subject(
     images = images if given is None else concatenate(images, given)
     splits = points["split"].tolist()
     if external is not None:
-        found = isinstance(external, (str, Path))
-        others = (
-            open_images(cast(str, external), size=record["size"], max_bad=max_bad) if found else as_images(external)
-        )
+        others = images_of_any(external, fit=Fit(record["size"]), max_bad=max_bad)
         splits += ["external"] * len(others)
         images = concatenate(images, others, namespace="more")
     extra: dict[str, Any] = {"run": name, "training": record["spec"]}
@@ -192,26 +190,22 @@ def sets_subject(
         sets: images by split, as `open_images` takes them; candidates at least.
         f_weights, g_weights: checkpoints of one f and one g. f_head, g_head: files of heads, one for each encoder of
             the side, or none. size, max_bad: as in `open_images`.
-        loading: mean, std, state_key and strip_prefix, as in `load_encoder`.
+        loading: mean, std, state_key, strip_prefix and output, as in `load_encoder`.
     """
     weights = {"f": f_weights, "g": g_weights}
-    first = _load(f[0], f_weights, 0, layers, loading) if encoder_name(f[0]).is_adapted else None
-    size = size if size is not None or first is None else first.size
+    known = encoder_name(f[0])
+    apart = known.is_adapted or known.is_code  # which tell the size of images that they take
+    first = _load(f[0], f_weights, 0, layers, loading) if apart else None
     if not any(weights.values()) and any(loading.get(key) is not None for key in ("state_key", "strip_prefix")):
         raise SpecError(
             "--state-key and --strip-prefix are given without a checkpoint. Expected one. Pass --f-weights FILE."
         )
-    images: Images | None = None
-    splits: list[str] = []
-    for split, where in sets.items():
-        if where is not None:
-            opened = open_images(where, size=size, max_bad=max_bad)
-            splits += [split] * len(opened)
-            images = opened if images is None else concatenate(images, opened, namespace=split)
-    assert images is not None, "candidates were checked"
+    images, splits, own = joined_sets(sets, fit=fit_of(first, size), max_bad=max_bad)
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
     if first is not None:  # its layers, at the size of these images
-        first = load_encoder(replace(first, layers=()), layers=layers, shape=shape)
+        first = load_encoder(
+            replace(first, layers=()), layers=layers, shape=shape, output=loading.get("output") or "auto"
+        )
     loaded: dict[str, list[Encoder]] = {"f": [], "g": []}
     for side, names in (("f", f), ("g", g)):
         if weights[side] is not None and len(names) != 1:
@@ -226,10 +220,53 @@ def sets_subject(
         ]
     arguments = {"f": loaded["f"], "g": loaded["g"] or None, "images": images, "splits": splits, "earlier": earlier}
     arguments |= {"f_head": list(f_head) or None, "g_head": list(g_head) or None}
-    own = splits.index("external") if "external" in splits else len(splits)  # which come last
     extra = {"origin": _origin(images, splits, own)} if "external" in splits else {}
     inputs = (*f, *g, *sets.values(), *weights.values(), *f_head, *g_head)
     return Subject(arguments, loaded["f"][0].augmentation, extra, inputs)
+
+
+def given_images(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Images, their splits and where external ones come from, of the arguments of `audit`.
+
+    Raises:
+        SpecError: images beside sets, neither, or points and labels beside sets.
+    """
+    named = [name for name, value in sets.items() if value is not None]
+    if given["images"] is None and not named:
+        raise SpecError(
+            "there are no images. Expected the points to score. Pass images=, or candidate= and external=, or a run."
+        )
+    first = next((each for each in _sided(given["f"]) + _sided(given["encoders"]) if each is not None), None)
+    own = first if isinstance(first, Encoder) else None
+    if isinstance(first, torch.nn.Module):
+        own = load_encoder(first, mean=given["mean"], std=given["std"], output=given["output"])
+    elif isinstance(first, (str, Path)) and encoder_name(str(first)).is_adapted:
+        own = load_encoder(first)
+    fit = fit_of(own, given["size"])
+    if not named:
+        images = images_of_any(given["images"], fit=fit)
+        if given["points"] is not None or given["labels"] is not None:
+            images = as_images(images, points=given["points"], labels=given["labels"])
+        return {"images": images, "splits": splits_of(given["splits"], images), "points": None, "labels": None}
+    beside = [name for name in ("images", "splits", "points", "labels") if given[name] is not None]
+    if beside:
+        raise SpecError(
+            f"{beside[0]} is given beside {named[0]}, a set of its own. Expected either images with splits, or a set"
+            f" for each split. Leave {beside[0]} out."
+        )
+    images, splits, _ = joined_sets(sets, fit=fit)
+    return {"images": images, "splits": splits}
+
+
+def _sided(side: Any) -> list[Any]:
+    return list(side) if isinstance(side, (list, tuple)) else [side]
+
+
+def fit_of(encoder: Encoder | None, size: int | None) -> Fit:
+    """How images are brought to an encoder's size, or to one that a user asks for."""
+    if encoder is None:
+        return Fit(size)
+    return encoder.fit if size is None else encoder.fit.at(size)
 
 
 def _load(name: str, weights: str | None, draw: int, layers: Any, loading: Mapping[str, Any], **more: Any) -> Encoder:

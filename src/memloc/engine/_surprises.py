@@ -44,6 +44,15 @@ def surprises(
             f"The weights of {' and '.join(dict.fromkeys(blank))} are random, since no checkpoint was given: such an"
             " encoder has memorized nothing. Pass --f-weights FILE (and --g-weights FILE) to audit a trained one."
         )
+    unknown = [encoder.name for encoder in encoders if not encoder.is_normalization_known]
+    if unknown:
+        found.append(
+            f"No mean and standard deviation are known for {' and '.join(dict.fromkeys(unknown))}: views reach it with"
+            " values from 0 to 1. Pass --mean and --std as in its training (0 and 1 for none)."
+        )
+    found += [
+        f"{encoder.name}: {encoder.note}." for encoder in encoders[:1] if encoder.note.startswith("its output is")
+    ]
     if images.pixels.shape[1] == 1 and encoders[0].channels == 3:
         found.append(f"The images are gray and {encoders[0].name} takes three channels: the gray channel is repeated.")
     if len(set(prints)) < len(prints):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import warnings
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import nn
 
 from memloc.data import Images, LazyPixels, as_images, concatenate
 from memloc.encoders import RANDOM, fingerprint, load_encoder, pick_device, read_weights, versions
-from memloc.errors import CheckpointError, DataError, MemlocError, MemlocWarning, ResultsError, SpecError
+from memloc.errors import CheckpointError, DataError, MemlocError, ResultsError, SpecError, warn
 from memloc.machine import cores
 from memloc.pretrain._checks import check_training
 from memloc.pretrain._distributed import join, rank, wait, world
@@ -134,10 +133,8 @@ def _as_begun(spec: TrainSpec, out: str | Path | None, *, planned: bool) -> tupl
             stored = read_json(Path(out) / "spec.json")
     before = "objective" in stored and "held_out" not in stored
     if before and spec.held_out == usual and not planned and rank() == 0:
-        warnings.warn(
+        warn(
             f"{str(out)!r} was begun by a memloc that held no points out, and goes on so: held_out is 0.",
-            MemlocWarning,
-            stacklevel=3,
         )
     return (replace(spec, held_out=0.0) if planned or (before and spec.held_out in (0, usual)) else spec), before
 
@@ -184,12 +181,10 @@ def _check(
     check_training(spec.encoder if module is None else module, known, spec, plan)
     kept = [] if module is None else kept_weights(module)
     if kept:
-        warnings.warn(
+        warn(
             f"{len(kept)} parameters of {type(module).__name__} are not drawn anew and keep the values they have, such"
             f" as {kept[0]!r}: what they were trained on stays in f and g. Give the module that holds them a method"
             " reset_parameters, or pass 'FILE.py:FACTORY', which makes a new one.",
-            MemlocWarning,
-            stacklevel=4,
         )
     if isinstance(known.pixels, LazyPixels) and not reopens(sources):
         raise DataError(

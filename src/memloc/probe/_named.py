@@ -44,6 +44,8 @@ def opened(
         found["shape"] = " ".join(map(str, shape))
     if encoder.preprocess.mean:
         found |= {key: " ".join(map(repr, getattr(encoder.preprocess, key))) for key in ("mean", "std")}
+    if encoder.preprocess.flip:
+        found["flip"] = "1"
     return encoder, found if encoder.augmentation is None else {**found, "augmentation": encoder.augmentation}
 
 

@@ -26,6 +26,9 @@ from memloc.results import (
 SPLITS = ("candidate", "shared", "independent", "external")
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
 _UNITS_OF_POINT = 6
+_SHOWN_OF_RECORD = (
+    *("schema_version", "seed", "spec_hash", "input", "views", "versions", "timings", "fingerprints", "spec"),
+)
 
 
 def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
@@ -77,7 +80,17 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
         },
         "record": {
             key: audit.record.get(key)
-            for key in ("schema_version", "seed", "spec_hash", "views", "versions", "timings", "fingerprints", "spec")
+            for key in (
+                "schema_version",
+                "seed",
+                "spec_hash",
+                "input",
+                "views",
+                "versions",
+                "timings",
+                "fingerprints",
+                "spec",
+            )
         },
     }
 

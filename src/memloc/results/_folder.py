@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memloc.errors import MemlocWarning, OutputError, ResultsError, SpecError
+from memloc.errors import OutputError, ResultsError, SpecError, warn
 from memloc.results._files import make_folder, read_json, write_json
 from memloc.results._lock import LOCK, held_folder, locked
 from memloc.results._manifest import MANIFEST, list_file, list_files, listed_files, reset_files, unlist_files
@@ -162,11 +161,9 @@ def _settle(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     write_json(folder / _SPEC, wanted)
     if left:
         names = ", ".join(path.relative_to(folder).as_posix() for path in left[:_SHOWN])
-        warnings.warn(
+        warn(
             f"{len(left)} files in {str(folder)!r} were not written by memloc and are left alone: {names}"
             f"{', ...' if len(left) > _SHOWN else ''}.",
-            MemlocWarning,
-            stacklevel=4,
         )
 
 

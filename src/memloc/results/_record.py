@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from memloc.errors import DataNotFoundError, MemlocWarning, ResultsError
+from memloc.errors import DataNotFoundError, ResultsError, warn
 from memloc.results._files import make_folder, read_json, write_json, write_table
 from memloc.results._manifest import MANIFEST, list_files, listed_files, verify
 from memloc.results._schema import conform
@@ -25,7 +24,7 @@ _RECORDED: dict[Any, tuple[str, ...]] = {  # of what records hold, by its type
         "spec", "views", "versions", "fingerprints", "timings", "training", "truth", "crust", "encoders",
         "column_values", "series", "reading", "naming", "components", "coins",
     ),
-    list: ("class_names", "warnings", "skipped", "columns", "labels", "worst_cells", "worst_rows", "answer"),
+    list: ("class_names", "warnings", "skipped", "input", "columns", "labels", "worst_cells", "worst_rows", "answer"),
     str: (
         "spec_hash", "mode", "encoder", "reference", "run", "data", "external", "target", "fingerprint", "by",
         "learner", "augmentation",
@@ -108,15 +107,11 @@ def say_what_is_missing(folder: Path, record: Mapping[str, Any], kind: str = "")
     if int(record.get("writes", 1)) < WRITES:
         version = (record.get("versions") or {}).get("memloc", "0.1")
         lacks = "it does not say the versions of its stored states, and its files have no checksums"
-        warnings.warn(
+        warn(
             f"{str(folder)!r} was written by an older memloc ({version}): {lacks}{LACKS.get(kind, '')}. It opens as it"
             " is; damage would go unseen.",
-            MemlocWarning,
-            stacklevel=3,
         )
     elif listed_files(folder) is None:
-        warnings.warn(
+        warn(
             f"{str(folder)!r} has no {MANIFEST}, which memloc wrote: damage to its files would go unseen.",
-            MemlocWarning,
-            stacklevel=3,
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from memloc.errors import MemlocWarning
+from memloc.errors import warn
 from memloc.results._digest import DIGEST, digest
 from memloc.results._files import replacing
 
@@ -65,10 +64,8 @@ def unsealed(path: Path, what: str, instead: str) -> io.BytesIO | None:
 def set_aside(path: Path, what: str, instead: str) -> None:
     """Rename a file that cannot be used, so that it is made again, and say so."""
     path.replace(path.with_name(f"{path.name}.damaged"))
-    warnings.warn(
+    warn(
         f"{what} {str(path)!r} is damaged, or was stored by another version of memloc, and was set aside; {instead}.",
-        MemlocWarning,
-        stacklevel=4,
     )
 
 

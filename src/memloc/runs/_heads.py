@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from memloc.encoders import Encoder, load_weights, read_weights, with_head
-from memloc.errors import MemlocWarning
+from memloc.errors import warn
 from memloc.objectives import Objective, make_objective
 
 
@@ -26,10 +25,8 @@ def with_objective(encoder: Encoder, path: Path, spec: dict[str, Any], *, classe
         CheckpointError: the file holds weights of another objective.
     """
     if not path.is_file():
-        warnings.warn(
+        warn(
             f"{str(path)!r} is missing, so {encoder.name} is read without its head. Train again to have it.",
-            MemlocWarning,
-            stacklevel=4,
         )
         return encoder
     weights, _ = read_weights(path)

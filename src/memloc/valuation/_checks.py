@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 
 from memloc.data import TableEncoder
-from memloc.errors import DataError, MemlocWarning, SpecError
+from memloc.errors import DataError, SpecError, warn
 
 if TYPE_CHECKING:
     from memloc.valuation._estimator import TwoDOOB
@@ -182,4 +181,4 @@ def say_what_surprises(
         )
         said.append(f"{which} no rows apart, so such cells are worth what the rest of their row is. Drop them.")
     for text in said:
-        warnings.warn(text, MemlocWarning, stacklevel=4)
+        warn(text)

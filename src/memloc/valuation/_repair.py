@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.data import TableEncoder, needs_encoding
-from memloc.errors import MemlocWarning, SpecError
+from memloc.errors import SpecError, warn
 from memloc.progress import Report, silent
 from memloc.streams import Stream, generator
 from memloc.valuation._estimator import TwoDOOB
@@ -105,11 +105,9 @@ def repair(X: pd.DataFrame, cells: NDArray[np.bool_], how: How = "median") -> pd
     for number, name in enumerate(X.columns):
         others = X[name][~cells[:, number]].dropna()
         if cells[:, number].any() and not len(others):
-            warnings.warn(
+            warn(
                 f"no cell of column {name!r} is left to repair the others from, so the column is left as it is. Repair"
                 " a smaller share.",
-                MemlocWarning,
-                stacklevel=2,
             )
         elif cells[:, number].any():
             usual = others.median() if pd.api.types.is_numeric_dtype(X[name]) else others.mode().iloc[0]

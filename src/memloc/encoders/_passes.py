@@ -1,0 +1,56 @@
+"""Trial passes: whether an encoder says the same of an image every time, and whoever else is in its batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from memloc.encoders._evaluating import evaluating
+from memloc.encoders._layer import NORMS
+from memloc.encoders._output import features_of
+from memloc.errors import EncoderError
+
+_APART = 1e-3  # of the largest feature: more is no rounding of a device
+
+
+@torch.no_grad()
+def check_passes(module: nn.Module, name: str, shape: tuple[int, int, int]) -> object:
+    """What an encoder returns for two images.
+
+    Raises:
+        EncoderError: the same images give other features in a second pass, or beside other images: every score would
+            hold that noise, or depend on the size of the batch.
+    """
+    parameter = next((weight for weight in module.parameters() if weight.is_floating_point()), None)
+    drawn = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    drawn[2:] = drawn[2:] * 3 - 1  # beside an image that is unlike them
+    drawn = drawn if parameter is None else drawn.to(parameter.device, parameter.dtype)
+    with evaluating(module), torch.random.fork_rng():
+        returned = module(drawn[:2])
+        one = features_of(returned).float()
+        again = features_of(module(drawn[:2])).float()
+        beside = features_of(module(drawn)).float()[:2]
+    most = _APART * float(one.abs().max())
+    apart = float((one - again).abs().max())
+    if apart > most:
+        raise EncoderError(
+            f"{name} gives the same images other features in a second pass (they differ by up to {apart:.2g}), although"
+            " it is in evaluation mode. Expected an encoder without random parts, such as dropout by functions or"
+            " ViTMAE's masking. Take them out; for a ViTMAE pass hf:NAME, which sees every patch."
+        )
+    apart = float((one - beside).abs().max())
+    if apart > most or not beside.isfinite().all():
+        raise EncoderError(
+            f"{name} gives the same images other features beside other images (they differ by up to {apart:.2g}),"
+            f" although it is in evaluation mode{_culprit(module)}. Expected features of each image alone: scores would"
+            " depend on --batch-size. Give it running statistics, or wrap it in a module that reads images one by one."
+        )
+    return returned
+
+
+def _culprit(module: nn.Module) -> str:
+    """The part that most likely looks at the whole batch."""
+    for name, part in module.named_modules():
+        if isinstance(part, NORMS) and not isinstance(part, nn.GroupNorm) and part.running_mean is None:
+            return f"; {name!r} is a {type(part).__name__} without running statistics"
+    return ""
