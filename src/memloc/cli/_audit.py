@@ -26,6 +26,7 @@ _NOT_BESIDE_A_RUN = (
     "size",
     "mean",
     "std",
+    "output",
     "f_weights",
     "g_weights",
     "f_head",
@@ -36,7 +37,7 @@ _NOT_BESIDE_A_RUN = (
 )
 
 
-@with_settings(ViewOptions, Options, common=("state_key", "strip_prefix", *IMAGES, "trust", *WORK))
+@with_settings(ViewOptions, Options, common=("state_key", "strip_prefix", "output", *IMAGES, "trust", *WORK))
 def audit(
     out: Annotated[Path, typer.Option(help="Folder for the tables and the report; an interrupted audit is continued.")],
     settings: Given,
@@ -102,6 +103,7 @@ def audit(
         trust=settings.trust,
         mean=_numbers(mean),
         std=_numbers(std),
+        output=settings.output,
         **settings.keys_of,
     )
     job = plan_audit(

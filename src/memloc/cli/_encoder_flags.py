@@ -35,6 +35,7 @@ def named(settings: Given, encoder: str, train: str | None = None, test: str | N
         settings.size,
         settings.max_bad,
         settings.device,
+        settings.output,
     )
 
 

@@ -31,6 +31,13 @@ StateKey = Annotated[
     typer.Option(help="Dictionary in the checkpoint that holds the weights, such as teacher; found by default."),
 ]
 StripPrefix = Annotated[str | None, typer.Option(help="What the weights' names begin with; found by default.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        help="Which tensor the encoder's output is: auto (the embedding it is used by), pooled, cls, tokens, or a name"
+        " of what it returns."
+    ),
+]
 Weights = Annotated[str | None, typer.Option(help="Checkpoint of ENCODER, or random.")]
 
 Trust = Annotated[
@@ -41,6 +48,7 @@ COMMON: dict[str, tuple[Any, Any]] = {  # options of several commands: their ann
     "weights": (Weights, None),
     "state_key": (StateKey, None),
     "strip_prefix": (StripPrefix, None),
+    "output": (Output, "auto"),
     "size": (Size, None),
     "max_bad": (MaxBad, 0),
     "device": (Device, "auto"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memloc.cli import _common as common
-from memloc.cli._flags import ENCODERS, Json, StateKey, StripPrefix
+from memloc.cli._flags import ENCODERS, Json, Output, StateKey, StripPrefix
 from memloc.errors import SpecError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def layers(
     weights: Annotated[str | None, typer.Option(help="Checkpoint, or random.")] = None,
     state_key: StateKey = None,
     strip_prefix: StripPrefix = None,
+    output: Output = "auto",
     head: Annotated[
         str | None,
         typer.Option(help="Weights of the projection head that it was trained with; those that a run keeps are found."),
@@ -43,6 +44,7 @@ def layers(
         shape=shape,
         state_key=state_key,
         strip_prefix=strip_prefix,
+        output=output,
     )
     loaded = with_kept_head(loaded, encoder) if head is None else with_head(loaded, head)
     rows = [
@@ -73,6 +75,9 @@ def described(encoder: Encoder) -> dict[str, Any]:
         "size": encoder.size,
         "mean": list(encoder.preprocess.mean),
         "std": list(encoder.preprocess.std),
+        "channels": "BGR" if encoder.preprocess.flip else "",
+        "resized": "" if encoder.fit.is_plain else encoder.fit.in_words(),
+        "output": encoder.output,
         "weights": encoder.note,
     }
 

@@ -31,6 +31,7 @@ class Given(dict[str, Any]):
     weights: str | None
     state_key: str | None
     strip_prefix: str | None
+    output: str = "auto"
     size: int | None
     max_bad: int
     device: str

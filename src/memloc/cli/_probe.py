@@ -14,7 +14,7 @@ from memloc.cli._options import Given, with_settings
 from memloc.probe import ProbeSpec
 
 
-@with_settings(ProbeSpec, common=(*ENCODER, *IMAGES, "dry_run", "as_json", "config"))
+@with_settings(ProbeSpec, common=(*ENCODER, "output", *IMAGES, "dry_run", "as_json", "config"))
 def probe(
     encoder: EncoderName,
     train: Annotated[str, typer.Option(help="Labelled images to fit the probe on.")],

@@ -16,7 +16,7 @@ from memloc.coreset._results import CoresetRun
 from memloc.coreset._runs import pictures, representation_run, robust_run
 from memloc.coreset._sources import class_numbers
 from memloc.coreset._spec import RobustSpec
-from memloc.data import Images, matched_labels, open_images
+from memloc.data import Fit, Images, matched_labels, open_images
 from memloc.encoders import RANDOM, load_encoder, save_weights
 from memloc.errors import DataError
 from memloc.results import remove_folder, write_table
@@ -102,7 +102,7 @@ class ImageWork:
         return found
 
 
-def labelled_images(where: str, size: int | None, max_bad: int, *, labelled: bool) -> Images:
+def labelled_images(where: str, size: Fit, max_bad: int, *, labelled: bool) -> Images:
     """Images as `open_images` opens them; those with a label alone, where labels are needed."""
     images = open_images(where, size=size, max_bad=max_bad)
     if not labelled:

@@ -13,6 +13,7 @@ from memloc.coreset._image_work import ImageWork, labelled_images
 from memloc.coreset._results import CoresetRun
 from memloc.coreset._spec import CoresetSpec, RobustSpec
 from memloc.coreset._table_work import TableWork
+from memloc.encoders import RANDOM, fit_for, load_encoder
 from memloc.errors import SpecError
 from memloc.progress import Report, silent
 from memloc.results import claimed, remove_folder
@@ -56,9 +57,10 @@ class CoresetWork:
             )
         else:
             _check_images(spec, robust, crust, test, scores)
-            images = labelled_images(data, size, max_bad, labelled=labelled)
-            known = images.size if size is None else size
-            tested = None if test is None else labelled_images(test, known, max_bad, labelled=True)
+            weights = spec.weights or (RANDOM if labelled else None)
+            fit = fit_for(spec.encoder, size, lambda: load_encoder(spec.encoder, weights=weights))
+            images = labelled_images(data, fit, max_bad, labelled=labelled)
+            tested = None if test is None else labelled_images(test, fit, max_bad, labelled=True)
             self._work = ImageWork(images, data, spec.encoder, spec.weights, tested, crust, robust, spec.made, spec.by)
         self._others = [scores_of(folder) for folder in scores]
         for other in self._others:

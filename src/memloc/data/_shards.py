@@ -50,7 +50,8 @@ def open_parquet(paths: Sequence[Path], fit: Fit, max_bad: int) -> Images:
         known = known or _names_of(table, label)
         values += [None] * len(cells) if label is None else table.column(label).to_pylist()
     kept, pixels, skipped = decoded(encoded, fit, max_bad, where)
-    labels, names = None, ()
+    labels: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
     if label is not None:
         labels, names = number_labels([values[row] for row in kept], len(kept), where, known)
     return Images(pixels, torch.tensor(kept), tuple(encoded[row][0] for row in kept), labels, names, skipped)

@@ -24,7 +24,9 @@ from ._layer import Layer as Layer
 from ._layer import Reading as Reading
 from ._layers import find_layers as find_layers
 from ._layouts import pick_weights as pick_weights
+from ._load import fit_for as fit_for
 from ._load import load_encoder as load_encoder
+from ._load import trial as trial
 from ._memory import Batches as Batches
 from ._memory import is_out_of_memory as is_out_of_memory
 from ._names import ARCHITECTURES as ARCHITECTURES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,3 +191,27 @@ def _find(
 def _input_shape(channels: int | None, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
     first, height, width = shape or _TRIAL_SHAPES[0]
     return (channels if channels == 3 and first == 1 else first), height, width
+
+
+def fit_for(name: str, size: int | None, load: Callable[[], Encoder]) -> Fit:
+    """How images are brought to an encoder's size, by its name, or to one that a user asks for.
+
+    Args:
+        load: loads the encoder, where its name alone does not tell.
+    """
+    found = trial(name, load)
+    return Fit(size) if found is None else found.fit if size is None else found.fit.at(size)
+
+
+def trial(name: str, load: Callable[[], Encoder]) -> Encoder | None:
+    """An encoder that tells which images it takes, loaded before there are any; None for others, and for a user's
+    function whose module wants images of a shape that is not known yet."""
+    named = encoder_name(name)
+    if not named.has_own_size and not named.is_code:
+        return None
+    try:
+        return load()
+    except EncoderError:
+        if named.is_code:
+            return None
+        raise

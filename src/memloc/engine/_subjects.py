@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from memloc.data import Fit, Images, as_images, concatenate, origins
-from memloc.encoders import RANDOM, Encoder, encoder_name, load_encoder
+from memloc.encoders import RANDOM, Encoder, encoder_name, load_encoder, trial
 from memloc.engine._audit import Options, ViewOptions
 from memloc.engine._job import Job
 from memloc.engine._prepare import prepare
@@ -193,9 +193,7 @@ def sets_subject(
         loading: mean, std, state_key, strip_prefix and output, as in `load_encoder`.
     """
     weights = {"f": f_weights, "g": g_weights}
-    known = encoder_name(f[0])
-    apart = known.is_adapted or known.is_code  # which tell the size of images that they take
-    first = _load(f[0], f_weights, 0, layers, loading) if apart else None
+    first = trial(f[0], lambda: _load(f[0], f_weights, 0, layers, loading))
     if not any(weights.values()) and any(loading.get(key) is not None for key in ("state_key", "strip_prefix")):
         raise SpecError(
             "--state-key and --strip-prefix are given without a checkpoint. Expected one. Pass --f-weights FILE."
@@ -204,7 +202,7 @@ def sets_subject(
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
     if first is not None:  # its layers, at the size of these images
         first = load_encoder(
-            replace(first, layers=()), layers=layers, shape=shape, output=loading.get("output") or "auto"
+            replace(first, layers=()), layers=layers, shape=shape, output=loading.get("output", "auto")
         )
     loaded: dict[str, list[Encoder]] = {"f": [], "g": []}
     for side, names in (("f", f), ("g", g)):
@@ -240,8 +238,8 @@ def given_images(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str,
     own = first if isinstance(first, Encoder) else None
     if isinstance(first, torch.nn.Module):
         own = load_encoder(first, mean=given["mean"], std=given["std"], output=given["output"])
-    elif isinstance(first, (str, Path)) and encoder_name(str(first)).is_adapted:
-        own = load_encoder(first)
+    elif isinstance(first, (str, Path)):
+        own = trial(str(first), lambda: load_encoder(first))
     fit = fit_of(own, given["size"])
     if not named:
         images = images_of_any(given["images"], fit=fit)

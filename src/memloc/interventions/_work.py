@@ -149,7 +149,7 @@ def insert_work(named: Named, data: str, spec: InsertSpec, *, point: str, layer:
         data: images, the point among them. point: its name or id, as text.
     """
     keep_apart(out, *named.paths, data)
-    images = open_images(data, size=named.own_size(), max_bad=named.max_bad)
+    images = open_images(data, size=named.fit(), max_bad=named.max_bad)
     some, number = images_around(images, point, limit=spec.limit, seed=spec.seed, where=data)
     source, metadata = named.opened(some)
     training = {"layer": layer, "unit": unit, **spec.training()}

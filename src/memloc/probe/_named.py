@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from memloc.data import Images, open_images
-from memloc.encoders import Encoder, encoder_name, load_encoder, read_weights, represent
+from memloc.data import Fit, Images, open_images
+from memloc.encoders import Encoder, encoder_name, fit_for, load_encoder, read_weights, represent
 from memloc.errors import SpecError
 from memloc.progress import roughly
 
@@ -23,6 +23,7 @@ def opened(
     *,
     state_key: str | None = None,
     strip_prefix: str | None = None,
+    output: str = "auto",
     images: Images | None = None,
 ) -> tuple[Encoder, dict[str, str]]:
     """An encoder that a user named, and the text to keep with weights that are made from it."""
@@ -35,6 +36,7 @@ def opened(
             weights=weights,
             state_key=state_key,
             strip_prefix=strip_prefix,
+            output=output,
             shape=None if named.has_own_size else shape,
         )
     if named.is_checkpoint and weights is None:
@@ -58,7 +60,7 @@ class Named:
             `load_encoder`.
         train, test: labelled images; both or neither. size: pixels to bring images to. max_bad: unreadable images to
             accept.
-        device: to compute on.
+        device: to compute on. output: as in `load_encoder`.
     """
 
     encoder: str
@@ -70,6 +72,7 @@ class Named:
     size: int | None = None
     max_bad: int = 0
     device: str = "auto"
+    output: str = "auto"
 
     @property
     def paths(self) -> tuple[str | None, ...]:
@@ -79,16 +82,20 @@ class Named:
     def opened(self, images: Images | None = None) -> tuple[Encoder, dict[str, str]]:
         """The encoder for these images, and the text to keep with weights that are made from it."""
         return opened(
-            self.encoder, self.weights, state_key=self.state_key, strip_prefix=self.strip_prefix, images=images
+            self.encoder,
+            self.weights,
+            state_key=self.state_key,
+            strip_prefix=self.strip_prefix,
+            output=self.output,
+            images=images,
         )
 
-    def own_size(self) -> int | None:
-        """The size to bring images to: what the user says, else what an encoder of another library, or a ViT, takes."""
-        if self.size is not None or not encoder_name(self.encoder).has_own_size:
-            return self.size
-        return self.opened()[0].size
+    def fit(self) -> Fit:
+        """How images are brought to the size that the user says, else to that which an encoder of another library, or a
+        ViT, takes: as its own preprocessing does."""
+        return fit_for(self.encoder, self.size, lambda: self.opened()[0])
 
-    def labelled(self, size: int | None) -> tuple[Images, Images] | None:
+    def labelled(self, size: int | Fit | None) -> tuple[Images, Images] | None:
         """Images of the probe, brought to a size."""
         if (self.train is None) != (self.test is None):
             raise SpecError(
@@ -101,7 +108,7 @@ class Named:
 
     def opened_with_probe(self) -> tuple[Encoder, dict[str, str], tuple[Images, Images] | None]:
         """The encoder with the text to keep with its weights, and the images of a probe, if any."""
-        parts = self.labelled(self.own_size())
+        parts = self.labelled(self.fit())
         source, metadata = self.opened(parts and parts[0])
         return source, metadata, parts
 

@@ -46,7 +46,7 @@ def probe_work(
     """
     if out is not None:
         keep_apart(out, *named.paths, *masks)
-    parts = named.labelled(named.own_size())
+    parts = named.labelled(named.fit())
     if parts is None:
         raise SpecError("there are no labelled images. Expected some to train and to test on. Pass --train and --test.")
     if out is not None:

@@ -26,9 +26,7 @@ from memloc.results import (
 SPLITS = ("candidate", "shared", "independent", "external")
 _POINTS, _UNITS, _UNIT_ROWS, _TOP = 250, 100, 16, 12
 _UNITS_OF_POINT = 6
-_SHOWN_OF_RECORD = (
-    *("schema_version", "seed", "spec_hash", "input", "views", "versions", "timings", "fingerprints", "spec"),
-)
+_OF_RECORD = ("schema_version", "seed", "spec_hash", "input", "views", "versions", "timings", "fingerprints", "spec")
 
 
 def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
@@ -78,20 +76,7 @@ def summarize(audit: Audit, folder: str | None = None) -> dict[str, Any]:
         "tooltips": {
             column.name: column.tooltip for table in ("layers", "points", "units") for column in TABLES[table]
         },
-        "record": {
-            key: audit.record.get(key)
-            for key in (
-                "schema_version",
-                "seed",
-                "spec_hash",
-                "input",
-                "views",
-                "versions",
-                "timings",
-                "fingerprints",
-                "spec",
-            )
-        },
+        "record": {key: audit.record.get(key) for key in _OF_RECORD},
     }
 
 
