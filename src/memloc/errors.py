@@ -8,6 +8,55 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+_PYTHON = {  # what flags are in Python, where that is no argument of the same name
+    "--f-weights FILE": "load_encoder(NAME, weights=FILE) as f",
+    "--g-weights FILE": "load_encoder(NAME, weights=FILE) as g",
+    "--policy": "views=Views(POLICY)",
+    "--views": "views=Views(n=...)",
+}
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: ([A-Z][A-Z_]*|\d[\d.]*))?")
+_COMMAND = re.compile(r"\bmemloc [a-z]")
+_typed = [False]  # whether what is said is said to somebody who types commands
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """While a command runs: warnings name flags."""
+    before, _typed[0] = _typed[0], True
+    try:
+        yield
+    finally:
+        _typed[0] = before
+
+
+def in_python(text: str) -> str:
+    """A message with arguments where it names flags.
+
+    >>> in_python("Pass --external DATA, or --policy as in training. Type: memloc layers --size 32")
+    'Pass external=DATA, or views=Views(POLICY) as in training. Type: memloc layers --size 32'
+    """
+
+    def argument(match: re.Match[str]) -> str:
+        if _COMMAND.search(text[: match.start()].rpartition(". ")[2]):
+            return match[0]  # of a command that a person may type
+        known = next((words for flag, words in _PYTHON.items() if match[0].startswith(flag)), None)
+        return known or f"{match[1].replace('-', '_')}={match[2] or ''}"
+
+    return _FLAG.sub(argument, text)
+
+
+def warn(text: str) -> None:
+    """Warn of something once, at the line outside memloc that led to it: in arguments, or in flags while a command
+    runs."""
+    level, outermost = 1, 1
+    frame: FrameType | None = sys._getframe(0)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == "memloc":
+            outermost = level
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text if _typed[0] else in_python(text), MemlocWarning, stacklevel=outermost + 1)
 
 
 class MemlocError(Exception):
@@ -18,6 +67,9 @@ class MemlocError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text if _typed[0] else in_python(text))
 
 
 class ShapeError(MemlocError, ValueError):
@@ -93,46 +145,6 @@ class MissingExtraError(MemlocError, ImportError):
 
 class MemlocWarning(UserWarning):
     """A result that is right but may surprise; the same text is in audit.json and the report."""
-
-
-_PYTHON = {  # what flags are in Python, where that is no argument of the same name
-    "--f-weights FILE": "load_encoder(NAME, weights=FILE) as f",
-    "--g-weights FILE": "load_encoder(NAME, weights=FILE) as g",
-    "--policy": "views=Views(POLICY)",
-    "--views": "views=Views(n=...)",
-}
-_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: ([A-Z][A-Z_]*|\d[\d.]*))?")
-_typed = [False]  # whether what is said is said to somebody who types commands
-
-
-@contextmanager
-def typed() -> Iterator[None]:
-    """While a command runs: warnings name flags."""
-    before, _typed[0] = _typed[0], True
-    try:
-        yield
-    finally:
-        _typed[0] = before
-
-
-def in_python(text: str) -> str:
-    """A message with arguments where it names flags.
-
-    >>> in_python("Pass --external DATA, or --mean and --std, or --policy as in training.")
-    'Pass external=DATA, or mean= and std=, or views=Views(POLICY) as in training.'
-    """
-    for flag, words in _PYTHON.items():
-        text = re.sub(rf"{flag}(?![\w-])", words, text)
-    return _FLAG.sub(lambda match: f"{match[1].replace('-', '_')}={match[2] or ''}", text)
-
-
-def warn(text: str) -> None:
-    """Warn of something once, at the line outside memloc that led to it: in arguments, or in flags while a command
-    runs."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "memloc":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text if _typed[0] else in_python(text), MemlocWarning, stacklevel=level)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -125,7 +125,7 @@ def test_keys_and_prefixes_can_be_given(net, tmp_path):
     assert torch.equal(chosen.weights["conv1.weight"], other["conv1.weight"])
     torch.save({**under(state, "a."), **under(other, "b.")}, tmp_path / "two.pth")
     content, _ = read_weights(tmp_path / "two.pth")
-    with pytest.raises(CheckpointError, match=r"holds 2 copies that fit the encoder, under 'a.', 'b.'"):
+    with pytest.raises(CheckpointError, match=r"holds 2 copies that fit the encoder, under 'a.' .*strip_prefix=a.*, 'b.' "):
         pick_weights(content, state, name="two.pth")
     assert torch.equal(
         pick_weights(content, state, name="two", strip_prefix="b.").weights["bn1.bias"], other["bn1.bias"]
@@ -140,7 +140,7 @@ def test_keys_and_prefixes_can_be_given(net, tmp_path):
 
 def test_a_checkpoint_of_another_architecture_is_refused(net, tmp_path):
     content = {"state_dict": under(ResNet((2, 1, 1, 1)).state_dict(), "backbone.")}
-    with pytest.raises(CheckpointError, match=r"0 keys are missing and 12 unexpected under 'state_dict/backbone.'"):
+    with pytest.raises(CheckpointError, match=r"0 keys are missing and 10 unexpected under 'state_dict/backbone.'"):
         pick_weights(content, net.state_dict(), name="deep.pth")
     with pytest.raises(CheckpointError, match="such as 'layer1.1.conv1.weight'"):
         pick_weights(ResNet((2, 1, 1, 1)).state_dict(), net.state_dict(), name="deep.pth")

@@ -48,6 +48,7 @@ for command in (
     _insert.insert,
     _remove.remove,
     _inspect.layers,
+    _inspect.convert,
     _inspect.doctor,
     _inspect.export,
 ):

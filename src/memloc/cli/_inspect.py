@@ -82,6 +82,22 @@ def described(encoder: Encoder) -> dict[str, Any]:
     }
 
 
+def convert(
+    file: Annotated[Path, typer.Argument(help="A PyTorch checkpoint that holds Python objects beside tensors.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code that the file brings, with your rights: you know who made it."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take the tensors out of a checkpoint that memloc refuses to open, in a process of its own."""
+    from memloc.encoders import convert_checkpoint
+
+    count = convert_checkpoint(file, out, trust=trust)
+    common.emit(as_json, {"out": str(out), "tensors": count}, f"{count} tensors: {out}")
+
+
 def doctor(as_json: Json = False) -> int:
     """Check this machine: versions, processor and GPU, optional packages, write access."""
     import os

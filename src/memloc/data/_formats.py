@@ -18,7 +18,7 @@ from memloc.data._hub import open_hub
 from memloc.data._images import Images
 from memloc.data._limits import check_limit
 from memloc.data._listing import READ, listed
-from memloc.data._shards import open_archive, open_parquet, shards_of
+from memloc.data._shards import braced, open_archive, open_parquet, shards_of
 from memloc.errors import DataError, DataNotFoundError
 
 
@@ -99,6 +99,18 @@ def _open_directory(asked: Asked) -> Images:
     )
 
 
+def _open_braced(asked: Asked) -> Images:
+    """Shards by the numbers in their names."""
+    paths = [path.expanduser() for path in braced(asked.text)]
+    gone = next((path for path in paths if not path.is_file()), None)
+    if gone is not None:
+        raise DataNotFoundError(
+            f"there is no file {str(gone)!r}, one of {len(paths)} shards. Expected all of them. Check the numbers."
+        )
+    reader = open_parquet if paths[0].suffix == ".parquet" else open_archive
+    return reader(paths, asked.fit, asked.max_bad)
+
+
 def _open_stl10(asked: Asked) -> Images:
     labels = asked.path.with_name(asked.path.name.replace("_X.bin", "_y.bin"))
     known = labels.read_bytes() if labels.is_file() else None
@@ -118,6 +130,9 @@ FORMATS = (
         lambda asked: asked.text.startswith("hf:"),
         lambda asked: open_hub(asked.text.removeprefix("hf:"), asked.fit, asked.max_bad),
         needs_path=False,
+    ),
+    Format(
+        "shards such as train-{000..123}.tar", lambda asked: bool(braced(asked.text)), _open_braced, needs_path=False
     ),
     Format("a folder", lambda asked: asked.path.is_dir(), _open_directory, has_parts=True),
     Format(".parquet", _suffix(".parquet"), lambda asked: open_parquet([asked.path], asked.fit, asked.max_bad)),
@@ -161,7 +176,7 @@ def format_of(asked: Asked) -> Format:
         _refuse_part(asked)
     if not taking:
         raise DataError(
-            f"{asked.text!r} is of no kind that memloc reads. Expected {', '.join(each.what for each in FORMATS[2:-1])}"
+            f"{asked.text!r} is of no kind that memloc reads. Expected {', '.join(each.what for each in FORMATS[3:-1])}"
             f" or {FORMATS[-1].what}. Pass one of these."
         )
     return taking[0]

@@ -170,6 +170,9 @@ def _to_uint8(pixels: Tensor) -> str:
     """What to type for pixels of another type, by the range of their values."""
     if not pixels.numel() or pixels.is_complex():
         return "Pass images in uint8."
+    if pixels.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        pixels = pixels.to(torch.float64)
+        return f"They lie to {float(pixels.max()):g}: scale them to 0 to 255 by the range of their format first."
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype == torch.bool:
         return "They are true and false: pass images.to(torch.uint8) * 255."
@@ -348,7 +351,12 @@ def _picture(picture: Any, row: int) -> Tensor:
     from PIL import Image
 
     if isinstance(picture, Image.Image):
-        array = np.asarray(picture if picture.mode in ("L", "RGB") else as_rgb(picture))
+        try:
+            array = np.asarray(picture if picture.mode in ("L", "RGB") else as_rgb(picture, picture.format))
+        except OSError as problem:
+            raise DataError(
+                f"item {row} of the dataset cannot be read: {problem}. Expected 8 or 16 bits, or floats from 0 to 1."
+            ) from problem
     elif isinstance(picture, Tensor):
         if picture.ndim in (2, 3):
             return picture if picture.ndim == 3 else picture[None]

@@ -82,7 +82,7 @@ def given_labels(labels: Any, count: int, class_names: Sequence[str] = ()) -> tu
 
 
 def _plain(value: Any, row: int, where: str) -> int | str | None:
-    if isinstance(value, (np.ndarray, Tensor)) and np.size(value) == 1:
+    if isinstance(value, (np.ndarray, Tensor)) and value.shape in ((), (1,)):
         value = value.item()
     elif isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]

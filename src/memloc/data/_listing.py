@@ -70,7 +70,7 @@ def listed(folder: Path) -> Listing:
         DataError: a folder that may not be read, or too deep a one.
     """
     found = Listing()
-    for path in _walk(folder, "", (), found):
+    for path in _walk(folder, "", set(), found, 0):
         name = path.rsplit("/", 1)[-1].lower()
         if name in METADATA:
             found.metadata.append(path)
@@ -91,30 +91,34 @@ def is_hidden(name: str) -> bool:
     return name.startswith(_STARTS) or name.lower() in _SYSTEM
 
 
-def _walk(folder: Path, within: str, above: tuple[tuple[int, int], ...], found: Listing) -> Iterator[str]:
-    """Paths of images, metadata and arrays, relative to the first folder."""
+def _walk(folder: Path, within: str, seen: set[tuple[int, int]], found: Listing, depth: int) -> Iterator[str]:
+    """Paths of images, metadata and arrays, relative to the first folder; what a link leads to a second time is left
+    out."""
     try:
         state = folder.stat()
         here = (state.st_dev, state.st_ino)
-        if here in above:
+        if here in seen:
             return
-        check_limit("DEPTH", len(above), folder)
+        seen.add(here)
+        check_limit("DEPTH", depth, folder)
         with os.scandir(folder) as scanned:
-            entries = list(scanned)
+            entries = sorted(scanned, key=lambda entry: (entry.is_symlink(), entry.name))
     except PermissionError as problem:
         raise DataError(
             f"the folder {str(folder)!r} may not be read ({problem.strerror}). Expected a folder that you may list."
             " Change its permissions, or leave it out."
         ) from problem
+    folders = [entry for entry in entries if _is_folder(entry)]
+    linked = [entry for entry in folders if entry.is_symlink()]  # last, so that what they lead to keeps its own name
+    for entry in [*(entry for entry in folders if entry not in linked), *linked]:
+        if is_hidden(entry.name):
+            count = sum(_is_image(name) for _, _, names in os.walk(entry.path) for name in names)
+            if count:
+                found.left_out[f"{within}{entry.name}"] = count
+        else:
+            yield from _walk(Path(entry.path), f"{within}{entry.name}/", seen, found, depth + 1)
     for entry in entries:
-        if _is_folder(entry):
-            if is_hidden(entry.name):
-                count = sum(_is_image(name) for _, _, names in os.walk(entry.path) for name in names)
-                if count:
-                    found.left_out[f"{within}{entry.name}"] = count
-            else:
-                yield from _walk(Path(entry.path), f"{within}{entry.name}/", (*above, here), found)
-        elif not entry.name.startswith(".") and _is_wanted(entry):
+        if entry not in folders and not entry.name.startswith(".") and _is_wanted(entry):
             yield f"{within}{entry.name}"
 
 
@@ -130,12 +134,14 @@ def _is_wanted(entry: os.DirEntry[str]) -> bool:
     name = entry.name.lower()
     if name.endswith((*READ, *UNREAD, *_ARRAYS)) or name in METADATA:
         return True  # a link that leads nowhere too: that image cannot be read
-    if "." in entry.name or not entry.is_file():
+    if "." in entry.name:
         return False
     try:
+        if not entry.is_file():
+            return False
         with open(entry.path, "rb") as file:
             start = file.read(8)
-    except OSError:
+    except OSError:  # a link to itself, or a file that may not be read
         return False
     return start.startswith(_MAGIC)
 

@@ -21,7 +21,8 @@ from memloc.data._limits import check_limit, read_parquet, readable
 from memloc.data._listing import READ, UNREAD, is_hidden
 from memloc.errors import DataError
 
-_SHARD = re.compile(r"^(?P<set>.*?)[-_.]?\d+(?:-of-\d+)?$")  # a name without its suffix
+_SHARD = re.compile(r"^(?P<set>.*?)[-_.]?(?P<number>\d+)(?:-of-(?P<all>\d+))?$")  # a name without its suffix
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _LABEL_FILES = ("cls", "cls.txt", "label", "label.txt")
 _JSON = ("json",)
 
@@ -106,6 +107,8 @@ def shards_of(folder: Path, suffix: str, part: str | None) -> list[Path]:
         name = path.name.removesuffix(suffix)
         match = _SHARD.match(name)
         sets.setdefault(match["set"].lower() if match else name.lower(), []).append(path)
+    for shards in sets.values():
+        _check_whole([path.name.removesuffix(suffix) for path in shards], folder)
     if len(sets) < 2 and part is None:
         return next(iter(sets.values()), [])
     if part is not None and part in sets:
@@ -116,6 +119,40 @@ def shards_of(folder: Path, suffix: str, part: str | None) -> list[Path]:
         f"the folder {str(folder)!r} holds tables or archives of {len(sets)} sets: {listed}. Expected"
         f" {'one set' if part is None else repr(part) + ' among them'}. {step}"
     )
+
+
+def _check_whole(names: list[str], folder: Path) -> None:
+    """Raise DataError where a shard is missing between others, or of the number that their names tell."""
+    found = [match for match in map(_SHARD.match, names) if match]
+    if len(found) < 2 and not any(match["all"] for match in found):
+        return
+    numbers = {int(match["number"]) for match in found}
+    told = [int(match["all"]) for match in found if match["all"]]
+    least = min(numbers) if not told else min(min(numbers), 0 if 0 in numbers or max(numbers) < max(told) else 1)
+    wanted = range(least, least + max(told)) if told else range(least, max(numbers) + 1)
+    missing = sorted(set(wanted) - numbers)
+    if missing and (told or len(missing) < len(numbers)):  # else they are no running numbers
+        raise DataError(
+            f"the folder {str(folder)!r} lacks {len(missing)} of {len(wanted)} shards, such as number {missing[0]}"
+            f" beside {names[0]!r}. Expected all of them. Fetch the others, or pass single files."
+        )
+
+
+def braced(text: str) -> list[Path]:
+    """The files that a name with {000..123} in it stands for, as WebDataset's users write it; [] without one.
+
+    >>> [path.name for path in braced("train-{08..10}.tar")]
+    ['train-08.tar', 'train-09.tar', 'train-10.tar']
+    """
+    match = _BRACES.search(text)
+    if match is None:
+        return []
+    first, last = int(match[1]), int(match[2])
+    check_limit("ROWS", last - first, text)
+    width = len(match[1])
+    return [
+        Path(f"{text[: match.start()]}{number:0{width}d}{text[match.end() :]}") for number in range(first, last + 1)
+    ]
 
 
 def _is_system(path: Path) -> bool:

@@ -3,6 +3,7 @@ from ._checkpoints import fingerprint as fingerprint
 from ._checkpoints import load_weights as load_weights
 from ._checkpoints import read_weights as read_weights
 from ._checkpoints import save_weights as save_weights
+from ._convert import convert_checkpoint as convert_checkpoint
 from ._device import has_bfloat16 as has_bfloat16
 from ._device import pick_device as pick_device
 from ._device import versions as versions
@@ -27,6 +28,7 @@ from ._layouts import pick_weights as pick_weights
 from ._load import fit_for as fit_for
 from ._load import load_encoder as load_encoder
 from ._load import trial as trial
+from ._making import published_fit as published_fit
 from ._memory import Batches as Batches
 from ._memory import is_out_of_memory as is_out_of_memory
 from ._names import ARCHITECTURES as ARCHITECTURES

@@ -2,66 +2,68 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from memloc.errors import CheckpointError, DataNotFoundError, NonFiniteError, nearest
+from memloc.encoders._index import INDEX, index_of, read_shards
+from memloc.encoders._inert import Refused, read_inert
+from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, NonFiniteError, nearest
 from memloc.results import CHECKSUM, new_digest, replacing, verify
-
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.int64)),
-    np.float64(0).__reduce__()[0],
-]
-"""What the checkpoints of DINO, MAE and others hold beside tensors: settings and numbers, which run no code."""
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a checkpoint: its tensors by name, in dictionaries as they were saved, and the text metadata of a
     safetensors file.
 
-    PyTorch files are read with `weights_only=True`. `pick_weights` finds the encoder in what is returned.
+    PyTorch files are read with `weights_only=True`, and where that refuses with stand-ins for what is known to be
+    inert. A folder, or an index of shards, gives all of them. `pick_weights` finds the encoder in what is returned.
 
     Raises:
         DataNotFoundError: no such file. CheckpointError: unreadable, or a file that would run code when loaded.
     """
-    path = Path(path).expanduser()
+    path = index_of(Path(path).expanduser())
     if not path.is_file():
         raise DataNotFoundError(
-            f"there is no checkpoint {str(path)!r}. Expected a .safetensors or PyTorch file. Check the path."
+            f"there is no checkpoint {str(path)!r}. Expected a .safetensors or PyTorch file, or the index of several."
+            " Check the path."
         )
     verify(path)
+    if path.name.endswith(INDEX):
+        return read_shards(path, lambda shard: read_weights(shard)[0]), {}
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        raise CheckpointError(
-            f"{path} holds Python objects that would run code when loaded, so it was not opened. Expected tensors"
-            " alone. Save them with: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-        ) from problem
-    except Exception as problem:  # torch.load raises whatever the bytes lead it to
-        raise CheckpointError(
-            f"{path} is no complete PyTorch checkpoint ({problem}). Expected one. Save it again."
-        ) from problem
+    content = _read_torch(path)
     if not isinstance(content, Mapping) or not content or not _has_tensors(content):
         raise CheckpointError(
             f"{path} holds no dictionary of tensors. Expected the state_dict of an encoder. Save model.state_dict()"
             " alone."
         )
     return dict(content), {}
+
+
+def _read_torch(path: Path) -> Any:
+    """What a PyTorch file holds: its tensors, and stand-ins for what else is known to be inert."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as first:  # torch.load raises whatever the bytes lead it to
+        try:
+            return read_inert(path)
+        except Refused as problem:
+            raise CheckpointError(
+                f"{path} holds {problem.what}, a Python object that would run code when loaded, so it was not opened."
+                f" Expected tensors, text and numbers. Save model.state_dict() alone; or, if you know who made it, take"
+                f" its tensors out in a process of its own: memloc convert {path} --out weights.safetensors --trust"
+            ) from problem
+        except Exception:
+            raise CheckpointError(
+                f"{path} is no complete PyTorch checkpoint ({first}). Expected one. Save it again."
+            ) from first
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -135,7 +137,7 @@ def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> 
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     with replacing(path) as temporary:
         try:
             save_file(state, temporary, metadata={**metadata, CHECKSUM: _checksum(state, metadata)})
@@ -173,4 +175,30 @@ def check_finite(module: nn.Module, *, name: str) -> None:
             raise NonFiniteError(
                 f"{name} has NaN or Inf in {key!r}. Expected finite weights. Pass a checkpoint from before training"
                 " diverged."
+            )
+
+
+def check_storable(module: nn.Module, *, name: str) -> None:
+    """Raise EncoderError for a module whose state is no plain tensors: lazy, quantized or on no device, or with a state
+    of its own beside them."""
+    for key, part in module.named_modules():
+        held = [*part._parameters.values(), *part._buffers.values()]
+        lazy = [each for each in held if isinstance(each, nn.parameter.UninitializedTensorMixin)]  # type: ignore[attr-defined]
+        if lazy:
+            raise EncoderError(
+                f"{name} has weights without a shape yet, in {key!r} ({type(part).__name__}). Expected weights. Run it"
+                " once on a batch of your images first."
+            )
+    for key, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            what = "state of its own" if key.endswith("_extra_state") else f"a {type(value).__name__}"
+            raise EncoderError(
+                f"{name} keeps {what} in {key!r} beside its tensors, as quantized modules do. Expected tensors alone,"
+                " which are what is compared and stored. Pass the module before quantization, or without its extra"
+                " state."
+            )
+        if value.is_quantized or value.device.type == "meta":
+            what = "quantized" if value.is_quantized else "on the meta device, without values"
+            raise EncoderError(
+                f"{name} has weights that are {what}, such as {key!r}. Expected values. Pass the module in float32."
             )

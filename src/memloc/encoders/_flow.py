@@ -207,6 +207,7 @@ def record(
     running: dict[str, list[tuple[int, int, int, Node | None]]] = {}
     began, ended = itertools.count(), itertools.count()
     flow = Flow(images)
+    outer = sys.exc_info()[1]  # what a caller is handling
 
     def before(name: str) -> Callable[..., None]:
         def hook(_called: nn.Module, inputs: object, named: dict[str, object]) -> None:
@@ -220,7 +221,7 @@ def record(
         def hook(called: nn.Module, _inputs: object, output: object) -> None:
             depth, start, first, took = running[name].pop()
             del flow.within[depth:]
-            if sys.exc_info()[0] is not None:
+            if sys.exc_info()[1] is not outer:
                 return  # it raised, which its caller may catch
             tensor = as_tensor(output) if name else whole(output)
             number = counts[name] = counts.get(name, -1) + 1

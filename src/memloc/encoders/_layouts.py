@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from memloc.encoders._beside import HEADS, Found, head_beside
+from memloc.encoders._renamed import renamed_states
 from memloc.errors import CheckpointError, nearest
 
-_HEADS = (  # parts that training adds to an encoder
+HEADS_BESIDE = (  # parts that training adds to an encoder
     *HEADS,
     "heads.",
     "classifier.",
@@ -31,7 +32,12 @@ _HEADS = (  # parts that training adds to an encoder
     "norm_pix",
     "head_dist.",
 )
-_SECOND = ("student", "momentum", "encoder_k", "target", "ema", "_k.")  # copies that are not the published encoder
+# Copies by what their keys are called: those that are published and evaluated, and those that are neither.
+_FIRST = (
+    *("ema", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "params_ema", "ema_params"),
+    *("target_encoder", "teacher", "teacher_model", "teacher_backbone"),
+)
+_SECOND = ("student", "momentum", "encoder_k", "target", "_k")
 _CHILDREN = {
     "0": "conv1",
     "1": "bn1",
@@ -52,6 +58,8 @@ _SIGNS = (  # what a layout is called, and what gives it away: a nested key, and
 )
 
 
+_COUNTERS = ("total_ops", "total_params", "num_batches_tracked", "_extra_state")  # of profilers and of training
+_TRIED = 8  # copies of which other names are tried
 _CHUNK = re.compile(r"(\bblocks\.)\d+\.(?=\d+\.)")
 _TIMM = (
     "These are the names of timm and of the published repositories of MAE, DINO and DINOv2: pass the encoder as"
@@ -80,13 +88,17 @@ def pick_weights(
     name: str,
     state_key: str | None = None,
     strip_prefix: str | None = None,
+    module: nn.Module | None = None,
 ) -> Picked:
     """The weights in a checkpoint that have an encoder's own names, once a prefix is taken away.
 
     Checkpoints of DINO, DINOv2, MAE, MoCo, SimCLR, lightly and solo-learn are recognized by trying: every nested
-    dictionary and
-    every prefix under which all of the encoder's names are found. Of two such copies the one that the method publishes
-    is taken (DINO's teacher, MoCo's query encoder, the online rather than the momentum network).
+    dictionary and every prefix under which all of the encoder's names are found. Of two such copies the one that the
+    method publishes and evaluates is taken (averaged weights, DINO's teacher, I-JEPA's target encoder, MoCo's query
+    encoder, the online rather than the momentum network); the others are named, with the flags that take them.
+
+    Where no copy has the encoder's names, names are brought to those of the module: without parts that wrappers put in
+    (`_orig_mod`, `module`), by the library's own filter, and by the hooks of the module.
 
     The projection head is that of the same copy: layers named projector, projection_head, head, fc and the like, in the
     encoder or beside it, with the predictor of SimSiam, BYOL and MoCo v3. A single linear layer named head or fc, or
@@ -95,7 +107,7 @@ def pick_weights(
     Args:
         content: what `read_weights` read. own: the encoder's state_dict. name: of the checkpoint, for messages.
         state_key: the nested dictionary to use, such as "teacher" or "model.ema". strip_prefix: the prefix to take
-            away.
+            away. module: the encoder, for what its hooks and its library make of other names.
     Raises:
         CheckpointError: names that are missing or unexpected, with the nearest ones; no such key or prefix; two copies
             that fit.
@@ -111,7 +123,11 @@ def pick_weights(
     """
     options = list(_options(content, own, name, state_key, strip_prefix))
     whole = [option for option in options if not option.missing]
-    first = [option for option in whole if not any(sign in option.where for sign in _SECOND)] or whole
+    if module is not None and not any(option.fits(own) for option in whole):
+        renamed = _renamed(options, module, own)
+        options, whole = options + renamed, renamed or whole
+    ranks = {option.where: _rank(option.where) for option in whole}
+    first = [option for option in whole if ranks[option.where] == min(ranks.values())]
     found = {option.where: option for option in first if not option.unexpected} or {
         option.where: option for option in first
     }
@@ -119,7 +135,7 @@ def pick_weights(
         best = max(options, key=lambda option: len(option.weights), default=None)
         raise _misfit(name, best, own, content)
     if len(found) > 1 and not _same(list(found.values())):
-        listed = ", ".join(repr(where) for where in found)
+        listed = ", ".join(f"{where!r} ({option.flags})" for where, option in found.items())
         raise CheckpointError(
             f"{name} holds {len(found)} copies that fit the encoder, under {listed}. Expected one. Say which with"
             " --state-key or --strip-prefix."
@@ -128,7 +144,37 @@ def pick_weights(
     if chosen.unexpected:
         raise _misfit(name, chosen, own, content)
     head = head_beside(flat(content), _path(chosen.key, chosen.prefix), chosen.taken)
-    return Picked(chosen.weights, chosen.note(head), head.weights)
+    others = {option.where: option for option in whole if not option.unexpected and not _same([chosen, option])}
+    note = chosen.note(head)
+    if others:
+        note += f"; {'another copy lies' if len(others) == 1 else 'other copies lie'} in " + ", ".join(
+            f"{where.strip('./')!r} ({option.flags})" for where, option in list(others.items())[:3]
+        )
+    return Picked(chosen.weights, note, head.weights)
+
+
+def _rank(where: str) -> int:
+    """0 for a copy that is published and evaluated, 2 for one that is not, 1 for others."""
+    parts = [part for part in re.split(r"[./]", where) if part]
+    if any(part in _FIRST for part in parts):
+        return 0
+    second = any(part.endswith("_k") or part.startswith(_SECOND[:-1]) for part in parts)
+    return 2 if second else 1
+
+
+def _renamed(options: list[Option], module: nn.Module, own: Mapping[str, Tensor]) -> list[Option]:
+    """The same copies with names and shapes that the encoder's hooks, its library, or the lack of a wrapper explain."""
+    found: dict[str, Option] = {}
+    for option in sorted(options, key=lambda option: -len(option.weights))[:_TRIED]:
+        if option.where in found or not option.under:
+            continue
+        for how, weights, unexpected in renamed_states(option.under, module, HEADS_BESIDE):
+            if all(each in weights for each in own if not each.endswith(_COUNTERS)):
+                taken = [_path(option.key, f"{option.prefix}{each}") for each in option.under]
+                plain = replace(option, missing=[], left_out=[], unexpected=unexpected)
+                found[option.where] = replace(plain, weights=weights, taken=taken, renamed=how)
+                break
+    return list(found.values())
 
 
 def flat(content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -142,7 +188,7 @@ def flat(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class _Option:
+class Option:
     """One way to read a checkpoint; `taken` and `left_out` are paths in it."""
 
     key: str
@@ -154,10 +200,21 @@ class _Option:
     left_out: list[str]
     masked: bool  # whether a decoder or mask token lies beside the encoder
     renamed: str
+    under: dict[str, Tensor]  # everything under the prefix, by its name without it
 
     @property
     def where(self) -> str:
         return f"{self.key}/{self.prefix}" if self.key else self.prefix
+
+    def fits(self, own: Mapping[str, Tensor]) -> bool:
+        """Whether every weight has the encoder's shape."""
+        return all(own[name].shape == value.shape for name, value in self.weights.items())
+
+    @property
+    def flags(self) -> str:
+        """What to type to take it."""
+        found = [f"--state-key {self.key}"] if self.key else []
+        return " ".join([*found, *([f"--strip-prefix {self.prefix}"] if self.prefix else [])]) or "no flag"
 
     def note(self, head: Found) -> str:
         signs = (name for name, key, part in _SIGNS if key == self.key and part in self.prefix)
@@ -177,7 +234,7 @@ class _Option:
 
 def _options(
     content: Mapping[str, Any], own: Mapping[str, Tensor], name: str, state_key: str | None, strip_prefix: str | None
-) -> Iterator[_Option]:
+) -> Iterator[Option]:
     states = dict(_states(content))
     if strip_prefix and not strip_prefix.endswith("."):
         with_dot = any(each.startswith(f"{strip_prefix}.") for state in states.values() for each in state)
@@ -206,12 +263,13 @@ def _options(
                     continue
                 weights = {each: state[under[each]] for each in own if each in under}
                 missing = [each for each in own if each not in under and not each.endswith("num_batches_tracked")]
-                extra = [each for each in under if each not in own]
-                unexpected = [each for each in extra if not each.startswith(_HEADS)]
+                extra = [each for each in under if each not in own and not each.endswith(_COUNTERS)]
+                unexpected = [each for each in extra if not each.startswith(HEADS_BESIDE)]
                 taken = [_path(key, under[each]) for each in weights]
-                left_out = [_path(key, under[each]) for each in extra if each.startswith(_HEADS)]
+                left_out = [_path(key, under[each]) for each in extra if each.startswith(HEADS_BESIDE)]
                 masked = any("mask_token" in each or "decoder" in each for each in extra)
-                yield _Option(key, prefix, weights, missing, unexpected, taken, left_out, masked, renamed)
+                below = {each: state[old] for each, old in under.items()}
+                yield Option(key, prefix, weights, missing, unexpected, taken, left_out, masked, renamed, below)
     if strip_prefix is not None and not any(
         each.startswith(strip_prefix) for state in states.values() for each in state
     ):
@@ -265,7 +323,7 @@ def _without_chunks(state: Mapping[str, Tensor]) -> dict[str, str]:
     return {each: _CHUNK.sub(r"\1", each) for each in state}
 
 
-def _same(options: list[_Option]) -> bool:
+def _same(options: list[Option]) -> bool:
     """Whether copies under several keys are one and the same tensors."""
     return all(
         option.weights.keys() == options[0].weights.keys()
@@ -274,9 +332,7 @@ def _same(options: list[_Option]) -> bool:
     )
 
 
-def _misfit(
-    name: str, option: _Option | None, own: Mapping[str, Tensor], content: Mapping[str, Any]
-) -> CheckpointError:
+def _misfit(name: str, option: Option | None, own: Mapping[str, Tensor], content: Mapping[str, Any]) -> CheckpointError:
     if option is None or not option.weights:
         held = [each for _, state in _states(content) for each in state]
         example = next(iter(own), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ def live(module: nn.Module) -> Built:
 
     A configuration on a part of the module says nothing of the whole, which may normalize by itself.
     """
-    return Built(module, _recipe(module), _size(module), _note(module))
+    size, recipe = _size(module), _recipe(module)
+    if recipe is not None and size is not None:
+        recipe = replace(recipe, fit=recipe.fit.at(size))
+    return Built(module, recipe, size, _note(module))
 
 
 def _recipe(module: Any) -> Recipe | None:

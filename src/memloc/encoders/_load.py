@@ -71,7 +71,12 @@ def load_encoder(
     if weights is not None and str(weights) != RANDOM:
         content, metadata = read_weights(weights)
         picked = pick_weights(
-            content, built.module.state_dict(), name=str(weights), state_key=state_key, strip_prefix=strip_prefix
+            content,
+            built.module.state_dict(),
+            name=str(weights),
+            state_key=state_key,
+            strip_prefix=strip_prefix,
+            module=built.module,
         )
         load_weights(built.module, picked.weights, name=str(weights))
         note, head = picked.note, picked.head

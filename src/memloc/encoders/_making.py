@@ -11,8 +11,10 @@ from pathlib import Path
 
 from torch import nn
 
+from memloc.data import Fit
 from memloc.encoders._built import Built
-from memloc.encoders._checkpoints import load_weights, read_weights
+from memloc.encoders._checkpoints import check_storable, load_weights, read_weights
+from memloc.encoders._encoder import Encoder
 from memloc.encoders._live import live
 from memloc.encoders._names import ADAPTERS, BUILT_IN, ENCODER_NAMES, VITS, EncoderName, encoder_name, is_inert
 from memloc.encoders._resnet import ResNet
@@ -33,6 +35,7 @@ def made(
 ) -> tuple[Built, str, dict[str, str]]:
     """The module with its preprocessing, its name, and the text stored with its weights."""
     if isinstance(encoder, nn.Module):
+        check_storable(encoder, name=type(encoder).__name__)
         return live(_bare(encoder)), type(encoder).__name__, {}
     text, named = str(encoder), encoder_name(str(encoder))
     if named.is_built_in:
@@ -40,7 +43,9 @@ def made(
     if named.is_checkpoint:
         return _trained(text)
     if named.is_code:
-        return live(_bare(_from_file(named))), text, {}
+        module = _from_file(named)
+        check_storable(module, name=text)
+        return live(_bare(module)), text, {}
     if named.is_adapted:
         adapter = importlib.import_module(f"memloc.encoders.{ADAPTERS[named.library][0]}")
         return adapter.build(named.name, dict(named.options), pretrained=pretrained), text, {}
@@ -48,6 +53,14 @@ def made(
         f"there is no encoder {text!r}. {nearest(text, [*BUILT_IN, *ADAPTERS])} Expected one of {ENCODER_NAMES} that"
         " memloc wrote. Pass one of these, or an nn.Module from Python."
     )
+
+
+def published_fit(encoder: nn.Module | Encoder) -> Fit:
+    """How a module's own configuration brings images to its size."""
+    if isinstance(encoder, Encoder):
+        return encoder.fit
+    recipe = live(_bare(encoder)).recipe
+    return Fit() if recipe is None else recipe.fit
 
 
 def _built_in(name: str, shape: tuple[int, int, int] | None) -> nn.Module:

@@ -28,7 +28,8 @@ def output_name(output: object, take: str = AUTO) -> str:
     ('pooler_output', 'the first token of last_hidden_state')
     """
     key = _key(output, take)
-    what = "what it returns" if key is None else str(key)
+    several = isinstance(output, (tuple, list)) and len(output) > 1
+    what = str(key) if key is not None else f"the first of {len(output)} it returns" if several else "what it returns"  # type: ignore[arg-type]
     if take == _CLS:
         return f"the first token of {what}"
     if take == _TOKENS or (key in _TOKEN_KEYS and take == AUTO):

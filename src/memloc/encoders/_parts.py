@@ -128,6 +128,7 @@ def silence(encoder: Encoder, parts: LayerParts, units: Sequence[int]) -> None:
             " attention or fully-connected row. Name another layer."
         )
     modules = dict(encoder.module.named_modules())
+    refuse_tied(encoder.module, [name for name in (parts.makes, parts.norm) if name is not None])
     if "weight" not in dict(modules[parts.makes].named_parameters(recurse=False)):
         raise EncoderError(
             f"the weight of {parts.makes!r} is computed from others (weight or spectral norm), so its rows cannot be"
@@ -143,3 +144,21 @@ def silence(encoder: Encoder, parts: LayerParts, units: Sequence[int]) -> None:
         for value in [] if name is None else [getattr(modules[name], key) for key in ("weight", "bias")]:
             if value is not None:
                 value[list(units)] = 0.0
+
+
+def refuse_tied(module: nn.Module, names: Sequence[str]) -> None:
+    """Raise EncoderError where weights of some parts are used elsewhere too, and would change there as well."""
+    addresses = dict(module.named_modules(remove_duplicate=False))
+    owners: dict[int, list[str]] = {}
+    for name, part in addresses.items():
+        for value in part.parameters(recurse=False):
+            owners.setdefault(value.untyped_storage().data_ptr(), []).append(name)
+    for name in names:
+        for value in addresses[name].parameters(recurse=False):
+            others = [other for other in owners[value.untyped_storage().data_ptr()] if other != name]
+            if others and value.numel():
+                raise EncoderError(
+                    f"the weights of {name!r} are tied to those of {others[0]!r}, so to change the one would change the"
+                    " other. Expected weights of its own. Name another layer, or untie them first:"
+                    " layer.weight = nn.Parameter(layer.weight.clone())."
+                )

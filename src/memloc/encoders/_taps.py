@@ -70,7 +70,7 @@ def tapped(module: nn.Module, layers: Sequence[Layer], reduce: Reduce) -> Iterat
         calls.clear()
         reading.append(True)
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # not in inference mode, whose tensors a module's caches would keep
                 module(batch)
         finally:
             reading.clear()

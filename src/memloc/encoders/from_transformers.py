@@ -3,6 +3,8 @@ configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -155,7 +157,8 @@ def _with_weights(kind: Any, name: str, config: Any, extra: dict[str, Any]) -> A
 
 def _opened(kind: Any, name: str, options: dict[str, Any]) -> Any:
     try:
-        return kind.from_pretrained(name, **options)
+        with quiet():
+            return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise DataNotFoundError(
@@ -185,6 +188,21 @@ def processing(name: str, size: int | None, *, here: bool = False) -> Recipe | N
             " Install it with pip, or pass --mean and --std."
         ) from problem
     return recipe_of(found, size, f"hf:{name}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's bars and reports: what is wrong with weights is an error of memloc's."""
+    logging = _library().utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _library() -> Any:

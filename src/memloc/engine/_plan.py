@@ -14,7 +14,7 @@ from memloc.encoders import Encoder, check_images, fingerprint, same_architectur
 from memloc.engine._audit import Options
 from memloc.engine._job import Job, Mode
 from memloc.engine._own_loss import plan_loss
-from memloc.engine._surprises import surprises
+from memloc.engine._surprises import external_copies, surprises
 from memloc.errors import DataError, EncoderError, SpecError
 from memloc.streams import Stream, generator
 from memloc.views import Views
@@ -72,6 +72,7 @@ def plan_job(
             " external points."
         )
     kept = _scored(images, split, options.seed)
+    kept = kept[~np.isin(kept, list(external_copies(images, split, seen)))]
     rows = torch.from_numpy(kept)
     images, split, seen = images.take(rows), split[kept], seen[:, rows]
     if int(seen[0].sum()) < 2:

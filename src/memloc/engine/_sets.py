@@ -56,8 +56,10 @@ def splits_of(splits: Any, images: Images) -> Any:
     Raises:
         SpecError: points that are in no split, in two, or not among the images.
     """
-    if splits is None or not isinstance(splits, Mapping):
-        return splits
+    if splits is None:
+        return None
+    if not isinstance(splits, Mapping):
+        return [str(split) for split in splits]
     ids = images.ids.tolist()
     by_split = all(key in SPLITS for key in splits)
     pairs = (

@@ -135,7 +135,7 @@ class _Reader:
         self._pass(inputs)
         loss = self._job.loss
         if loss is not None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 losses = own_losses(self._job, self._number, inputs, self._features, rows)
             check_finite_reading(loss.layer, losses, self._encoder.name)
             self.distances[loss.layer.name] = losses

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from memloc.data import Fit, Images, as_images, concatenate, origins
-from memloc.encoders import RANDOM, Encoder, encoder_name, load_encoder, trial
+from memloc.data import Fit, Images, as_images, check_splits, concatenate, origins
+from memloc.encoders import RANDOM, Encoder, encoder_name, fit_for, load_encoder, published_fit, trial
 from memloc.engine._audit import Options, ViewOptions
 from memloc.engine._job import Job
 from memloc.engine._prepare import prepare
@@ -230,30 +230,46 @@ def given_images(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str,
         SpecError: images beside sets, neither, or points and labels beside sets.
     """
     named = [name for name, value in sets.items() if value is not None]
-    if given["images"] is None and not named:
+    images, splits = given["images"], given["splits"]
+    if images is None and not named:
         raise SpecError(
             "there are no images. Expected the points to score. Pass images=, or candidate= and external=, or a run."
         )
-    first = next((each for each in _sided(given["f"]) + _sided(given["encoders"]) if each is not None), None)
-    own = first if isinstance(first, Encoder) else None
-    if isinstance(first, torch.nn.Module):
-        own = load_encoder(first, mean=given["mean"], std=given["std"], output=given["output"])
-    elif isinstance(first, (str, Path)):
-        own = trial(str(first), lambda: load_encoder(first))
-    fit = fit_of(own, given["size"])
-    if not named:
-        images = images_of_any(given["images"], fit=fit)
+    fit = _fit_of_first(_sided(given["f"]) + _sided(given["encoders"]), given["size"])
+    if images is not None and "candidate" in named:
+        raise SpecError("images is given beside candidate. Expected one of them. Leave images out.")
+    own: Images | None = None
+    own_splits: list[str] | None = None
+    if images is not None:
+        own = images_of_any(images, fit=fit)
         if given["points"] is not None or given["labels"] is not None:
-            images = as_images(images, points=given["points"], labels=given["labels"])
-        return {"images": images, "splits": splits_of(given["splits"], images), "points": None, "labels": None}
-    beside = [name for name in ("images", "splits", "points", "labels") if given[name] is not None]
-    if beside:
+            own = as_images(own, points=given["points"], labels=given["labels"])
+        own_splits = splits_of(splits, own)
+    elif splits is not None or given["points"] is not None or given["labels"] is not None:
         raise SpecError(
-            f"{beside[0]} is given beside {named[0]}, a set of its own. Expected either images with splits, or a set"
-            f" for each split. Leave {beside[0]} out."
+            "splits, points or labels are given without images. Expected them beside images=, since each of candidate=,"
+            " independent=, shared= and external= is a split of its own. Leave them out, or pass images=."
         )
-    images, splits, _ = joined_sets(sets, fit=fit)
-    return {"images": images, "splits": splits}
+    if not named:
+        return {"images": own, "splits": own_splits, "points": None, "labels": None}
+    if own is None:
+        joined, found, _ = joined_sets(sets, fit=fit)
+    else:  # further sets beside images
+        check_splits(own_splits or ["candidate"] * len(own), len(own))
+        joined, found = own, list(own_splits or ["candidate"] * len(own))
+        for name in named:
+            more = images_of_any(sets[name], fit=fit)
+            joined, found = concatenate(joined, more, namespace=name), found + [name] * len(more)
+    return {"images": joined, "splits": found, "points": None, "labels": None}
+
+
+def _fit_of_first(encoders: list[Any], size: int | None) -> Fit:
+    """How images are brought to the size of the first encoder, or to one that a user asks for."""
+    first = next((each for each in encoders if each is not None), None)
+    if isinstance(first, (str, Path)):
+        return fit_for(str(first), size, lambda: load_encoder(first))
+    fit = published_fit(first) if isinstance(first, (torch.nn.Module, Encoder)) else Fit()
+    return fit if size is None else fit.at(size)
 
 
 def _sided(side: Any) -> list[Any]:

@@ -25,7 +25,18 @@ def surprises(
     """Warnings in words."""
     found = []
     columns = ["".join(map(str, column)) for column in seen.int().T.tolist()]
-    same = duplicates_across(images, columns if mode == "ensemble" else split.tolist())
+    copies = external_copies(images, split, seen)
+    if copies:
+        external, trained = next(iter(copies.items()))
+        found.append(
+            f"{len(copies)} external images are identical copies of images that were trained on, such as"
+            f" {images.names[external]} of {images.names[trained]}. They are left out of every figure."
+        )
+    where = [
+        "" if row in copies else name for row, name in enumerate(columns if mode == "ensemble" else split.tolist())
+    ]
+    same = [] if mode == "alone" else duplicates_across(images, where)
+    same = [pair for pair in same if not {images.names[row] for row in copies} & set(pair)]
     if same:
         one, two = same[0]
         found.append(
@@ -89,6 +100,24 @@ def surprises(
             + "A reference g trained without the candidates would give SSLMem per point."
         )
     return found
+
+
+def external_copies(images: Images, split: np.ndarray, seen: Tensor) -> dict[int, int]:
+    """Rows of external images that are identical to one that an encoder was trained on, and the row of that; none of
+    images that are not in memory."""
+    if isinstance(images.pixels, LazyPixels):
+        return {}
+    trained = seen.any(dim=0).numpy()
+    digests = images.hashes().tolist()
+    known: dict[int, int] = {}
+    for row, digest in enumerate(digests):
+        if trained[row]:
+            known.setdefault(digest, row)
+    return {
+        row: known[digest]
+        for row, digest in enumerate(digests)
+        if split[row] == "external" and not trained[row] and digest in known
+    }
 
 
 def _class_warnings(images: Images, trained: Tensor) -> list[str]:

@@ -12,8 +12,9 @@ from memloc.pretrain._spec import TrainSpec
 from memloc.streams import Stream, generator
 
 
-def hold_out(images: Images, spec: TrainSpec, training: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Whether each image is held out, bool (image,), true of those after the first `training` too; and what to say.
+def hold_out(images: Images, spec: TrainSpec, training: int) -> tuple[np.ndarray, list[list[int]], tuple[str, ...]]:
+    """Whether each image is held out, bool (image,), true of those after the first `training` too; groups of
+    near-duplicates, as rows; and what to say.
 
     A random share of the first `training` images is held out, and all that the sizes of the splits leave over. A group
     of near-duplicates is held out or trained on as a whole. The order in which images are listed does not matter.
@@ -23,12 +24,49 @@ def hold_out(images: Images, spec: TrainSpec, training: int) -> tuple[np.ndarray
     """
     held = np.arange(len(images)) >= training
     count = _count(spec, training)
-    if not count:
-        return held, ()
     groups = near_duplicates(images)
+    if not count:
+        return held, groups, ()
     own = [[row for row in group if row < training] for group in groups]
     held[_drawn(images.ids.numpy()[:training], own, count, spec.seed)] = True
-    return held, (_note(images, held, training, groups),)
+    return held, groups, (_note(images, held, training, groups),)
+
+
+def keep_together(ids: np.ndarray, split: np.ndarray, groups: list[list[int]]) -> int:
+    """Bring the near-duplicates of a group into one split, in place, by exchange with points that have no copy; how
+    many changed places. They become shared where there are shared points to take their places.
+
+    Args:
+        ids: of the points, whose order decides. split: of each. groups: rows.
+    Raises:
+        SpecError: too few points without a copy.
+
+    >>> split = np.array(["candidate", "shared", "shared", "independent"], dtype=object)
+    >>> keep_together(np.arange(4), split, [[0, 1]]), split.tolist()
+    (1, ['shared', 'shared', 'candidate', 'independent'])
+    """
+    copied = {row for group in groups for row in group}
+    free: dict[str, list[int]] = {}
+    for row in np.argsort(ids, kind="stable")[::-1].tolist():
+        if row not in copied:
+            free.setdefault(split[row], []).append(row)
+    moved = 0
+    for group in groups:
+        wrong = [row for row in group if split[row] != split[group[0]]]
+        if not wrong:
+            continue
+        target = "shared" if len(free.get("shared", [])) >= len(group) else split[group[0]]
+        for row in (row for row in group if split[row] != target):
+            if not free.get(target):
+                raise SpecError(
+                    f"{len(copied)} of the images are copies of others, and copies must stand in one split: where g saw a"
+                    " copy of what f saw, f's memorization of it does not show. Expected more images without a copy."
+                    " Remove the copies, or pass fewer --candidates and --independents."
+                )
+            other = free[target].pop()
+            split[row], split[other] = split[other], split[row]
+            moved += 1
+    return moved
 
 
 def sizes(spec: TrainSpec, training: int) -> tuple[int, int, int]:

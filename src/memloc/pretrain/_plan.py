@@ -13,7 +13,7 @@ from torch import Tensor
 from memloc.data import Images, origins, split_points, subset_membership
 from memloc.errors import SpecError
 from memloc.objectives import objective_named
-from memloc.pretrain._held_out import hold_out, sizes
+from memloc.pretrain._held_out import hold_out, keep_together, sizes
 from memloc.pretrain._spec import TrainSpec
 from memloc.streams import Stream, generator
 
@@ -57,7 +57,8 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
     {'shared': 24, 'external': 10, 'candidate': 3, 'independent': 3}
     """
     training = len(images) - external
-    held, notes = hold_out(images, spec, training)
+    held, groups, notes = hold_out(images, spec, training)
+    copies = [own for group in groups if len(own := [row for row in group if not held[row]]) > 1]
     trained = np.flatnonzero(~held)
     ids = images.ids[torch.from_numpy(trained)]
     split = np.full(len(images), "external", dtype=object)
@@ -69,10 +70,15 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
         membership = {name: np.zeros(len(images), dtype=bool) for name in names}
         for name, row in zip(names, seen, strict=True):
             membership[name][trained] = row
+            for group in copies:  # who saw one saw all
+                membership[name][group] = membership[name][group[0]]
     else:
         candidates, independents, _ = sizes(spec, training)
         drawn = split_points(ids, candidates=candidates, independents=independents, shared=spec.shared, seed=spec.seed)
         split[trained] = [name or "external" for name in drawn]
+        moved = keep_together(images.ids.numpy(), split, copies)
+        if moved:
+            notes += (f"{moved} images changed places with others, so that copies of one image stand in one split.",)
         if spec.coin:
             pair = _tossed(images.ids.numpy(), split, spec.seed)
         sides = {"f": np.isin(split, ("shared", "candidate")), "g": np.isin(split, ("shared", "independent"))}
