@@ -84,7 +84,9 @@ def described(encoder: Encoder) -> dict[str, Any]:
 
 def convert(
     file: Annotated[Path, typer.Argument(help="A PyTorch checkpoint that holds Python objects beside tensors.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The .safetensors file to write; beside FILE, by its name, by default.")
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option("--trust", help="Run the code that the file brings, with your rights: you know who made it."),
@@ -94,6 +96,7 @@ def convert(
     """Take the tensors out of a checkpoint that memloc refuses to open, in a process of its own."""
     from memloc.encoders import convert_checkpoint
 
+    out = file.with_suffix(".safetensors") if out is None else out
     count = convert_checkpoint(file, out, trust=trust)
     common.emit(as_json, {"out": str(out), "tensors": count}, f"{count} tensors: {out}")
 

@@ -1,4 +1,6 @@
 from ._checkpoints import check_finite as check_finite
+from ._checkpoints import check_own_memory as check_own_memory
+from ._checkpoints import check_storable as check_storable
 from ._checkpoints import fingerprint as fingerprint
 from ._checkpoints import load_weights as load_weights
 from ._checkpoints import read_weights as read_weights

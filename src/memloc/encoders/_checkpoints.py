@@ -16,6 +16,8 @@ from memloc.encoders._inert import Refused, read_inert
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, NonFiniteError, nearest
 from memloc.results import CHECKSUM, new_digest, replacing, verify
 
+_EXTRA = "_extra_state"
+
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a checkpoint: its tensors by name, in dictionaries as they were saved, and the text metadata of a
@@ -28,14 +30,19 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         DataNotFoundError: no such file. CheckpointError: unreadable, or a file that would run code when loaded.
     """
     path = index_of(Path(path).expanduser())
+    if path.name.endswith(INDEX):
+        return read_shards(path, lambda shard: _read_one(shard)[0]), {}
+    return _read_one(path)
+
+
+def _read_one(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """One file of weights."""
     if not path.is_file():
         raise DataNotFoundError(
             f"there is no checkpoint {str(path)!r}. Expected a .safetensors or PyTorch file, or the index of several."
             " Check the path."
         )
     verify(path)
-    if path.name.endswith(INDEX):
-        return read_shards(path, lambda shard: read_weights(shard)[0]), {}
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = _read_torch(path)
@@ -58,7 +65,7 @@ def _read_torch(path: Path) -> Any:
             raise CheckpointError(
                 f"{path} holds {problem.what}, a Python object that would run code when loaded, so it was not opened."
                 f" Expected tensors, text and numbers. Save model.state_dict() alone; or, if you know who made it, take"
-                f" its tensors out in a process of its own: memloc convert {path} --out weights.safetensors --trust"
+                f" its tensors out in a process of its own: memloc convert {path} --trust"
             ) from problem
         except Exception:
             raise CheckpointError(
@@ -110,7 +117,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str)
     Raises:
         CheckpointError: keys that are missing or unexpected, or shapes that differ, with the nearest names.
     """
-    own = module.state_dict()
+    own = tensors_of(module)
     missing = sorted(key for key in set(own) - set(weights) if not key.endswith("num_batches_tracked"))
     unexpected = sorted(set(weights) - set(own))
     if missing or unexpected:
@@ -128,7 +135,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str)
             f"{name} does not fit the encoder: {key!r} has shape {tuple(weights[key].shape)} and {len(shapes) - 1} more"
             f" differ. Expected {tuple(own[key].shape)}. Pass the checkpoint of this architecture."
         )
-    module.load_state_dict({key: weights.get(key, own[key]) for key in own})
+    complete = {key: weights.get(key, value) for key, value in module.state_dict().items()}
+    module.load_state_dict(complete)
 
 
 def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -162,7 +170,7 @@ def _sort_metadata(path: Path) -> None:
 def fingerprint(module: nn.Module) -> str:
     """A hash of a module's weights and their names."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(tensors_of(module).items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -170,7 +178,7 @@ def fingerprint(module: nn.Module) -> str:
 
 def check_finite(module: nn.Module, *, name: str) -> None:
     """Raise NonFiniteError if any weight is NaN or infinite."""
-    for key, value in module.state_dict().items():
+    for key, value in tensors_of(module).items():
         if value.is_floating_point() and not value.isfinite().all():
             raise NonFiniteError(
                 f"{name} has NaN or Inf in {key!r}. Expected finite weights. Pass a checkpoint from before training"
@@ -178,9 +186,13 @@ def check_finite(module: nn.Module, *, name: str) -> None:
             )
 
 
-def check_storable(module: nn.Module, *, name: str) -> None:
+def check_storable(module: nn.Module, *, name: str, stored: bool = True) -> None:
     """Raise EncoderError for a module whose state is no plain tensors: lazy, quantized or on no device, or with a state
-    of its own beside them."""
+    of its own beside them.
+
+    Args:
+        stored: whether it will be written, so that a state of its own would be lost.
+    """
     for key, part in module.named_modules():
         held = [*part._parameters.values(), *part._buffers.values()]
         lazy = [each for each in held if isinstance(each, nn.parameter.UninitializedTensorMixin)]  # type: ignore[attr-defined]
@@ -190,8 +202,10 @@ def check_storable(module: nn.Module, *, name: str) -> None:
                 " once on a batch of your images first."
             )
     for key, value in module.state_dict().items():
+        if key.endswith(_EXTRA) and (not stored or isinstance(value, Tensor)):
+            continue
         if not isinstance(value, Tensor):
-            what = "state of its own" if key.endswith("_extra_state") else f"a {type(value).__name__}"
+            what = "state of its own" if key.endswith(_EXTRA) else f"a {type(value).__name__}"
             raise EncoderError(
                 f"{name} keeps {what} in {key!r} beside its tensors, as quantized modules do. Expected tensors alone,"
                 " which are what is compared and stored. Pass the module before quantization, or without its extra"
@@ -202,3 +216,22 @@ def check_storable(module: nn.Module, *, name: str) -> None:
             raise EncoderError(
                 f"{name} has weights that are {what}, such as {key!r}. Expected values. Pass the module in float32."
             )
+
+
+def check_own_memory(module: nn.Module, *, name: str) -> None:
+    """Raise EncoderError where two different weights lie in the same memory: copies of the module would part them."""
+    seen: dict[int, str] = {}
+    for key, value in module.named_parameters():  # one that has two names is listed once
+        place = value.untyped_storage().data_ptr()
+        if value.numel() and place in seen:
+            raise EncoderError(
+                f"the weights {seen[place]!r} and {key!r} of {name} are views of the same memory, which a copy or a stored"
+                " file would part. Expected weights of their own, or one weight with two names. Assign the parameter"
+                " itself, or a clone of it."
+            )
+        seen[place] = key
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state without what is no tensor."""
+    return {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}

@@ -40,7 +40,7 @@ _INERT = (  # modules whose objects say nothing of weights
 )
 _BUILTINS = (
     *("set", "frozenset", "list", "dict", "tuple", "int", "float", "str", "bool", "complex", "slice", "range"),
-    *("bytes", "bytearray", "object", "unicode", "long"),
+    *("bytes", "bytearray", "object", "unicode", "long", "xrange"),
 )
 _MAPPINGS = (
     "defaultdict",

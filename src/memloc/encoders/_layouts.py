@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from memloc.encoders._beside import HEADS, Found, head_beside
@@ -121,7 +122,11 @@ def pick_weights(
     >>> picked.head.keys()
     dict_keys(['weight'])
     """
-    options = list(_options(content, own, name, state_key, strip_prefix))
+    buffers = set() if module is None else {each for each, _ in module.named_buffers()} - set(own)
+    options = [
+        replace(option, unexpected=[each for each in option.unexpected if each not in buffers])
+        for option in _options(content, own, name, state_key, strip_prefix)
+    ]
     whole = [option for option in options if not option.missing]
     if module is not None and not any(option.fits(own) for option in whole):
         renamed = _renamed(options, module, own)
@@ -327,9 +332,13 @@ def _same(options: list[Option]) -> bool:
     """Whether copies under several keys are one and the same tensors."""
     return all(
         option.weights.keys() == options[0].weights.keys()
-        and all(option.weights[name].data_ptr() == options[0].weights[name].data_ptr() for name in option.weights)
+        and all(_equal(option.weights[name], options[0].weights[name]) for name in option.weights)
         for option in options
     )
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    return one.data_ptr() == two.data_ptr() or (one.shape == two.shape and torch.equal(one, two))
 
 
 def _misfit(name: str, option: Option | None, own: Mapping[str, Tensor], content: Mapping[str, Any]) -> CheckpointError:

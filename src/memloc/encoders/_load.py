@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memloc.data import Fit
 from memloc.encoders._built import Recipe
-from memloc.encoders._checkpoints import check_finite, load_weights, read_weights
+from memloc.encoders._checkpoints import check_finite, load_weights, read_weights, tensors_of
 from memloc.encoders._encoder import RANDOM, RANDOM_NOTE, Encoder, Preprocess, check_channels
 from memloc.encoders._head import features_given, with_head
 from memloc.encoders._layer import OUTPUT, Layer
@@ -72,7 +72,7 @@ def load_encoder(
         content, metadata = read_weights(weights)
         picked = pick_weights(
             content,
-            built.module.state_dict(),
+            tensors_of(built.module),
             name=str(weights),
             state_key=state_key,
             strip_prefix=strip_prefix,

@@ -35,7 +35,7 @@ def made(
 ) -> tuple[Built, str, dict[str, str]]:
     """The module with its preprocessing, its name, and the text stored with its weights."""
     if isinstance(encoder, nn.Module):
-        check_storable(encoder, name=type(encoder).__name__)
+        check_storable(encoder, name=type(encoder).__name__, stored=False)
         return live(_bare(encoder)), type(encoder).__name__, {}
     text, named = str(encoder), encoder_name(str(encoder))
     if named.is_built_in:
@@ -44,7 +44,7 @@ def made(
         return _trained(text)
     if named.is_code:
         module = _from_file(named)
-        check_storable(module, name=text)
+        check_storable(module, name=text, stored=False)
         return live(_bare(module)), text, {}
     if named.is_adapted:
         adapter = importlib.import_module(f"memloc.encoders.{ADAPTERS[named.library][0]}")

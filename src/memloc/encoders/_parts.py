@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from memloc.encoders._checkpoints import check_own_memory, check_storable
 from memloc.encoders._encoder import Encoder
 from memloc.encoders._layer import NORMS, WEIGHTED, Layer
 from memloc.encoders._load import load_encoder
@@ -104,7 +105,13 @@ def shape_of(encoder: Encoder) -> tuple[int, int, int]:
 
 
 def copied(encoder: Encoder) -> Encoder:
-    """The same encoder with a module of its own, to be changed."""
+    """The same encoder with a module of its own, to be changed and stored.
+
+    Raises:
+        EncoderError: a state that cannot be stored, or weights that a copy would part.
+    """
+    check_storable(encoder.module, name=encoder.name)
+    check_own_memory(encoder.module, name=encoder.name)
     return replace(encoder, module=copy.deepcopy(encoder.module))
 
 

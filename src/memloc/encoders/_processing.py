@@ -45,9 +45,9 @@ def _affine(given: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]
     means, stds = (0.0,) * 3, (1.0,) * 3
     if given.get("do_normalize", True):
         means, stds = tuple(given["image_mean"]), tuple(given["image_std"])
+    again = tuple(given["image_std"]) if given.get("include_top") else (1.0,) * 3  # EfficientNet divides once more
     mean = tuple((offset + each) / scale for each in means)
-    again = given.get("include_top") and given.get("do_normalize", True)  # EfficientNet divides twice
-    std = tuple((each**2 if again else each) / scale for each in stds)
+    std = tuple(each * more / scale for each, more in zip(stds, again, strict=True))
     plain = all(abs(each) < 1e-6 for each in mean) and all(abs(each - 1) < 1e-6 for each in std)
     return ((), ()) if plain else (mean, std)
 

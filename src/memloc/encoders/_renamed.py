@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from memloc.encoders._checkpoints import tensors_of
+
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module")
 _OLD = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"), (r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2."))
 _IGNORED = ("num_batches_tracked", "total_ops", "total_params", "_extra_state")
@@ -26,7 +28,7 @@ def renamed_states(state: Mapping[str, Tensor], module: nn.Module, heads: tuple[
         state: weights, by the names of a checkpoint. module: the encoder, which is not changed.
         heads: how names begin that may be left over.
     """
-    own = module.state_dict()
+    own = tensors_of(module)
     plain = without_wrappers(state, own)
     for how, names in (
         ("without the names of wrappers", plain),
@@ -91,10 +93,11 @@ def _by_transformers(state: Mapping[str, Tensor], module: Any) -> dict[str, Tens
         return None
     from memloc.encoders.from_transformers import quiet
 
+    parts = {"add_pooling_layer": False} if getattr(module, "pooler", 0) is None else {}
     try:
         with quiet():
             loaded, report = kind.from_pretrained(
-                None, config=copy.deepcopy(module.config), state_dict=dict(state), output_loading_info=True
+                None, config=copy.deepcopy(module.config), state_dict=dict(state), output_loading_info=True, **parts
             )
     except Exception:  # whatever the library meets in a checkpoint of something else
         return None
@@ -116,4 +119,4 @@ def _loaded(
         return None
     if any(not name.endswith(_IGNORED) for name in missing):
         return None
-    return dict(trial.state_dict()), [name for name in unexpected if not name.startswith(heads)]
+    return tensors_of(trial), [name for name in unexpected if not name.startswith(heads)]

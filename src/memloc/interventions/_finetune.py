@@ -16,7 +16,7 @@ from memloc.data import Images
 from memloc.encoders import Encoder, copied, features_of, has_bfloat16, home_of, layer_parts, pick_device
 from memloc.errors import TrainingError
 from memloc.interventions._specs import FinetuneSpec
-from memloc.probe import Probe, check_probe, matched_labels, scored
+from memloc.probe import Probe, check_probe, labels_of_both, scored
 from memloc.progress import Report, silent
 from memloc.views import Views, policy_named
 
@@ -77,7 +77,7 @@ def finetune_layers(
     """
     spec = FinetuneSpec(epochs, batch_size, learning_rate, weight_decay, policy, seed)
     check_finetune(encoder, train, test, layers=layers, policy=policy)
-    train_labels, test_labels = matched_labels(train, test)
+    train_labels, test_labels = labels_of_both(train, test)
     result, where = copied(encoder), pick_device(device)
     classes = np.unique(train_labels)
     codes = torch.from_numpy(np.searchsorted(classes, train_labels)).to(where)

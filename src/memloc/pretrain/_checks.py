@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from memloc.data import Images
-from memloc.encoders import RANDOM, encoder_name, load_encoder
+from memloc.encoders import RANDOM, check_own_memory, check_storable, encoder_name, load_encoder
 from memloc.errors import DataError, SpecError
 from memloc.objectives import objective_named
 from memloc.pretrain._distributed import world
@@ -30,6 +30,8 @@ def check_training(encoder: str | nn.Module, images: Images, spec: TrainSpec, pl
         )
     check_colour(policy_named(spec.policy), shape[0])
     found = load_encoder(encoder, weights=None if isinstance(encoder, nn.Module) else RANDOM, shape=shape)
+    check_storable(found.module, name=found.name)
+    check_own_memory(found.module, name=found.name)
     objective = objective_named(spec.objective)
     objective.check(found)
     if spec.dp_epsilon is not None:

@@ -59,8 +59,8 @@ def keep_together(ids: np.ndarray, split: np.ndarray, groups: list[list[int]]) -
         for row in (row for row in group if split[row] != target):
             if not free.get(target):
                 raise SpecError(
-                    f"{len(copied)} of the images are copies of others, and copies must stand in one split: where g saw a"
-                    " copy of what f saw, f's memorization of it does not show. Expected more images without a copy."
+                    f"{len(copied)} of the images are copies of others, and copies must stand in one split: where g saw"
+                    " a copy of what f saw, f's memorization of it does not show. Expected more images without a copy."
                     " Remove the copies, or pass fewer --candidates and --independents."
                 )
             other = free[target].pop()

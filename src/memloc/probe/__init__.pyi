@@ -8,7 +8,7 @@ from ._dejavu import dejavu as dejavu
 from ._dejavu import dejavu_agreement as dejavu_agreement
 from ._dejavu import label_share as label_share
 from ._encoders import check_probe as check_probe
-from ._encoders import matched_labels as matched_labels
+from ._encoders import labels_of_both as labels_of_both
 from ._encoders import probe_encoder as probe_encoder
 from ._named import Named as Named
 from ._named import opened as opened
