@@ -16,7 +16,15 @@ _PYTHON = {  # what flags are in Python, where that is no argument of the same n
     "--policy": "views=Views(POLICY)",
     "--views": "views=Views(n=...)",
 }
-_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: ([A-Z][A-Z_]*|\d[\d.]*))?")
+_PROSE = (
+    *("and", "or", "to", "in", "for", "with", "as", "that", "again", "out", "where", "on", "of", "by", "if", "at"),
+    *("only", "instead", "alone", "is", "are", "was", "were", "together", "too", "takes", "has", "have", "beside"),
+    *("looks", "goes", "from", "than", "then", "since", "so", "which", "without", "also", "names", "given", "does"),
+    *("do", "both", "twice", "asks", "reads", "needs", "cannot", "can", "must", "may", "says", "states", "would"),
+    *("will", "the", "a", "once"),
+)  # words that may follow a flag and are no value of it
+_NO_VALUE = rf"(?:{'|'.join(_PROSE)})(?:[\s,;:)]|[.](?:\s|$)|$)"
+_FLAG = re.compile(rf"(?<![\w-])--([a-z][a-z-]*)(?: (?!{_NO_VALUE})([^\s,;:()]*[^\s,;:().]))?")
 _COMMAND = re.compile(r"\bmemloc [a-z]")
 _typed = [False]  # whether what is said is said to somebody who types commands
 

@@ -294,7 +294,7 @@ def test_scalars_beside_features_are_passed_over_and_several_tensors_said():
         lambda out: (None, out),
     ):
         assert load_encoder(Returns(wrap)).layers[-1].units == 4
-    with pytest.warns(MemlocWarning, match="the first, 'z', is taken as its features"):
+    with pytest.warns(MemlocWarning, match="the first, 'z', is taken as its output. Pass output=p for another"):
         load_encoder(Returns(lambda out: {"z": out, "p": out * 2}))
 
 

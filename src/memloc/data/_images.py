@@ -102,6 +102,7 @@ def as_images(
     points: Sequence[int] | Tensor | None = None,
     labels: Labels | None = None,
     size: int | None = None,
+    fit: Fit | None = None,
 ) -> Images:
     """Images from a tensor, an array, a map-style dataset or Images.
 
@@ -112,6 +113,7 @@ def as_images(
         labels: class numbers, which stay as they are, or names; None, NaN and numbers below 0 where unknown. A
             dataset's own by default.
         size: height and width to bring every image to, as `open_images` does; needed for a dataset of several sizes.
+            fit: the same as an encoder's own preprocessing does it.
     Raises:
         ShapeError: another type or shape. DataError: ids that repeat, labels of another length, or labels that are no
             classes, such as fractions.
@@ -122,12 +124,13 @@ def as_images(
     \
 (images * 255).round().to(torch.uint8).
     """
+    fit = fit or Fit(size)
     if not isinstance(images, Images):
-        pixels, found, class_names = _pixels(images, Fit(size))
+        pixels, found, class_names = _pixels(images, fit)
         check_pixels(pixels)
         names = tuple(str(row) for row in range(len(pixels)))
         images = Images(pixels, torch.arange(len(pixels)), names, found, class_names)
-    images = in_size(images, Fit(size), "the images")
+    images = in_size(images, fit, "the images")
     if points is not None:
         ids = torch.as_tensor(points, dtype=torch.int64)
         if ids.shape != (len(images),) or len(ids.unique()) != len(ids):

@@ -225,9 +225,9 @@ def check_own_memory(module: nn.Module, *, name: str) -> None:
         place = value.untyped_storage().data_ptr()
         if value.numel() and place in seen:
             raise EncoderError(
-                f"the weights {seen[place]!r} and {key!r} of {name} are views of the same memory, which a copy or a stored"
-                " file would part. Expected weights of their own, or one weight with two names. Assign the parameter"
-                " itself, or a clone of it."
+                f"the weights {seen[place]!r} and {key!r} of {name} are views of the same memory, which a copy or a"
+                " stored file would part. Expected weights of their own, or one weight with two names. Assign the"
+                " parameter itself, or a clone of it."
             )
         seen[place] = key
 

@@ -100,8 +100,8 @@ def _check_output(module: nn.Module, output: object, take: str) -> None:
     several = [key for key, part in parts if (tensor := as_tensor(part)) is not None and tensor.ndim > 1]
     if len(several) > 1:
         warn(
-            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its output. Pass --output"
-            f" {several[1]} (in Python output={str(several[1])!r}) for another.",
+            f"{name} returns {_in_words(output)}; the first, {several[0]!r}, is taken as its output."
+            f" Pass --output {several[1]} for another.",
         )
 
 

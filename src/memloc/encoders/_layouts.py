@@ -38,7 +38,7 @@ _FIRST = (
     *("ema", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "params_ema", "ema_params"),
     *("target_encoder", "teacher", "teacher_model", "teacher_backbone"),
 )
-_SECOND = ("student", "momentum", "encoder_k", "target", "_k")
+_SECOND = ("student", "momentum", "encoder_k", "target", "_k.")
 _CHILDREN = {
     "0": "conv1",
     "1": "bn1",
@@ -163,8 +163,7 @@ def _rank(where: str) -> int:
     parts = [part for part in re.split(r"[./]", where) if part]
     if any(part in _FIRST for part in parts):
         return 0
-    second = any(part.endswith("_k") or part.startswith(_SECOND[:-1]) for part in parts)
-    return 2 if second else 1
+    return 2 if any(sign in where for sign in _SECOND) else 1
 
 
 def _renamed(options: list[Option], module: nn.Module, own: Mapping[str, Tensor]) -> list[Option]:

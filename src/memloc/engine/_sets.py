@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memloc.data import SPLITS, Fit, Images, as_images, concatenate, in_size, open_images
-from memloc.errors import SpecError
+from memloc.errors import DataError, SpecError
 
 SETS = ("candidate", "independent", "shared", "external")
 """In the order in which they are joined."""
@@ -44,10 +44,17 @@ def joined_sets(sets: Mapping[str, Any], *, fit: Fit | None = None, max_bad: int
 
 
 def images_of_any(given: Any, *, fit: Fit | None = None, max_bad: int = 0) -> Images:
-    """Images by a path or a name, or what `as_images` takes, brought to a size."""
+    """Images by a path or a name, or what `as_images` takes, brought to a size; those in memory that are smaller stay
+    as they are, which the encoder's own check tells."""
     if isinstance(given, (str, Path)):
         return open_images(given, size=fit, max_bad=max_bad)
-    return in_size(as_images(given, size=None if fit is None else fit.size), fit or Fit(), "the images")
+    fit = fit or Fit()
+    try:
+        return in_size(as_images(given, fit=fit), fit, "the images")
+    except DataError:
+        if fit.size is None:
+            raise
+        return as_images(given)
 
 
 def splits_of(splits: Any, images: Images) -> Any:
