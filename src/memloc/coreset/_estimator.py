@@ -19,6 +19,7 @@ from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._points import measures, points_table
 from memloc.coreset._sources import check_tested, class_numbers
 from memloc.coreset._spec import RobustSpec
+from memloc.data import fit_classes
 from memloc.errors import DataError, ResultsError, SpecError, TrustError
 from memloc.progress import Report
 from memloc.results import replacing, verify
@@ -107,7 +108,7 @@ def _fit(
     if "random_state" in estimator.get_params() and estimator.get_params()["random_state"] is None:
         estimator.set_params(random_state=seed)
     if coreset is None:
-        return estimator.fit(_rows(X, rows), y[rows])
+        return fit_classes(estimator, _rows(X, rows), y[rows])
     weights = np.zeros(len(y))
     weights[coreset.indices.numpy()] = coreset.weights.numpy()
     chosen = rows[weights[rows] > 0]
@@ -115,8 +116,8 @@ def _fit(
         (estimator.steps[-1][1], f"{estimator.steps[-1][0]}__") if hasattr(estimator, "steps") else (estimator, "")
     )
     if has_fit_parameter(last, "sample_weight"):
-        return estimator.fit(_rows(X, chosen), y[chosen], **{f"{name}sample_weight": weights[chosen]})
-    return estimator.fit(_rows(X, chosen), y[chosen])
+        return fit_classes(estimator, _rows(X, chosen), y[chosen], **{f"{name}sample_weight": weights[chosen]})
+    return fit_classes(estimator, _rows(X, chosen), y[chosen])
 
 
 def _rows(X: Any, rows: NDArray[np.int64]) -> Any:

@@ -16,9 +16,10 @@ from memloc.coreset._results import CoresetRun
 from memloc.coreset._runs import pictures, representation_run, robust_run
 from memloc.coreset._sources import class_numbers
 from memloc.coreset._spec import RobustSpec
-from memloc.data import Fit, Images, matched_labels, open_images
+from memloc.data import Images, matched_labels, open_images
 from memloc.encoders import RANDOM, load_encoder, save_weights
 from memloc.errors import DataError
+from memloc.fit import Fit
 from memloc.results import remove_folder, write_table
 
 

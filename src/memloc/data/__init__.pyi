@@ -1,6 +1,6 @@
 from ._classes import matched as matched
 from ._classes import matched_labels as matched_labels
-from ._decode import Fit as Fit
+from ._coded import fit_classes as fit_classes
 from ._images import Images as Images
 from ._images import as_images as as_images
 from ._images import concatenate as concatenate

@@ -9,12 +9,13 @@ from typing import cast
 
 import torch
 
-from memloc.data._decode import Fit, decode_one
+from memloc.data._decode import decode_one
 from memloc.data._images import Images, name_id
 from memloc.data._lazy import ImageFiles, LazyPixels
 from memloc.data._listing import UNREAD, Listing, listed
 from memloc.data._metadata import labels_beside
 from memloc.errors import DataError, SpecError, warn
+from memloc.fit import Fit
 
 Encoded = list[tuple[str, "Path | bytes | None"]]  # images by name: a file, or its bytes
 MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from memloc.data._archives import ARCHIVES, members, read_archive, stl10, svhn
 from memloc.data._arrays import open_idx, open_npz, open_sample, published
-from memloc.data._decode import Fit
 from memloc.data._files import open_folder
 from memloc.data._hub import open_hub
 from memloc.data._images import Images
@@ -20,6 +19,7 @@ from memloc.data._limits import check_limit
 from memloc.data._listing import READ, listed
 from memloc.data._shards import braced, open_archive, open_parquet, shards_of
 from memloc.errors import DataError, DataNotFoundError
+from memloc.fit import Fit
 
 
 @dataclass(frozen=True)

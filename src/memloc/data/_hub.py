@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from memloc.data._decode import Fit
 from memloc.data._files import decoded
 from memloc.data._images import Images
 from memloc.data._labels import LABEL_COLUMNS, number_labels
 from memloc.errors import DataError, DataNotFoundError, MissingExtraError
+from memloc.fit import Fit
 
 
 def open_hub(text: str, fit: Fit, max_bad: int) -> Images:

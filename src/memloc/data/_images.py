@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.data._decode import Fit, as_rgb, fitted_pixels
+from memloc.data._decode import as_rgb, fitted_pixels
 from memloc.data._labels import LABEL_COLUMNS, given_labels
 from memloc.data._lazy import LazyPixels
 from memloc.errors import DataError, ShapeError
+from memloc.fit import Fit
 
 Labels = Sequence[int] | Sequence[str] | Sequence[int | str | None] | np.ndarray | Tensor
 _ROWS = 1 << 40  # ids below it are rows, above it hashes of paths

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memloc.data._decode import Fit, decode_one
+from memloc.data._decode import decode_one
 from memloc.errors import DataError
+from memloc.fit import Fit
 from memloc.machine import cores
 
 _THREADS = 16  # at most

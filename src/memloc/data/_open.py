@@ -7,11 +7,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from memloc.data._decode import Fit
 from memloc.data._formats import Asked, format_of
 from memloc.data._images import Images, in_size
 from memloc.data._limits import check_limit, readable
 from memloc.errors import SpecError
+from memloc.fit import Fit
 
 _PARTS = ("train", "training", "test", "testing", "unlabeled", "val", "valid", "validation", "dev", "extra")
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from memloc.data._archives import opened_tar
-from memloc.data._decode import Fit
 from memloc.data._files import Encoded, decoded, labels_of_folders
 from memloc.data._images import Images, name_id
 from memloc.data._labels import LABEL_COLUMNS, number_labels
 from memloc.data._limits import check_limit, read_parquet, readable
 from memloc.data._listing import READ, UNREAD, is_hidden
 from memloc.errors import DataError
+from memloc.fit import Fit
 
 _SHARD = re.compile(r"^(?P<set>.*?)[-_.]?(?P<number>\d+)(?:-of-(?P<all>\d+))?$")  # a name without its suffix
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -81,7 +81,9 @@ def refuse_missing(X: Any) -> None:
 def needs_encoding(X: Any) -> bool:
     """Whether a table is a DataFrame with anything but complete columns of numbers."""
     return isinstance(X, pd.DataFrame) and (
-        not all(_is_number(X.iloc[:, place]) for place in range(X.shape[1])) or bool(X.isna().to_numpy().any())
+        any(isinstance(kind, pd.ArrowDtype) for kind in X.dtypes)
+        or not all(_is_number(X.iloc[:, place]) for place in range(X.shape[1]))
+        or bool(X.isna().to_numpy().any())
     )
 
 
@@ -91,7 +93,32 @@ def number_columns(X: pd.DataFrame) -> list[Any]:
     Raises:
         DataError: text among numbers, infinity, dates, or a column without values; the column is named.
     """
-    return [name for name in X.columns if _becomes_number(X[name])]
+    return [name for name in X.columns if _becomes_number(plain_column(X[name]))]
+
+
+def plain_column(column: pd.Series) -> pd.Series:
+    """A column without Arrow's types, and a duration as its seconds.
+
+    >>> plain_column(pd.Series(pd.to_timedelta(["1min", None]))).tolist()
+    [60.0, nan]
+    """
+    if isinstance(column.dtype, pd.ArrowDtype):
+        kind = column.dtype.kind
+        if kind == "m":
+            column = column.astype("timedelta64[ns]")
+        elif kind == "M":
+            column = column.astype("datetime64[ns]")
+        elif not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            column = column.astype(object)
+    return column.dt.total_seconds() if pd.api.types.is_timedelta64_dtype(column) else column
+
+
+def _plain_columns(X: pd.DataFrame) -> pd.DataFrame:
+    odd = [isinstance(kind, pd.ArrowDtype) or pd.api.types.is_timedelta64_dtype(kind) for kind in X.dtypes]
+    if not any(odd):
+        return X
+    columns = [plain_column(X.iloc[:, place]) if odd[place] else X.iloc[:, place] for place in range(X.shape[1])]
+    return pd.concat(columns, axis=1)
 
 
 class TableEncoder:
@@ -121,6 +148,7 @@ class TableEncoder:
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
+        X = _plain_columns(X)
         self.numbers = number_columns(X)
         numbers, holed = set(self.numbers), set(X.columns[X.isna().any()])
         self._names, self._complete = list(X.columns), [name for name in X.columns if name not in holed]
@@ -157,6 +185,7 @@ class TableEncoder:
                 f"the table is not a DataFrame with the columns {', '.join(map(str, self._names[:8]))}. Expected those"
                 " of the fit. Pass one."
             )
+        X = _plain_columns(X)
         numbers = set(self.numbers)
         for name in self._complete:
             if (pd.to_numeric(X[name], errors="coerce") if name in numbers else X[name]).isna().any():
@@ -201,7 +230,7 @@ def _becomes_number(column: pd.Series) -> bool:
     name, known = column.name, column.dropna()
     if not len(known):
         raise DataError(f"column {name!r} has no values. Expected at least one. Drop the column.")
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+    if pd.api.types.is_datetime64_any_dtype(column):
         raise DataError(
             f"column {name!r} holds {column.dtype}. Expected numbers or categories. Turn dates into numbers first, such"
             " as days."

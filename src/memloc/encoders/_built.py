@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from memloc.data import Fit
+from memloc.fit import Fit
 
 
 @dataclass(frozen=True)

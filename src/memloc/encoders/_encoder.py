@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from memloc.data import Fit
 from memloc.encoders._head import Head, rows_behind
 from memloc.encoders._layer import Layer
 from memloc.errors import EncoderError
+from memloc.fit import Fit
 
 RANDOM, RANDOM_NOTE = "random", "random weights"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from memloc.data import Fit
 from memloc.encoders._built import Built, Recipe
 from memloc.encoders.from_timm import timm_recipe
 from memloc.encoders.from_transformers import processing
+from memloc.fit import Fit
 
 
 def live(module: nn.Module) -> Built:

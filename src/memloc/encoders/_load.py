@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from memloc.data import Fit
 from memloc.encoders._built import Recipe
 from memloc.encoders._checkpoints import check_finite, load_weights, read_weights, tensors_of
 from memloc.encoders._encoder import RANDOM, RANDOM_NOTE, Encoder, Preprocess, check_channels
@@ -22,6 +21,7 @@ from memloc.encoders._output import AUTO, output_name
 from memloc.encoders._passes import check_passes
 from memloc.encoders._rebuilt import build_head
 from memloc.errors import EncoderError, MemlocError, SpecError
+from memloc.fit import Fit
 
 _MEAN_MOST = 20.0  # beyond which a mean is one of values to 255
 _TRIAL_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 32, 32), (3, 224, 224))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from torch import nn
 
-from memloc.data import Fit
 from memloc.encoders._built import Built
 from memloc.encoders._checkpoints import check_storable, load_weights, read_weights
 from memloc.encoders._encoder import Encoder
@@ -21,6 +20,7 @@ from memloc.encoders._resnet import ResNet
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders.from_transformers import build_vit
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, nearest
+from memloc.fit import Fit
 
 _RESNETS: Mapping[str, Callable[[], nn.Module]] = {
     "resnet9": ResNet9,

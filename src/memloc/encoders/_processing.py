@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from memloc.data import Fit
 from memloc.encoders._built import Recipe
 from memloc.errors import EncoderError
+from memloc.fit import Fit
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's numbers
 _FOLLOWED = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from memloc.data import Fit
 from memloc.encoders._built import Built, Recipe
 from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, nearest
+from memloc.fit import Fit
 
 
 def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from memloc.data import Fit
 from memloc.encoders._built import Built, Recipe
 from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, nearest
+from memloc.fit import Fit
 
 
 def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:

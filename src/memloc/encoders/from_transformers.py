@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from memloc.data import Fit
 from memloc.encoders._built import Built, Recipe
 from memloc.encoders._processing import recipe_of
 from memloc.errors import CheckpointError, DataNotFoundError, EncoderError, MemlocError, MissingExtraError, nearest
+from memloc.fit import Fit
 
 _POOLED = ("ViTModel", "DeiTModel", "BeitModel")  # whose pooler may be left out
 _SHAPES = {  # patch, width, blocks, heads: LocMem App. B and Dosovitskiy et al., ICLR 2021

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memloc.data import SPLITS, Fit, Images, as_images, concatenate, in_size, open_images
+from memloc.data import SPLITS, Images, as_images, concatenate, in_size, open_images
 from memloc.errors import DataError, SpecError
+from memloc.fit import Fit
 
 SETS = ("candidate", "independent", "shared", "external")
 """In the order in which they are joined."""

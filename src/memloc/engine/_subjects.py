@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from memloc.data import Fit, Images, as_images, check_splits, concatenate, origins
+from memloc.data import Images, as_images, check_splits, concatenate, origins
 from memloc.encoders import RANDOM, Encoder, encoder_name, fit_for, load_encoder, published_fit, trial
 from memloc.engine._audit import Options, ViewOptions
 from memloc.engine._job import Job
@@ -17,6 +17,7 @@ from memloc.engine._prepare import prepare
 from memloc.engine._protocols import protocol_settings
 from memloc.engine._sets import images_of_any, joined_sets, splits_of
 from memloc.errors import SpecError
+from memloc.fit import Fit
 from memloc.runs import Run, images_of, open_run
 from memloc.views import POLICIES, Views
 

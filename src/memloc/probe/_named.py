@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from memloc.data import Fit, Images, open_images
+from memloc.data import Images, open_images
 from memloc.encoders import Encoder, encoder_name, fit_for, load_encoder, read_weights, represent
 from memloc.errors import SpecError
+from memloc.fit import Fit
 from memloc.progress import roughly
 
 # images to time, images at once, floats of activations per float of input in a small net

@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from memloc.data import fit_classes
 from memloc.errors import SpecError
 from memloc.valuation._draws import Draw, draw
 from memloc.valuation._trees import grow
@@ -115,11 +116,15 @@ def _any(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) 
     target = task.target if task.places is None else task.places[task.target]
     if task.places is not None and len(np.unique(target[rows])) == 1:
         learner = DummyClassifier(strategy="most_frequent")
+    chosen, named = one.counts, {}
     if task.weighted:
-        learner.fit(seen[rows], target[rows], sample_weight=one.counts[rows].astype(np.float64))
+        named = {"sample_weight": one.counts[rows].astype(np.float64)}
     else:
-        again = np.repeat(rows, one.counts[rows])
-        learner.fit(seen[again], target[again])
+        rows = np.repeat(rows, chosen[rows])
+    if task.places is None:
+        learner.fit(seen[rows], target[rows], **named)
+    else:
+        learner = fit_classes(learner, seen[rows], target[rows], **named)
     predicted = np.zeros(len(target), dtype=target.dtype)
     if outside.any():
         found = learner.predict(seen[outside])
