@@ -125,7 +125,9 @@ def test_keys_and_prefixes_can_be_given(net, tmp_path):
     assert torch.equal(chosen.weights["conv1.weight"], other["conv1.weight"])
     torch.save({**under(state, "a."), **under(other, "b.")}, tmp_path / "two.pth")
     content, _ = read_weights(tmp_path / "two.pth")
-    with pytest.raises(CheckpointError, match=r"holds 2 copies that fit the encoder, under 'a.' .strip_prefix=a.*, 'b.' "):
+    with pytest.raises(
+        CheckpointError, match=r"holds 2 copies that fit the encoder, under 'a.' .strip_prefix=a.*, 'b.' "
+    ):
         pick_weights(content, state, name="two.pth")
     assert torch.equal(
         pick_weights(content, state, name="two", strip_prefix="b.").weights["bn1.bias"], other["bn1.bias"]

@@ -106,5 +106,5 @@ def fitted_pixels(pixels: torch.Tensor, fit: Fit, name: str) -> torch.Tensor:
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
-    array = np.asarray(picture)
+    array = np.array(picture)
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array if array.ndim == 3 else array[..., None], 2, 0)))

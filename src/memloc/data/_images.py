@@ -319,7 +319,7 @@ def _from_dataset(dataset: Any, fit: Fit) -> tuple[Tensor, Tensor | None, tuple[
     stacked = torch.stack(pictures)
     if all(label is None for label in labels):
         return stacked, None, ()
-    return stacked, *given_labels(labels, len(labels), dataset_classes(dataset))
+    return stacked, *given_labels(labels, len(labels), dataset_classes(dataset), "the dataset")
 
 
 def dataset_classes(dataset: Any) -> tuple[str, ...]:

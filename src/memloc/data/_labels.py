@@ -63,13 +63,17 @@ def number_labels(
     return torch.tensor([-1 if value is None else number[str(value)] for value in values]), texts
 
 
-def given_labels(labels: Any, count: int, class_names: Sequence[str] = ()) -> tuple[Tensor, tuple[str, ...]]:
+def given_labels(
+    labels: Any, count: int, class_names: Sequence[str] = (), what: str = "labels="
+) -> tuple[Tensor, tuple[str, ...]]:
     """Labels that stand beside images in memory: whole numbers stay as they are, names are numbered.
+
+    Args:
+        what: to call them, in messages.
 
     >>> given_labels([7, None, 5], 3), given_labels(["b", "a"], 2)
     ((tensor([ 7, -1,  5]), ()), (tensor([1, 0]), ('a', 'b')))
     """
-    what = "labels="
     values = plain_labels(_flat(labels), what)
     if len(values) != count:
         raise DataError(

@@ -70,7 +70,7 @@ def listed(folder: Path) -> Listing:
         DataError: a folder that may not be read, or too deep a one.
     """
     found = Listing()
-    for path in _walk(folder, "", set(), found, 0):
+    for path in _everything(folder, found):
         name = path.rsplit("/", 1)[-1].lower()
         if name in METADATA:
             found.metadata.append(path)
@@ -91,9 +91,24 @@ def is_hidden(name: str) -> bool:
     return name.startswith(_STARTS) or name.lower() in _SYSTEM
 
 
-def _walk(folder: Path, within: str, seen: set[tuple[int, int]], found: Listing, depth: int) -> Iterator[str]:
-    """Paths of images, metadata and arrays, relative to the first folder; what a link leads to a second time is left
-    out."""
+def _everything(folder: Path, found: Listing) -> Iterator[str]:
+    """Paths of images, metadata and arrays; what links lead to comes last, so that it keeps its own name, and what is
+    met a second time is left out."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [(folder, "", 0)]
+    for place, within, depth in waiting:  # which grows by the links that are met
+        yield from _walk(place, within, depth, seen, found, waiting)
+
+
+def _walk(
+    folder: Path,
+    within: str,
+    depth: int,
+    seen: set[tuple[int, int]],
+    found: Listing,
+    waiting: list[tuple[Path, str, int]],
+) -> Iterator[str]:
+    """Paths in a folder, relative to the first one; links to folders wait."""
     try:
         state = folder.stat()
         here = (state.st_dev, state.st_ino)
@@ -102,24 +117,24 @@ def _walk(folder: Path, within: str, seen: set[tuple[int, int]], found: Listing,
         seen.add(here)
         check_limit("DEPTH", depth, folder)
         with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda entry: (entry.is_symlink(), entry.name))
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except PermissionError as problem:
         raise DataError(
             f"the folder {str(folder)!r} may not be read ({problem.strerror}). Expected a folder that you may list."
             " Change its permissions, or leave it out."
         ) from problem
-    folders = [entry for entry in entries if _is_folder(entry)]
-    linked = [entry for entry in folders if entry.is_symlink()]  # last, so that what they lead to keeps its own name
-    for entry in [*(entry for entry in folders if entry not in linked), *linked]:
-        if is_hidden(entry.name):
+    for entry in entries:
+        if not _is_folder(entry):
+            if not entry.name.startswith(".") and _is_wanted(entry):
+                yield f"{within}{entry.name}"
+        elif is_hidden(entry.name):
             count = sum(_is_image(name) for _, _, names in os.walk(entry.path) for name in names)
             if count:
                 found.left_out[f"{within}{entry.name}"] = count
+        elif entry.is_symlink():
+            waiting.append((Path(entry.path), f"{within}{entry.name}/", depth + 1))
         else:
-            yield from _walk(Path(entry.path), f"{within}{entry.name}/", seen, found, depth + 1)
-    for entry in entries:
-        if entry not in folders and not entry.name.startswith(".") and _is_wanted(entry):
-            yield f"{within}{entry.name}"
+            yield from _walk(Path(entry.path), f"{within}{entry.name}/", depth + 1, seen, found, waiting)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -249,8 +249,9 @@ def _becomes_number(column: pd.Series) -> bool:
         return False
     odd = next((value for value in known if not pd.api.types.is_scalar(value)), None)
     if odd is not None:
+        what = "list" if isinstance(odd, (list, tuple, np.ndarray)) else type(odd).__name__
         raise DataError(
-            f"column {name!r} holds a {'list' if isinstance(odd, (list, tuple, np.ndarray)) else type(odd).__name__} in a cell. Expected numbers or categories. Turn it into"
+            f"column {name!r} holds a {what} in a cell. Expected numbers or categories. Turn it into"
             " columns, or drop it."
         )
     parsed = pd.to_numeric(known, errors="coerce").notna()

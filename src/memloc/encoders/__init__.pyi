@@ -40,6 +40,7 @@ from ._names import EncoderName as EncoderName
 from ._names import encoder_name as encoder_name
 from ._names import file_of as file_of
 from ._names import is_inert as is_inert
+from ._output import averaged as averaged
 from ._output import features_at as features_at
 from ._output import features_of as features_of
 from ._parts import LayerParts as LayerParts

@@ -75,16 +75,20 @@ def features_of(output: object) -> Tensor:
 
 
 def features_at(layer: Layer, output: object) -> Tensor:
-    """The same of the row that an encoder's output is read as, whose units may be the last axis of four.
+    """The same of the row that an encoder's output is read as, which says which of its tensors that is."""
+    return averaged(layer, output_of(output, layer.take))
+
+
+def averaged(layer: Layer, tensor: Tensor | None) -> Tensor:
+    """What was read of a row as one vector per view; its units may be the last axis of four.
 
     >>> import torch
-    >>> features_at(Layer("output", "", 0, "output", None, 3, last=True), torch.ones(2, 4, 5, 3)).shape
+    >>> averaged(Layer("output", "", 0, "output", None, 3, last=True), torch.ones(2, 4, 5, 3)).shape
     torch.Size([2, 3])
     """
-    tensor = output_of(output, layer.take)
     if tensor is not None and tensor.ndim == 4 and layer.last:
         tensor = tensor.movedim(3, 1)
-    return _averaged(tensor, output)
+    return _averaged(tensor, tensor)
 
 
 def _averaged(tensor: Tensor | None, output: object) -> Tensor:

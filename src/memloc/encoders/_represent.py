@@ -11,7 +11,7 @@ from memloc.encoders._device import pick_device
 from memloc.encoders._encoder import Encoder, check_images
 from memloc.encoders._layer import OUTPUT, Layer
 from memloc.encoders._memory import Batches
-from memloc.encoders._output import AUTO, features_at
+from memloc.encoders._output import AUTO, averaged
 from memloc.encoders._resnet9 import ResNet9
 from memloc.encoders._taps import tapped
 from memloc.errors import EncoderError, LayerNotFoundError, nearest
@@ -61,7 +61,7 @@ def represent(
     found: list[Tensor] = []
 
     def reduce(row: Layer, output: Tensor) -> None:
-        found.append((_positions(row, output) if dense else features_at(row, output)).float())
+        found.append((_positions(row, output) if dense else averaged(row, output)).float())
 
     def read(rows: slice) -> Tensor:
         progress("representing images", rows.start, len(pixels))

@@ -179,10 +179,12 @@ def processing(name: str, size: int | None, *, here: bool = False) -> Recipe | N
     library = _library()
     try:
         found = library.AutoImageProcessor.from_pretrained(name, local_files_only=here)
-    except (OSError, ValueError):
+    except OSError:
         return None
-    except ImportError as problem:
+    except (ValueError, ImportError) as problem:
         said = " ".join(str(problem).split())
+        if isinstance(problem, ValueError) and "image processor class" not in said:
+            return None  # a model without one
         raise MissingExtraError(
             f"the image processor of hf:{name} needs a package that is not here ({said[:200]}). Expected it installed."
             " Install it with pip, or pass --mean and --std."

@@ -17,8 +17,8 @@ from memloc.encoders import (
     OUTPUT,
     Encoder,
     Layer,
+    averaged,
     check_finite_reading,
-    features_at,
     folded,
     rows_behind,
     tapped,
@@ -165,7 +165,7 @@ class _Reader:
                 " Leave the layer out with --layers."
             )
         if layer.kind == OUTPUT:
-            self._features = features_at(layer, output)
+            self._features = averaged(layer, output)
         with torch.autocast(self._job.device.type, enabled=False):
             if not self._only_units:
                 rows = output.unflatten(0, (self._points, views))
