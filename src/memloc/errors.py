@@ -49,6 +49,8 @@ def in_python(text: str) -> str:
     def argument(match: re.Match[str]) -> str:
         if _COMMAND.search(text[: match.start()].rpartition(". ")[2]):
             return match[0]  # of a command that a person may type
+        if match[1] == "policy" and match[2]:
+            return f"views=Views({match[2]!r})"
         known = next((words for flag, words in _PYTHON.items() if match[0].startswith(flag)), None)
         return known or f"{match[1].replace('-', '_')}={match[2] or ''}"
 

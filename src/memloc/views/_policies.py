@@ -75,5 +75,5 @@ def check_colour(policy: Policy, channels: int) -> None:
     able = ", ".join(name for name, each in POLICIES.items() if not (each.grayscale or any(each.jitter)))
     raise SpecError(
         f"the images have {channels} channels and the views change colours, which are defined for gray and RGB."
-        f" Expected a policy without. Pass --policy crop (in Python Views('crop')); of these there are {able}."
+        f" Expected a policy without. Pass --policy crop; of these there are {able}."
     )
