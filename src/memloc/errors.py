@@ -51,6 +51,8 @@ def in_python(text: str) -> str:
             return match[0]  # of a command that a person may type
         if match[1] == "policy" and match[2]:
             return f"views=Views({match[2]!r})"
+        if match[1] == "views" and match[2]:
+            return f"views=Views(n={match[2]})"
         known = next((words for flag, words in _PYTHON.items() if match[0].startswith(flag)), None)
         return known or f"{match[1].replace('-', '_')}={match[2] or ''}"
 

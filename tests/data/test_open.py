@@ -75,7 +75,7 @@ def test_bad_files_are_counted_and_listed(folder):
     (folder / "cat/truncated.png").write_bytes(content[: len(content) // 2])
     (folder / "cat/empty.jpg").write_bytes(b"")
     (folder / "cat/text.png").write_text("no image")
-    with pytest.raises(DataError, match=r"3 of 7 images .* cannot be read .* --max-bad 3"):
+    with pytest.raises(DataError, match=r"3 of 7 images .* cannot be read .* max_bad=3"):
         open_images(folder)
     images = open_images(folder, max_bad=3)
     assert len(images) == 4
@@ -84,7 +84,7 @@ def test_bad_files_are_counted_and_listed(folder):
 
 def test_mixed_sizes_need_a_size_and_are_never_enlarged(folder):
     Image.fromarray(ramp(30, 40)).save(folder / "cat/large.png")
-    with pytest.raises(DataError, match="Pass --size 12"):
+    with pytest.raises(DataError, match="Pass size=12"):
         open_images(folder)
     assert open_images(folder, size=12).pixels.shape == (5, 3, 12, 12)
     with pytest.raises(DataError, match="smaller than a view of 20x20"):

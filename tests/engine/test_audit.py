@@ -492,7 +492,7 @@ def test_more_mistakes_before_work_starts(pair, gray, tiny):
         audit(*pair, images=gray, splits=["candidate"] + ["independent"] * 39)
     with pytest.raises(DataError, match="was trained on 0 of the points"):
         audit(encoders=[tiny(0), tiny(1)], membership=np.stack([np.zeros(40), np.ones(40)]), images=gray)
-    with pytest.raises(SpecError, match="Pass --views 16"):
+    with pytest.raises(SpecError, match=r"Pass views=Views\(n=16\)"):
         audit(pair[0], images=gray, views=Views(n="auto"))
 
 

@@ -91,7 +91,7 @@ def test_audits_that_cannot_be_compared(found):
     strangers = replace(found, points=found.points.assign(name="x" + found.points["name"]))
     with pytest.raises(DataError, match="0 candidates are in both"):
         compare(found, strangers)
-    with pytest.raises(SpecError, match="Pass --k"):
+    with pytest.raises(SpecError, match="Pass k="):
         compare(found, found, k=0)
     other = replace(
         found,

@@ -177,7 +177,7 @@ def test_what_would_name_a_point_is_said():
 def test_decoys_leave_enough_to_compare_with():
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
     splits = ["candidate"] * 20 + ["external"] * 40
-    with pytest.raises(SpecError, match=r"decoys are 0.6 of 40 held-out points, which leaves 16 .*--decoys 0"):
+    with pytest.raises(SpecError, match=r"decoys are 0.6 of 40 held-out points, which leaves 16 .*decoys=0"):
         audit(tiny_net(0), tiny_net(1), images=images, splits=splits, views=Views(n=2), decoys=0.6)
     with pytest.raises(SpecError, match="decoys"):
         audit(tiny_net(0), tiny_net(1), images=images, splits=splits, views=Views(n=2), decoys=1.0)

@@ -39,7 +39,7 @@ def test_an_audit_of_one_encoder_has_scores_where_it_has_points_never_seen(tiny)
     table = issues_table(audit(tiny(0), images=PIXELS, splits=splits, views=Views(n=4)))
     assert len(table) == 15
     assert table["score"].notna().all()
-    with pytest.raises(DataError, match="neither a reference nor external points.*--external DATA"):
+    with pytest.raises(DataError, match="neither a reference nor external points.*external=DATA"):
         issues_table(audit(tiny(0), images=PIXELS, views=Views(n=4)))
 
 

@@ -186,7 +186,7 @@ def test_what_cannot_be_probed_is_refused_before_work():
     bare = as_images(np.zeros((4, 8, 8, 1), dtype=np.uint8))
     with pytest.raises(SpecError, match="Nearest: 'linear'"):
         check_probe(encoder, images, images, kind="linar")
-    with pytest.raises(SpecError, match="--train-masks"):
+    with pytest.raises(SpecError, match="train_masks="):
         check_probe(encoder, images, images, kind="dense")
     with pytest.raises(DataError, match="test images have no labels"):
         check_probe(encoder, images, bare)
@@ -199,7 +199,7 @@ def test_what_cannot_be_probed_is_refused_before_work():
         check_probe(encoder, images, images, kind="dense", masks=(np.zeros((20, 8, 8)), np.zeros((20, 8, 8))))
     with pytest.raises(DataError, match="one training point"):
         check_probe(encoder, images.take(torch.tensor([0, 1, 3, 5])), images)
-    with pytest.raises(SpecError, match="--neighbours 20"):
+    with pytest.raises(SpecError, match="neighbours=20"):
         check_probe(encoder, images, images, kind="knn", neighbours=21)
     with pytest.raises(EncoderError, match="takes images of 16x16"):
         check_probe(replace(encoder, size=16), images, images)
@@ -263,9 +263,9 @@ def test_dejavu_finds_what_one_encoder_knows_from_a_corner():
     assert one.tolist() == two.tolist()
     with pytest.raises(DataError, match="public images are among those"):
         dejavu(knows, does_not, public, public, neighbours=5)
-    with pytest.raises(SpecError, match="--side"):
+    with pytest.raises(SpecError, match="side="):
         dejavu(knows, does_not, images, public, side=1.5)
-    with pytest.raises(SpecError, match="--neighbours"):
+    with pytest.raises(SpecError, match="neighbours="):
         dejavu(knows, does_not, images, public, neighbours=41)
 
 

@@ -234,7 +234,7 @@ def test_round_trip_and_messages(found, tmp_path):
     assert summarize(Audit.load(tmp_path / "a")) == summarize(Audit.load(found.save(tmp_path / "b")))
     with pytest.raises(DataNotFoundError, match="holds no finished audit"):
         write_report(tmp_path / "none")
-    with pytest.raises(SpecError, match=r"b' is a folder. Expected a file to write. Pass --out .*b/report.html"):
+    with pytest.raises(SpecError, match=r"b' is a folder. Expected a file to write. Pass out=.*b/report.html"):
         write_report(found, tmp_path / "b")
     record = json.loads((tmp_path / "a/audit.json").read_text())
     (tmp_path / "a/audit.json").write_text(json.dumps({**record, "schema_version": 99}))

@@ -145,18 +145,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_wanted(entry: os.DirEntry[str]) -> bool:
-    """Whether a file is an image, by its name or, without one, by how it begins; or metadata or an array."""
+    """Whether a file is an image, by its name or, without one, by how it begins; or metadata or an array. A link that
+    leads nowhere is an image that cannot be read; pipes and devices are none."""
     name = entry.name.lower()
+    try:
+        is_file = entry.is_file()
+    except OSError:  # a link to itself
+        is_file = False
     if name.endswith((*READ, *UNREAD, *_ARRAYS)) or name in METADATA:
-        return True  # a link that leads nowhere too: that image cannot be read
-    if "." in entry.name:
+        return is_file or (entry.is_symlink() and not os.path.exists(entry.path))
+    if "." in entry.name or not is_file:
         return False
     try:
-        if not entry.is_file():
-            return False
         with open(entry.path, "rb") as file:
             start = file.read(8)
-    except OSError:  # a link to itself, or a file that may not be read
+    except OSError:  # one that may not be read
         return False
     return start.startswith(_MAGIC)
 
