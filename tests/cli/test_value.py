@@ -291,7 +291,7 @@ def test_dry_run_states_the_cost(place):
         (["narrow.csv", "--target", "y"], "line 2 of narrow.csv has 2 fields and the header 3"),
         (["ages.csv", "--target", "age"], "the target has 40 different whole numbers in 400 rows"),
         (["ages.csv", "--target", "age", "--task", "regression", "--seed", "5000000000"], "seed is 5000000000"),
-        (["lists.parquet", "--target", "1"], "column 'x' holds a ndarray in a cell"),
+        (["lists.parquet", "--target", "1"], "column 'x' holds a list in a cell"),
         (
             ["wine.csv", "--target", "kind", "--config", "flag.toml"],
             "the setting 'learners' in flag.toml is true. Expected a number",

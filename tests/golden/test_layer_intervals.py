@@ -84,7 +84,8 @@ def test_own_memorization_subtracts_external_points_drawn_apart(pair):
 def test_equally_many_external_points_are_not_the_candidates_draws():
     """With equal numbers, common draws would pair points that have nothing to do with each other."""
     split = np.array(["candidate"] * 12 + ["external"] * 12)
-    images = np.concatenate([IMAGES[:12]] * 2)  # the same images under other ids
+    images = np.concatenate([IMAGES[:12]] * 2)  # all but the same images under other ids
+    images[12:, 0, 0, 0] ^= 1
     found = audit(tiny_net(0), tiny_net(1), splits=list(split), layers=["output"], **(SETTINGS | {"images": images}))
     row = found.layers.iloc[-1]
     assert row["own_se"] == pytest.approx(np.hypot(row["candidate_se"], row["external_se"]), rel=0.1)

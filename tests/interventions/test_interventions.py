@@ -155,7 +155,7 @@ def test_random_layers_follow_their_seed():
     for wrong, message in (
         ({"by": "delt"}, "Nearest: 'delta'"),
         ({"order": "up"}, "highest"),
-        ({"count": 9}, "Pass --count 3"),
+        ({"count": 9}, "Pass count=3"),
     ):
         with pytest.raises(SpecError, match=message):
             choose_layers(encoder, LAYERS, **{"count": 2, **wrong})
@@ -456,8 +456,8 @@ def test_wrong_removals(pair):
     _, run, scores = pair
     for more, message in (
         ({"order": "mst"}, "Nearest: 'most'"),
-        ({"count": 11}, "Pass --count 10"),
-        ({"encoder": "h"}, "Pass --encoder f"),
+        ({"count": 11}, "Pass count=10"),
+        ({"encoder": "h"}, "Pass encoder=f"),
     ):
         with pytest.raises(SpecError, match=message):
             choose_points(run, scores.points, **{"count": 2, **more})

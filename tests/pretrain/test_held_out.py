@@ -98,13 +98,6 @@ def test_with_none_held_out_plans_are_as_before(spec):
     assert plan.notes == ()
 
 
-def test_with_none_held_out_nothing_is_looked_for(monkeypatch):
-    from memloc.pretrain import _held_out
-
-    monkeypatch.setattr(_held_out, "near_duplicates", lambda _: pytest.fail("looked for"))
-    make_plan(as_images(images()), TrainSpec(held_out=0))
-
-
 def copies(count=60, pairs=12, size=16):
     """Images of which the last are brighter copies of the first."""
     pixels = np.random.default_rng(0).integers(0, 200, (count, size, size, 1), dtype=np.uint8)
@@ -119,9 +112,9 @@ def test_near_duplicates_are_held_out_or_trained_on_together(spec, seed):
     held = ~seen_by_any(plan)
     assert (held[:12] == held[-12:]).all()
     assert held.sum() == {"held_out": 18, "ensemble": 6, "candidates": 28}[next(iter(spec))]
-    assert plan.notes == (
+    assert plan.notes[0] == (
         f"{held.sum()} of 60 images are held out: no encoder sees them. 24 are near-duplicates of others, in 12 groups,"
-        " each held out or trained on as a whole.",
+        " each held out or trained on as a whole."
     )
 
 
@@ -132,9 +125,11 @@ def test_groups_that_do_not_fit_are_trained_on():
         held = ~seen_by_any(make_plan(as_images(pixels), TrainSpec(seed=seed)))
         assert (held[:20].sum(), held.sum()) == (0, 4)
     pixels[20:] = pixels[20]
-    plan = make_plan(as_images(pixels), TrainSpec())
+    plan = make_plan(as_images(pixels), TrainSpec(ensemble=4))
     assert not (~seen_by_any(plan)).any()
     assert plan.notes[0].startswith("0 of 40 images are held out")
+    with pytest.raises(SpecError, match="40 of the images are copies of others"):
+        make_plan(as_images(pixels), TrainSpec())
 
 
 def test_what_was_looked_for_is_said():
@@ -162,14 +157,14 @@ def test_what_was_looked_for_is_said():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"held_out": 1.0}, "held_out is 1.0. Expected a number below 1. Pass --held-out 0.1."),
+        ({"held_out": 1.0}, "held_out is 1.0. Expected a number below 1. Pass held_out=0.1."),
         ({"held_out": -0.1}, "held_out is -0.1. Expected at least 0"),
         ({"held_out": float("nan")}, "held_out is nan"),
         ({"held_out": True}, "held_out is True. Expected a number"),
-        ({"held_out": 0.9}, r"leaves 6 of 60 images.*at least 12, for 6 candidates.*Pass --held-out 0.8, or smaller"),
-        ({"held_out": 0.5, "candidates": 20}, "leaves 30 of 60 images.*at least 40.*Pass --held-out 0.333"),
-        ({"candidates": 30}, "leaves 54 of 60 images.*Pass --held-out 0, or smaller splits"),
-        ({"ensemble": 8, "held_out": 0.9}, "leaves 6 of 60.*at least 8, for 8 encoders. Pass --held-out 0.866"),
+        ({"held_out": 0.9}, r"leaves 6 of 60 images.*at least 12, for 6 candidates.*Pass held_out=0.8, or smaller"),
+        ({"held_out": 0.5, "candidates": 20}, "leaves 30 of 60 images.*at least 40.*Pass held_out=0.333"),
+        ({"candidates": 30}, "leaves 54 of 60 images.*Pass held_out=0, or smaller splits"),
+        ({"ensemble": 8, "held_out": 0.9}, "leaves 6 of 60.*at least 8, for 8 encoders. Pass held_out=0.866"),
         ({"candidates": 40}, "do not fit 60 images"),
     ],
 )

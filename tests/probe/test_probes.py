@@ -170,7 +170,7 @@ def test_a_dense_probe_of_maps():
         (lambda x, y: linear_probe(x, y, x[:, :2], y), ShapeError, "test features 2"),
         (lambda x, y: linear_probe(x, y, x, y, strengths=()), SpecError, "strengths"),
         (lambda x, y: linear_probe(x[:4], np.array([0, 1, 1, 1]), x[:1], y[:1]), DataError, "one training point"),
-        (lambda x, y: knn_probe(x, y, x, y, neighbours=0), SpecError, "--neighbours 1"),
+        (lambda x, y: knn_probe(x, y, x, y, neighbours=0), SpecError, "neighbours=1"),
         (lambda x, y: dense_probe(x, y, x, y), ShapeError, "patch_labels"),
         (lambda x, y: patch_labels(np.zeros((1, 5, 5), dtype=int), 4), ShapeError, "do not divide"),
         (lambda x, y: patch_labels(np.zeros((1, 4, 4)), 4), ShapeError, "whole numbers"),

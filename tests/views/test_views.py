@@ -220,8 +220,10 @@ def test_wrong_images():
         Views(size=64).draw(images(1), torch.arange(1))
     with pytest.raises(ShapeError, match="Expected uint8"):
         Views().draw(images(1).float(), torch.arange(1))
-    with pytest.raises(ShapeError, match="1 or 3 channels"):
+    with pytest.raises(SpecError, match=r"2 channels and the views change colours.*Views\('crop'\)"):
         Views().draw(images(1, 2), torch.arange(1))
+    for policy in ("crop", "mask", "independent"):
+        assert Views(policy, n=2).draw(images(1, 5), torch.arange(1)).shape[2] == 5
     with pytest.raises(ShapeError, match="one id per image"):
         Views().draw(images(2), torch.arange(3))
     with pytest.raises(SpecError, match="only an audit"):

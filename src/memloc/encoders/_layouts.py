@@ -131,7 +131,8 @@ def pick_weights(
     if module is not None and not any(option.fits(own) for option in whole):
         renamed = _renamed(options, module, own)
         options, whole = options + renamed, renamed or whole
-    ranks = {option.where: _rank(option.where) for option in whole}
+    online = any("online" in option.where for option in whole)  # whose targets are no more than targets
+    ranks = {option.where: _rank(option.where, online=online) for option in whole}
     first = [option for option in whole if ranks[option.where] == min(ranks.values())]
     found = {option.where: option for option in first if not option.unexpected} or {
         option.where: option for option in first
@@ -158,10 +159,14 @@ def pick_weights(
     return Picked(chosen.weights, note, head.weights)
 
 
-def _rank(where: str) -> int:
-    """0 for a copy that is published and evaluated, 2 for one that is not, 1 for others."""
+def _rank(where: str, *, online: bool = False) -> int:
+    """0 for a copy that is published and evaluated, 2 for one that is not, 1 for others.
+
+    Args:
+        online: whether there is an online network, which BYOL publishes rather than its target.
+    """
     parts = [part for part in re.split(r"[./]", where) if part]
-    if any(part in _FIRST for part in parts):
+    if any(part in _FIRST for part in parts) and not (online and "target" in where):
         return 0
     return 2 if any(sign in where for sign in _SECOND) else 1
 

@@ -55,7 +55,8 @@ def keep_together(ids: np.ndarray, split: np.ndarray, groups: list[list[int]]) -
         wrong = [row for row in group if split[row] != split[group[0]]]
         if not wrong:
             continue
-        target = "shared" if len(free.get("shared", [])) >= len(group) else split[group[0]]
+        others = sum(split[row] != "shared" for row in group)
+        target = "shared" if len(free.get("shared", [])) >= others else split[group[0]]
         for row in (row for row in group if split[row] != target):
             if not free.get(target):
                 raise SpecError(

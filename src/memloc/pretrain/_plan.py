@@ -52,7 +52,8 @@ def make_plan(images: Images, spec: TrainSpec, external: int = 0) -> Plan:
     """Plan a run; external are the last `external` images, those held out, and training images that no split takes.
 
     >>> from memloc.data import as_images
-    >>> plan = make_plan(as_images(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), TrainSpec(held_out=0), external=10)
+    >>> images = as_images(torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8))
+    >>> plan = make_plan(images, TrainSpec(held_out=0), external=10)
     >>> plan.points.split.value_counts().to_dict()
     {'shared': 24, 'external': 10, 'candidate': 3, 'independent': 3}
     """
