@@ -70,6 +70,10 @@ def test_what_is_no_class_is_refused(value):
         plain_labels([value], "the set")
 
 
+def test_booleans_among_numbers_are_numbers():
+    assert plain_labels([True, 0, np.array([1]), None], "the set") == [1, 0, 1, None]
+
+
 def test_one_missing_label_leaves_the_others():
     assert as_images(PIXELS, labels=[7, None, 5, -1]).labels.tolist() == [7, -1, 5, -1]
     assert as_images(PIXELS, labels=pd.Series(["b", "a", None, "b"], index=[3, 1, 9, 0])).labels.tolist() == [

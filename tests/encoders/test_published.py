@@ -210,7 +210,7 @@ def test_outputs_of_own_modules_are_said():
     assert load_encoder(Several("dict")).output == "embedding"
     with pytest.warns(MemlocWarning, match="the first, 0, is taken as its output. Pass output=1 for another"):
         found = load_encoder(Several("tuple"))
-    assert found.output == "the first of 2 it returns"
+    assert found.output == "the mean over the places of the first of 2 it returns"
     assert load_encoder(Several("tuple"), output="1").layers[-1].units == 5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Number
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def plain_labels(labels: Iterable[Any], where: str) -> list[int | str | None]:
     """Every label as a whole number, a name, or None where there is none.
 
     None, NaN, NA of pandas, empty text and numbers below 0 are no label; the texts "None", "NA" and "nan" are names.
-    Whole numbers may come as floats, booleans are names, bytes are text in UTF-8.
+    Whole numbers may come as floats; booleans are names, among numbers 0 and 1; bytes are text in UTF-8.
 
     Args:
         where: what the labels belong to, for messages.
@@ -33,7 +34,10 @@ def plain_labels(labels: Iterable[Any], where: str) -> list[int | str | None]:
     [3, None, 'None', 'cat', None, None, None]
     """
     values = labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else list(labels)
-    return [_plain(value, row, where) for row, value in enumerate(values)]
+    found = [_plain(value, row, where) for row, value in enumerate(values)]
+    if all(isinstance(value, (bool, str, NoneType)) for value in found):
+        return [str(value) if isinstance(value, bool) else value for value in found]
+    return [int(value) if isinstance(value, bool) else value for value in found]
 
 
 def number_labels(
@@ -85,7 +89,7 @@ def given_labels(
     return torch.tensor([-1 if value is None else value for value in values], dtype=torch.int64), ()
 
 
-def _plain(value: Any, row: int, where: str) -> int | str | None:
+def _plain(value: Any, row: int, where: str) -> int | str | bool | None:
     if isinstance(value, (np.ndarray, Tensor)) and value.shape in ((), (1,)):
         value = value.item()
     elif isinstance(value, (list, tuple)) and len(value) == 1:
@@ -100,7 +104,7 @@ def _plain(value: Any, row: int, where: str) -> int | str | None:
         except UnicodeDecodeError as problem:
             raise _refused(f"bytes that are no text in UTF-8 ({value[:8]!r})", row, where) from problem
     if isinstance(value, (bool, np.bool_)):
-        return str(bool(value))
+        return bool(value)
     if isinstance(value, (Integral, np.integer)):
         if int(value) > _LARGEST:
             raise _refused(f"{int(value)}, beyond 64 bits", row, where)

@@ -15,6 +15,7 @@ AUTO = "auto"
 EMBEDDINGS = ("image_embeds", "pooler_output", "image_features", "embedding", "embeddings", "x_norm_clstoken")
 """What models that return several tensors call the one that they are used by."""
 _POOLED, _CLS, _TOKENS = "pooled", "cls", "tokens"
+_MAP = 4  # axes
 _TOKEN_KEYS = ("last_hidden_state", "x_norm_patchtokens")
 
 
@@ -32,9 +33,11 @@ def output_name(output: object, take: str = AUTO) -> str:
     what = str(key) if key is not None else f"the first of {len(output)} it returns" if several else "what it returns"  # type: ignore[arg-type]
     if take == _CLS:
         return f"the first token of {what}"
-    if take == _TOKENS or (key in _TOKEN_KEYS and take == AUTO):
+    tensor = as_tensor(output) if key is None else as_tensor(output[key])  # type: ignore[index]
+    axes = 0 if tensor is None or tuple(tensor.shape[2:]) == (1, 1) else tensor.ndim
+    if take == _TOKENS or (key in _TOKEN_KEYS and take == AUTO and axes != _MAP):
         return f"the mean over the tokens of {what}"
-    return what
+    return f"the mean over the places of {what}" if axes == _MAP else what
 
 
 def output_of(output: object, take: str = AUTO) -> Tensor | None:
