@@ -24,8 +24,9 @@ _PROSE = (
     *("will", "the", "a", "once"),
 )  # words that may follow a flag and are no value of it
 _NO_VALUE = rf"(?:{'|'.join(_PROSE)})(?:[\s,;:)]|[.](?:\s|$)|$)"
-_FLAG = re.compile(rf"(?<![\w-])--([a-z][a-z-]*)(?: (?!{_NO_VALUE})([^\s,;:()]*[^\s,;:().]))?")
-_COMMAND = re.compile(r"\bmemloc [a-z]")
+_FLAG = re.compile(rf"(?<![\w-])--([a-z][a-z-]*)(?=[\s.,;:)']|$)(?: (?!{_NO_VALUE})([^\s,;:()]*[^\s,;:().]))?")
+_COMMAND = re.compile(r"\b(?:memloc|pip|python3?|git|torchrun) -?[a-z]")
+_SWITCHES = ("trust", "overwrite", "unpaired", "coin", "earlier", "quick")
 _typed = [False]  # whether what is said is said to somebody who types commands
 
 
@@ -49,6 +50,8 @@ def in_python(text: str) -> str:
     def argument(match: re.Match[str]) -> str:
         if _COMMAND.search(text[: match.start()].rpartition(". ")[2]):
             return match[0]  # of a command that a person may type
+        if match[1] in _SWITCHES:
+            return f"{match[1]}=True{f' {match[2]}' if match[2] else ''}"
         if match[1] == "policy" and match[2]:
             return f"views=Views({match[2]!r})"
         if match[1] == "views" and match[2]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +20,7 @@ from memloc.fit import Fit
 Encoded = list[tuple[str, "Path | bytes | None"]]  # images by name: a file, or its bytes
 MEMORY_LIMIT = 2 * 2**30  # bytes of decoded pixels: a folder that needs more is read as it is used
 _DARK = 20  # of 255: a set that is nowhere brighter is no set of 8 or 16 bits
+_SEVERAL = 2
 _SETS = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
 
 
@@ -31,9 +32,10 @@ def open_folder(folder: Path, within: Listing, fit: Fit, max_bad: int, part: str
     Raises:
         DataError: no images, or several sets (folders train and test) of which none is named.
     """
-    chosen = _set_of(folder, within, part)
-    if chosen != folder:
-        folder, within = chosen, listed(chosen)
+    chosen = chosen_set(str(folder), within.images, part)
+    if chosen:
+        folder = folder / chosen
+        within = listed(folder)
     for text in within.notes():
         warn(text)
     paths = within.images
@@ -63,46 +65,63 @@ def labels_of_folders(names: list[str]) -> tuple[torch.Tensor | None, tuple[str,
     return (torch.tensor([number.get(folder, -1) for folder in folders]) if classes else None), tuple(classes)
 
 
-def _set_of(folder: Path, within: Listing, part: str | None) -> Path:
-    """The folder of the set that is meant: the folder itself where it holds no sets."""
-    tops = {path.split("/", 1)[0] for path in within.images if "/" in path}
-    loose = any("/" not in path for path in within.images)
-    sets = {top: next((kind for kind in _SETS if top.lower() in kind), None) for top in tops}
-    several = not loose and len(set(sets.values())) > 1 and None not in sets.values()
-    if part is None and not several:
-        return folder
-    asked = next((kind for kind in _SETS if part in kind), None)
-    match = [top for top, kind in sets.items() if top == part or (kind is not None and kind == asked)]
-    if part is not None and len(match) == 1 and not loose:
-        return folder / match[0]
+def chosen_set(where: str, names: Sequence[str], part: str | None) -> str:
+    """Where the paths of the set that is meant begin: "" where images are of no sets.
+
+    Folders train and test, or train and val, are sets and no classes, whatever lies beside them.
+
+    Raises:
+        DataError: several sets of which none is named, or no such set.
+
+    >>> chosen_set("pets", ["train/cat/1.png", "test/cat/2.png"], "train")
+    'train/'
+    """
+    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    sets = {top: kind for top in tops if (kind := _kind(top)) is not None}
     if part is None:
-        listed_sets = ", ".join(sorted(tops))
+        if len(set(sets.values())) < _SEVERAL:
+            return ""
         raise DataError(
-            f"the folder {str(folder)!r} holds the sets {listed_sets}, each with folders of its own. Expected one set,"
-            f" since they are no classes. Pass {folder}:{min(tops, key=_train_first)}, or the folder of another."
+            f"{where} holds the sets {', '.join(sorted(sets))}, each with folders of its own. Expected one set, since"
+            f" they are no classes. Pass {where}:{min(sets, key=_train_first)}, or the folder of another."
         )
+    match = [top for top in tops if top == part] or [top for top, kind in sets.items() if kind == _kind(part)]
+    if len(match) == 1:
+        return f"{match[0]}/"
     raise DataError(
-        f"the folder {str(folder)!r} has no set {part!r}. Expected a folder of that name in it, beside others such as"
-        f" train and test. Leave ':{part}' out."
+        f"{where} has no set {part!r}. Expected a folder of that name in it, beside others such as train and test."
+        f" Leave ':{part}' out."
     )
 
 
+def _kind(name: str) -> int | None:
+    """Which of the known sets a folder's name is; None of others. Years do not matter, as in train2017."""
+    plain = name.lower().rstrip("0123456789").rstrip("-_ ")
+    return next((number for number, names in enumerate(_SETS) if plain in names), None)
+
+
 def _train_first(name: str) -> tuple[bool, str]:
-    return name.lower() not in _SETS[0], name
+    return _kind(name) != 0, name
 
 
 def _without_unread(
     folder: Path, paths: list[str], names: list[str], max_bad: int
 ) -> tuple[list[str], list[str], tuple[tuple[str, str], ...]]:
     """Images of a folder that is read as it is used, without those of formats that are not read."""
-    skipped = tuple((name, _UNREAD) for name in names if name.lower().endswith(UNREAD))
+    gone = {name for name, path in zip(names, paths, strict=True) if not (folder / path).exists()}
+    skipped = tuple(
+        (name, "a link that leads nowhere" if name in gone else _UNREAD)
+        for name in names
+        if name in gone or name.lower().endswith(UNREAD)
+    )
     _check_bad(skipped, len(names), max_bad, str(folder))
     if 0 < max_bad < len(names) and not skipped:
         raise SpecError(
             f"max_bad is {max_bad} for {len(names)} images that do not fit in memory. Expected 0: they are read as"
             " they are used, so bad ones cannot be left out beforehand. Remove those, or pass a smaller --size."
         )
-    rows = [row for row, name in enumerate(names) if not name.lower().endswith(UNREAD)]
+    left_out = {name for name, _ in skipped}
+    rows = [row for row, name in enumerate(names) if name not in left_out]
     return [paths[row] for row in rows], [names[row] for row in rows], skipped
 
 
@@ -110,12 +129,13 @@ _UNREAD = "a format that memloc does not read; save it as PNG or JPEG"
 
 
 def decoded(
-    encoded: Encoded, fit: Fit, max_bad: int, where: str
+    encoded: Iterable[tuple[str, Path | bytes | None]], fit: Fit, max_bad: int, where: str
 ) -> tuple[list[int], torch.Tensor, tuple[tuple[str, str], ...]]:
     """Decode every image: rows kept, pixels, and what was skipped."""
     pictures: list[torch.Tensor] = []
     kept: list[int] = []
     skipped: list[tuple[str, str]] = []
+    row = -1
     for row, (name, content) in enumerate(encoded):
         try:
             if name.lower().endswith(UNREAD):
@@ -133,7 +153,7 @@ def decoded(
                 f"{where} needs more than {4 * MEMORY_LIMIT // 2**30} GiB decoded. Expected a set that fits in memory,"
                 " or a folder and a size, which is read as it is used. Pass --size 224, or a part of the images."
             )
-    _check_bad(skipped, len(encoded), max_bad, where)
+    _check_bad(skipped, row + 1, max_bad, where)
     if not pictures:
         raise DataError(f"no image in {where} can be read. Expected at least two. Pass other images.")
     check_one_size({tuple(picture.shape[1:]) for picture in pictures}, f"the images in {where}", "--size {size}", fit)

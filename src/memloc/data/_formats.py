@@ -76,8 +76,7 @@ def _open_archive(asked: Asked) -> Images:
     found = read_archive(members(asked.path), part, str(asked.path))
     if found is not None:
         return published(found, f"{asked.path.name}:{part}")
-    _refuse_part(asked)
-    return open_archive([asked.path], asked.fit, asked.max_bad)
+    return open_archive([asked.path], asked.fit, asked.max_bad, asked.part)
 
 
 def _open_directory(asked: Asked) -> Images:
@@ -87,6 +86,12 @@ def _open_directory(asked: Asked) -> Images:
     if found is not None:
         return published(found, f"{asked.path.name}:{part}")
     within = listed(asked.path)
+    tables = [path.name for path in asked.path.rglob("*-of-*.parquet")] if within.images else []
+    if tables:
+        raise DataError(
+            f"the folder {str(asked.path)!r} holds {len(within.images)} images and {len(tables)} shards of tables, such"
+            f" as {tables[0]}. Expected one or the other. Pass the folder that holds the shards, or the images."
+        )
     if within.images:
         return open_folder(asked.path, within, asked.fit, asked.max_bad, asked.part)
     for suffix, reader in ((".parquet", open_parquet), (".tar", open_archive), (".tar.gz", open_archive)):

@@ -10,7 +10,7 @@ import torch
 
 from memloc.data._files import decoded
 from memloc.data._images import Images
-from memloc.data._labels import LABEL_COLUMNS, number_labels
+from memloc.data._labels import TABLE_LABELS, number_labels
 from memloc.errors import DataError, DataNotFoundError, MissingExtraError
 from memloc.fit import Fit
 
@@ -46,7 +46,7 @@ def open_hub(text: str, fit: Fit, max_bad: int) -> Images:
     for row, cell in enumerate(table[column]):
         encoded.append((f"{name}[{row}]", cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])))
     kept, pixels, skipped = decoded(encoded, fit, max_bad, f"hf:{text}")
-    label = next((key for key in LABEL_COLUMNS if key in table.features), None)
+    label = next((key for key in TABLE_LABELS if key in table.features), None)
     labels: torch.Tensor | None = None
     names: tuple[str, ...] = ()
     if label is not None:

@@ -141,16 +141,20 @@ def as_images(
             )
         images = replace(images, ids=ids, names=tuple(str(int(point)) for point in ids))
     if labels is not None:
-        numbers, class_names = given_labels(labels, len(images), images.class_names)
+        numbers, class_names = given_labels(labels, len(images))
         images = replace(images, labels=numbers, class_names=class_names)
     return images
 
 
 def in_size(images: Images, fit: Fit, where: str) -> Images:
     """Images in memory of the size that is asked for; files that are read later come in it."""
-    right = fit.size is None or tuple(images.pixels.shape[2:]) == (fit.size, fit.size)
-    if right or isinstance(images.pixels, LazyPixels):
+    if fit.size is None or tuple(images.pixels.shape[2:]) == (fit.size, fit.size):
         return images
+    if isinstance(images.pixels, LazyPixels):
+        raise DataError(
+            f"{where} are read from their files as they are used, at {images.pixels.shape[2]} pixels. Expected"
+            f" {fit.size}. Open them with size={fit.size}."
+        )
     return replace(images, pixels=torch.stack([fitted_pixels(pixels, fit, where) for pixels in images.pixels]))
 
 
@@ -262,11 +266,10 @@ def _matched(images: Images, class_names: tuple[str, ...]) -> Tensor:
     if images.labels is None:
         return torch.full((len(images),), -1)
     if not images.class_names:
-        highest = int(images.labels.max()) if len(images) else -1
-        if class_names and highest >= len(class_names):
+        if class_names and class_names != tuple(map(str, range(len(class_names)))):
             raise DataError(
-                f"one set of images names {len(class_names)} classes and the other has the class number {highest}."
-                " Expected classes of one list. Open both sets alike, or pass labels= as names."
+                f"one set of images names its classes ({', '.join(map(repr, class_names[:3]))}) and the other numbers"
+                " them. Expected the names of both, or of neither. Open both sets alike, or pass labels= as names."
             )
         return images.labels
     number = torch.tensor([class_names.index(name) for name in images.class_names] + [-1])
@@ -319,7 +322,10 @@ def _from_dataset(dataset: Any, fit: Fit) -> tuple[Tensor, Tensor | None, tuple[
     stacked = torch.stack(pictures)
     if all(label is None for label in labels):
         return stacked, None, ()
-    return stacked, *given_labels(labels, len(labels), dataset_classes(dataset), "the dataset")
+    numbers, names = given_labels(labels, len(labels), (), "the dataset")
+    known = dataset_classes(dataset)
+    fits = not names and int(numbers.max()) < len(known)  # a transform may make other numbers of them
+    return stacked, numbers, known if fits else names
 
 
 def dataset_classes(dataset: Any) -> tuple[str, ...]:
@@ -330,8 +336,9 @@ def dataset_classes(dataset: Any) -> tuple[str, ...]:
     classes = getattr(dataset, "classes", None)
     if classes is None:
         features = getattr(dataset, "features", None)
-        kinds = [features[name] for name in LABEL_COLUMNS if name in features] if isinstance(features, dict) else []
-        classes = next((kind.names for kind in kinds if getattr(kind, "names", None)), None)
+        known: dict[str, Any] = features if isinstance(features, dict) else {}
+        first = next((name for name in LABEL_COLUMNS if name in known), None)
+        classes = None if first is None else getattr(known[first], "names", None)
     named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
     return tuple(classes) if named and classes is not None else ()
 

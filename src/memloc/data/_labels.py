@@ -14,8 +14,11 @@ from torch import Tensor
 
 from memloc.errors import DataError, nearest
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "targets", "class", "class_name", "category", "y")
-"""What datasets, tables and dicts call their labels."""
+WEAK_LABELS = ("target", "targets", "class", "class_name", "category")
+TABLE_LABELS = ("label", "labels", "fine_label", *WEAK_LABELS)
+"""What tables call their labels; the weak names may be of something else."""
+LABEL_COLUMNS = (*TABLE_LABELS, "y")
+"""What items of datasets call them besides."""
 _LARGEST = 2**63 - 1
 
 

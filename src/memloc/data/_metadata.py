@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from memloc.data._labels import LABEL_COLUMNS, number_labels
+from memloc.data._labels import TABLE_LABELS, number_labels
 from memloc.data._limits import read_parquet, readable
 from memloc.errors import DataError, warn
 
+_DIGITS = 18  # of a whole number at most
 _FILES = ("file_name", "filename", "file", "path", "image")
 
 
@@ -54,7 +55,7 @@ def _labels_of(folder: Path, path: str) -> dict[str, Any]:
     if not rows:
         return {}
     known = dict.fromkeys(key for row in rows[:100] for key in row)
-    label = next((name for name in LABEL_COLUMNS if name in known), None)
+    label = next((name for name in TABLE_LABELS if name in known), None)
     if label is None:
         return {}
     file = next((name for name in _FILES if name in known), None)
@@ -74,7 +75,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in file if line.strip()]
-        return [_numbers(row) for row in csv.DictReader(file)]
+        header = file.readline()
+        file.seek(0)
+        between = max((",", ";", "\t"), key=header.count)
+        return [_numbers(row) for row in csv.DictReader(file, delimiter=between)]
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
@@ -83,4 +87,10 @@ def _numbers(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit() and len(value) < 18
+    return (
+        isinstance(value, str)
+        and len(value) < _DIGITS
+        and value.isascii()
+        and value.isdigit()
+        and str(int(value)) == value
+    )

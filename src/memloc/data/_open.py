@@ -64,7 +64,8 @@ def open_images(where: str | Path, *, size: int | Fit | None = None, max_bad: in
 def _path_and_part(text: str) -> tuple[Path, str | None]:
     """A path, and the part of the set that stands after a colon."""
     before, colon, part = text.rpartition(":")
-    if colon and part in _PARTS and not Path(text).expanduser().exists():
+    known = part in _PARTS or (bool(part) and Path(before).expanduser().is_dir())
+    if colon and known and not Path(text).expanduser().exists():
         return Path(before).expanduser(), part
     return Path(text).expanduser(), None
 

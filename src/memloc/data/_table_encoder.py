@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
@@ -103,21 +104,25 @@ def plain_column(column: pd.Series) -> pd.Series:
     [60.0, nan]
     """
     if isinstance(column.dtype, pd.ArrowDtype):
-        kind = column.dtype.kind
-        if kind == "m":
-            column = column.astype("timedelta64[ns]")
-        elif kind == "M":
-            column = column.astype("datetime64[ns]")
+        arrow, objects = str(column.dtype.pyarrow_dtype), column.astype(object)
+        if arrow.startswith("duration"):
+            column = pd.to_timedelta(objects)
+        elif arrow.startswith(("timestamp", "date")):
+            column = pd.to_datetime(objects, utc=True)
+        elif arrow.startswith("decimal"):
+            column = objects.map(float, na_action="ignore").astype(np.float64)
         elif not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            column = column.astype(object)
+            column = objects
+    known = column.dropna() if column.dtype == object else ()
+    if len(known) and all(isinstance(each, datetime.timedelta) for each in known):
+        column = pd.to_timedelta(column)
     return column.dt.total_seconds() if pd.api.types.is_timedelta64_dtype(column) else column
 
 
 def _plain_columns(X: pd.DataFrame) -> pd.DataFrame:
-    odd = [isinstance(kind, pd.ArrowDtype) or pd.api.types.is_timedelta64_dtype(kind) for kind in X.dtypes]
-    if not any(odd):
+    columns = [plain_column(X.iloc[:, place]) for place in range(X.shape[1])]
+    if all(column is X.iloc[:, place] or column.dtype == X.dtypes.iloc[place] for place, column in enumerate(columns)):
         return X
-    columns = [plain_column(X.iloc[:, place]) if odd[place] else X.iloc[:, place] for place in range(X.shape[1])]
     return pd.concat(columns, axis=1)
 
 

@@ -105,9 +105,12 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     return found.hexdigest()
 
 
-def _has_tensors(content: Mapping[str, Any]) -> bool:
+def _has_tensors(content: Mapping[str, Any], above: tuple[int, ...] = ()) -> bool:
+    inner = (*above, id(content))
     return any(
-        isinstance(value, Tensor) or (isinstance(value, Mapping) and _has_tensors(value)) for value in content.values()
+        isinstance(value, Tensor)
+        or (isinstance(value, Mapping) and id(value) not in inner and _has_tensors(value, inner))
+        for value in content.values()
     )
 
 

@@ -22,10 +22,16 @@ def tensors(value, path=""):
     elif hasattr(value, "items"):
         for key, each in value.items():
             yield from tensors(each, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for key, each in enumerate(value):
+            yield from tensors(each, f"{path}.{key}" if path else str(key))
 
-found = dict(tensors(torch.load(sys.argv[1], map_location="cpu", weights_only=False)))
+pairs = list(tensors(torch.load(sys.argv[1], map_location="cpu", weights_only=False)))
+found = dict(pairs)
 if not found:
     sys.exit("it holds no tensors")
+if len(found) < len(pairs):
+    sys.exit("two of its tensors have one name, once names are joined by dots")
 save_file(found, sys.argv[2], metadata={"format": "pt"})
 print(len(found))
 """
@@ -49,6 +55,8 @@ def convert_checkpoint(path: str | Path, out: str | Path, *, trust: bool = False
         raise CheckpointError(
             f"out is {str(out)!r}. Expected a name that ends in .safetensors. Pass --out {out.stem}.safetensors."
         )
+    if out.exists():
+        raise CheckpointError(f"there is {str(out)!r} already. Expected a new file. Pass another --out, or remove it.")
     if not trust:
         raise TrustError(
             f"opening {str(path)!r} runs the code that it brings, with your rights. Expected a file whose maker you"

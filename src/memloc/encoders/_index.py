@@ -23,13 +23,16 @@ def index_of(path: Path) -> Path:
     """
     if path.is_dir():
         found = next((path / name for name in _KNOWN if (path / name).is_file()), None)
+        single = sorted(path.glob("*.safetensors"))
+        if found is None and len(single) == 1 and _SHARD.search(single[0].name) is None:
+            return single[0]
         if found is None:
             raise DataNotFoundError(
                 f"the folder {str(path)!r} holds no weights. Expected {', '.join(_KNOWN)}. Pass the file itself."
             )
         return found
     match = _SHARD.search(path.name)
-    if match is None or not path.is_file():
+    if match is None or not path.is_file() or "-00001-of-00001" in path.name:
         return path
     beside = path.with_name(f"{path.name[: match.start()]}{match[1]}{INDEX}")
     if not beside.is_file():

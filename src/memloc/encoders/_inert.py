@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 import tarfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -38,21 +39,26 @@ _INERT = (  # modules whose objects say nothing of weights
     *("collections", "lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "ml_collections"),
     *("hydra", "torch.torch_version", "torch.serialization", "_codecs", "copyreg", "copy_reg"),
 )
+_STORAGES = {
+    "UntypedStorage": torch.uint8,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
 _BUILTINS = (
     *("set", "frozenset", "list", "dict", "tuple", "int", "float", "str", "bool", "complex", "slice", "range"),
     *("bytes", "bytearray", "object", "unicode", "long", "xrange"),
 )
-_MAPPINGS = (
-    "defaultdict",
-    "Counter",
-    "AttributeDict",
-    "dict",
-    "DictConfig",
-    "CfgNode",
-    "Dict",
-    "EasyDict",
-    "ConfigDict",
-)
+_MAPPINGS = ("defaultdict", "Counter", "AttributeDict", "dict")
 
 
 class Refused(pickle.UnpicklingError):
@@ -65,6 +71,13 @@ class Refused(pickle.UnpicklingError):
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is not known to be inert")
         self.what = what
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Stands for the type of a storage, which nothing can call."""
+
+    dtype: torch.dtype
 
 
 class _Nothing:
@@ -114,8 +127,8 @@ class _Unpickler(_Base):
             return _REBUILD[module, name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        if module.startswith("torch") and name.endswith("Storage") and hasattr(torch, name):
-            return getattr(torch, name)
+        if module.startswith("torch") and name in _STORAGES:
+            return _Storage(_STORAGES[name])
         if module in ("builtins", "__builtin__"):
             known = name in _BUILTINS
         else:
@@ -141,8 +154,33 @@ class _Unpickler(_Base):
             raise Refused(str(getattr(function, "__qualname__", function)))
         self.stack[-1] = function(*arguments)
 
+    def load_newobj(self) -> None:
+        """Make an empty stand-in, or an ordered dictionary."""
+        arguments = self.stack.pop()
+        self.stack[-1] = _made(self.stack[-1], arguments)
+
+    def load_newobj_ex(self) -> None:
+        """The same, with arguments by name, which nothing that is made here takes."""
+        self.stack.pop()
+        arguments = self.stack.pop()
+        self.stack[-1] = _made(self.stack[-1], arguments)
+
+    def _instantiate(self, kind: Any, arguments: Any) -> None:
+        """The same, as the oldest pickles ask for it."""
+        self.append(_made(kind, arguments))
+
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+
+
+def _made(kind: Any, arguments: Any) -> Any:
+    if kind is OrderedDict:
+        return OrderedDict()
+    if isinstance(kind, type) and issubclass(kind, (_Nothing, _Mapping)):
+        return kind(*arguments) if isinstance(arguments, (tuple, list)) else kind()
+    raise Refused(str(getattr(kind, "__qualname__", type(kind).__name__)))
 
 
 def _may_be_called(function: Any) -> bool:
@@ -164,14 +202,41 @@ def read_inert(path: Path) -> Any:
     Raises:
         Refused: an object that is not known to be inert, or a program rather than weights. Others as `torch.load`.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as zipped:
-            if any(name.endswith("/constants.pkl") for name in zipped.namelist()):
-                raise Refused("a TorchScript program")
-    elif tarfile.is_tarfile(path):
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"  # as torch.load tells, which would run a program in such a file
+    if zipped:
+        return _from_zip(path)
+    if tarfile.is_tarfile(path):
         raise Refused("a checkpoint of PyTorch before 0.2")
     load: Callable[..., Any] = torch.load
     return load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
+
+
+def _from_zip(path: Path) -> Any:
+    """The pickle of an archive as PyTorch's own reader finds it, its storages read as they are named."""
+    reader = torch._C.PyTorchFileReader(str(path))
+    records = set(reader.get_all_records())
+    if "constants.pkl" in records or "data.pkl" not in records:
+        raise Refused("a TorchScript program" if "constants.pkl" in records else "no weights")
+    if "byteorder" in records and reader.get_record("byteorder") != sys.byteorder.encode():
+        raise Refused("numbers in another byte order")
+    storages: dict[str, Any] = {}
+
+    def storage(saved: Any) -> Any:
+        what, kind, key, _, number = saved
+        if what != "storage" or not isinstance(kind, _Storage) or f"data/{key}" not in records:
+            raise Refused(f"a storage {str(key)[:40]!r} that the file lacks")
+        if key not in storages:
+            size = int(number) * kind.dtype.itemsize
+            held = reader.get_storage_from_record(f"data/{key}", size, torch.UntypedStorage)  # type: ignore[arg-type]
+            storages[key] = torch.storage.TypedStorage(
+                wrap_storage=held._typed_storage()._untyped_storage, dtype=kind.dtype, _internal=True
+            )
+        return storages[key]
+
+    unpickler = _Unpickler(io.BytesIO(reader.get_record("data.pkl")), encoding="utf-8")
+    unpickler.persistent_load = storage
+    return unpickler.load()
 
 
 def parts_of(content: bytes) -> Any:

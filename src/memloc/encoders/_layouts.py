@@ -231,13 +231,11 @@ class Option:
         parts = [repr(self.key)] if self.key else []
         if self.prefix:
             parts.append(f"without the prefix {self.prefix!r}")
-        if self.renamed:
-            parts.append(self.renamed)
         left_out = [path for path in self.left_out if not path.startswith(tuple(f"{place}." for place in head.places))]
         if left_out:
             parts.append(f"{len(left_out)} entries of heads left out")
         found = [f"projection head found in {' and '.join(map(repr, head.places))}"] if head.places else []
-        words = ", ".join([*([" ".join(parts)] if parts else []), *found])
+        words = ", ".join([*([" ".join(parts)] if parts else []), *([self.renamed] if self.renamed else []), *found])
         return f"{layout} layout: {words}" if layout else words
 
 
@@ -289,14 +287,17 @@ def _options(
         )
 
 
-def _states(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dictionary of tensors in a checkpoint, by its path of keys."""
+def _states(
+    content: Mapping[str, Any], path: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every dictionary of tensors in a checkpoint, by its path of keys; one that holds itself is entered once."""
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         yield path, tensors
     for key, value in content.items():
-        if isinstance(value, Mapping) and not any(word in str(key) for word in ("optimizer", "scheduler")):
-            yield from _states(value, f"{path}.{key}" if path else str(key))
+        trained = any(word in str(key) for word in ("optimizer", "scheduler"))
+        if isinstance(value, Mapping) and not trained and id(value) not in above:
+            yield from _states(value, f"{path}.{key}" if path else str(key), (*above, id(content)))
 
 
 def _path(key: str, name: str) -> str:

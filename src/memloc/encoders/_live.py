@@ -13,22 +13,34 @@ from memloc.encoders.from_timm import timm_recipe
 from memloc.encoders.from_transformers import processing
 from memloc.fit import Fit
 
+_OF_ONE_SIZE = (
+    "ViT",
+    "DeiT",
+    "Beit",
+    "CLIPVision",
+    "SiglipVision",
+)  # transformers whose positions are not interpolated
 
-def live(module: nn.Module) -> Built:
+
+def live(module: nn.Module, *, follow: bool = True) -> Built:
     """A module with what timm's, transformers' and open_clip's configurations on it say of its input.
 
     A configuration on a part of the module says nothing of the whole, which may normalize by itself.
+
+    Args:
+        follow: whether its preprocessing is asked for, rather than given.
     """
-    size, recipe = _size(module), _recipe(module)
-    if recipe is not None and size is not None:
-        recipe = replace(recipe, fit=recipe.fit.at(size))
+    size, recipe = _size(module), _recipe(module) if follow else None
+    if recipe is not None:
+        fit = replace(recipe.fit, size=size, suggested=size or recipe.fit.suggested or recipe.fit.size)
+        recipe = replace(recipe, fit=fit)
     return Built(module, recipe, size, _note(module))
 
 
 def _recipe(module: Any) -> Recipe | None:
     name = type(module).__name__
     if _is_timms(module):
-        return timm_recipe(module, name)[0]
+        return timm_recipe(module, name)
     config = getattr(module, "config", None)
     origin = getattr(config, "_name_or_path", "")
     if isinstance(origin, str) and origin and hasattr(config, "model_type"):
@@ -47,8 +59,7 @@ def _size(module: Any) -> int | None:
         strict = getattr(module.patch_embed, "strict_img_size", True) if size else False
         return int(size[0]) if strict and isinstance(size, (tuple, list)) else None
     size = getattr(getattr(module, "config", None), "image_size", None)
-    holder = getattr(module, "vision_model", module)
-    return size if isinstance(size, int) and hasattr(getattr(holder, "embeddings", None), "patch_embeddings") else None
+    return size if isinstance(size, int) and type(module).__name__.startswith(_OF_ONE_SIZE) else None
 
 
 def _is_timms(module: Any) -> bool:
@@ -63,6 +74,11 @@ def _note(module: Any) -> str:
         return (
             f"its output is the scores of its classifier for {classes} classes; for its features take the classifier"
             " off: module.reset_classifier(0)"
+        )
+    if type(module).__name__ in ("ViTModel", "DeiTModel") and getattr(module, "pooler", None) is not None:
+        return (
+            "its output is that of its pooler, which many published ViTs lack: where transformers drew it at random,"
+            " pass --output cls or tokens"
         )
     if type(module).__name__.endswith("ForImageClassification"):
         return "its output is the scores of its classifier; for its features pass the model inside it"

@@ -66,7 +66,7 @@ def load_encoder(
     if isinstance(encoder, Encoder):
         given = {"weights": weights, "mean": mean, "std": std, "state_key": state_key, "strip_prefix": strip_prefix}
         return _again(encoder, [name for name, value in given.items() if value is not None], layers, shape, output)
-    built, name, metadata = made(encoder, pretrained=weights is None, shape=shape)
+    built, name, metadata = made(encoder, pretrained=weights is None, shape=shape, follow=mean is None)
     note, head = built.note, {}
     if weights is not None and str(weights) != RANDOM:
         content, metadata = read_weights(weights)
@@ -97,7 +97,7 @@ def load_encoder(
         shape = (channels or 3, built.size, built.size)
     check_channels(name, channels, shape)
     found, shape = _find(module, layers, channels, shape, output)
-    returned = check_passes(module, name, _input_shape(channels, shape))
+    returned = check_passes(module, name, _input_shape(channels, shape), output)
     loaded = Encoder(
         module,
         found,
@@ -140,7 +140,7 @@ def _again(
     full = _input_shape(encoder.channels, shape)
     words = encoder.output
     if take != before:
-        words = output_name(check_passes(encoder.module, encoder.name, full), take)
+        words = output_name(check_passes(encoder.module, encoder.name, full, take), take)
     return replace(encoder, layers=find_layers(encoder.module, layers, full, take=take), shape=shape, output=words)
 
 

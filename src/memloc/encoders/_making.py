@@ -31,12 +31,16 @@ _RESNETS: Mapping[str, Callable[[], nn.Module]] = {
 
 
 def made(
-    encoder: str | Path | nn.Module, *, pretrained: bool, shape: tuple[int, int, int] | None
+    encoder: str | Path | nn.Module, *, pretrained: bool, shape: tuple[int, int, int] | None, follow: bool = True
 ) -> tuple[Built, str, dict[str, str]]:
-    """The module with its preprocessing, its name, and the text stored with its weights."""
+    """The module with its preprocessing, its name, and the text stored with its weights.
+
+    Args:
+        follow: whether its preprocessing is asked for, rather than given.
+    """
     if isinstance(encoder, nn.Module):
         check_storable(encoder, name=type(encoder).__name__, stored=False)
-        return live(_bare(encoder)), type(encoder).__name__, {}
+        return live(_bare(encoder), follow=follow), type(encoder).__name__, {}
     text, named = str(encoder), encoder_name(str(encoder))
     if named.is_built_in:
         return Built(_built_in(text, shape)), text, {}
@@ -45,10 +49,10 @@ def made(
     if named.is_code:
         module = _from_file(named)
         check_storable(module, name=text, stored=False)
-        return live(_bare(module)), text, {}
+        return live(_bare(module), follow=follow), text, {}
     if named.is_adapted:
         adapter = importlib.import_module(f"memloc.encoders.{ADAPTERS[named.library][0]}")
-        return adapter.build(named.name, dict(named.options), pretrained=pretrained), text, {}
+        return adapter.build(named.name, dict(named.options), pretrained=pretrained, follow=follow), text, {}
     raise EncoderError(
         f"there is no encoder {text!r}. {nearest(text, [*BUILT_IN, *ADAPTERS])} Expected one of {ENCODER_NAMES} that"
         " memloc wrote. Pass one of these, or an nn.Module from Python."

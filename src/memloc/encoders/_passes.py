@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memloc.encoders._evaluating import evaluating
 from memloc.encoders._layer import NORMS
 from memloc.encoders._memory import is_out_of_memory
-from memloc.encoders._output import features_of
+from memloc.encoders._output import AUTO, features_of, output_of
 from memloc.errors import EncoderError
 
 _APART, _BESIDE = 1e-3, 1e-4  # of the largest feature: more is no rounding, of a device and of a processor
@@ -16,9 +16,11 @@ _OTHERS = 7  # images beside the two
 
 
 @torch.no_grad()
-def check_passes(module: nn.Module, name: str, shape: tuple[int, int, int]) -> object:
+def check_passes(module: nn.Module, name: str, shape: tuple[int, int, int], take: str = AUTO) -> object:
     """What an encoder returns for two images.
 
+    Args:
+        take: which tensor of it is looked at, as `output_of` takes it.
     Raises:
         EncoderError: the same images give other features in a second pass, or beside other images: every score would
             hold that noise, or depend on the size of the batch.
@@ -30,10 +32,10 @@ def check_passes(module: nn.Module, name: str, shape: tuple[int, int, int]) -> o
     drawn = drawn if parameter is None else drawn.to(parameter.device, parameter.dtype)
     with evaluating(module), torch.random.fork_rng():
         returned = module(drawn[:2])
-        one = features_of(returned).float()
-        again = features_of(module(drawn[:2])).float()
+        one = _features(returned, take).float()
+        again = _features(module(drawn[:2]), take).float()
         try:
-            beside = features_of(module(drawn)).float()[:2]
+            beside = _features(module(drawn), take).float()[:2]
         except Exception as problem:
             if not is_out_of_memory(problem):
                 raise
@@ -55,6 +57,11 @@ def check_passes(module: nn.Module, name: str, shape: tuple[int, int, int]) -> o
             " depend on --batch-size. Give it running statistics, or wrap it in a module that reads images one by one."
         )
     return returned
+
+
+def _features(returned: object, take: str) -> Tensor:
+    tensor = output_of(returned, take)
+    return features_of(returned if tensor is None else tensor)
 
 
 def _culprit(module: nn.Module) -> str:

@@ -34,13 +34,14 @@ def renamed_states(state: Mapping[str, Tensor], module: nn.Module, heads: tuple[
         ("without the names of wrappers", plain),
         ("older names of layers", _older(plain, own)),
         ("timm's own filter of checkpoints", _by_timm(plain, module)),
-        ("transformers' own names of older checkpoints", _by_transformers(plain, module)),
     ):
-        if names is None:
-            continue
-        found = _loaded(names, module, heads)
-        if found is not None:
-            yield how, *found
+        if names is not None and any(name in own for name in names):
+            found = _loaded(names, module, heads)
+            if found is not None:
+                yield how, *found
+    found = _by_transformers(plain, module, heads)
+    if found is not None:
+        yield "transformers' own names of older checkpoints", *found
 
 
 def without_wrappers(state: Mapping[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -86,8 +87,11 @@ def _by_timm(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor
     return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
 
 
-def _by_transformers(state: Mapping[str, Tensor], module: Any) -> dict[str, Tensor] | None:
-    """What transformers' loader makes of a checkpoint of an older version; None where it lacks weights."""
+def _by_transformers(
+    state: Mapping[str, Tensor], module: Any, heads: tuple[str, ...]
+) -> tuple[dict[str, Tensor], list[str]] | None:
+    """What transformers' loader makes of a checkpoint of an older version, and what it has no place for; None where
+    weights are missing."""
     kind = type(module)
     if not kind.__module__.startswith("transformers.") or not hasattr(kind, "from_pretrained"):
         return None
@@ -103,7 +107,8 @@ def _by_transformers(state: Mapping[str, Tensor], module: Any) -> dict[str, Tens
         return None
     if report["missing_keys"] or report["mismatched_keys"]:
         return None
-    return dict(loaded.state_dict())
+    over = [str(name) for name in report["unexpected_keys"]]
+    return tensors_of(loaded), [name for name in over if not name.startswith(heads) and not name.endswith(_IGNORED)]
 
 
 def _loaded(

@@ -10,7 +10,7 @@ from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, ne
 from memloc.fit import Fit
 
 
-def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
+def build(name: str, options: dict[str, Any], *, pretrained: bool, follow: bool = True) -> Built:
     """A timm model that returns features.
 
     Args:
@@ -46,14 +46,16 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
             f"the weights of timm:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights"
             " in timm's cache. Pass --f-weights FILE, or --f-weights random."
         ) from problem
-    recipe, height = timm_recipe(module, f"timm:{name}")
+    recipe, height = (
+        timm_recipe(module, f"timm:{name}") if follow else (None, int(module.pretrained_cfg["input_size"][1]))
+    )
     fixed = bool(getattr(getattr(module, "patch_embed", None), "img_size", None))
     size = options.get("img_size", height) if fixed or pretrained else None
-    return Built(module, replace(recipe, fit=replace(recipe.fit, size=size)), size)
+    return Built(module, None if recipe is None else replace(recipe, fit=replace(recipe.fit, size=size)), size)
 
 
-def timm_recipe(module: Any, name: str) -> tuple[Recipe, int]:
-    """The preprocessing that a timm model's own configuration asks for, and the size of images it names.
+def timm_recipe(module: Any, name: str) -> Recipe:
+    """The preprocessing that a timm model's own configuration asks for.
 
     Raises:
         EncoderError: letterboxing (crop_mode border), which is not done.
@@ -74,4 +76,4 @@ def timm_recipe(module: Any, name: str) -> tuple[Recipe, int]:
         resample="bilinear" if resample == "random" else resample,
         suggested=height,
     )
-    return Recipe(tuple(data["mean"]), tuple(data["std"]), fit=fit), height
+    return Recipe(tuple(data["mean"]), tuple(data["std"]), fit=fit)

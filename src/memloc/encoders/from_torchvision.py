@@ -11,7 +11,7 @@ from memloc.errors import DataNotFoundError, EncoderError, MissingExtraError, ne
 from memloc.fit import Fit
 
 
-def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
+def build(name: str, options: dict[str, Any], *, pretrained: bool, follow: bool = True) -> Built:
     """A torchvision classification model that returns the features before its last linear layer.
 
     Args:
@@ -65,7 +65,7 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     crop = int(transform.crop_size[0])
     kept = crop / int(transform.resize_size[0])
     fit = Fit(size, min(kept, 1.0), resample=transform.interpolation.value, suggested=crop)
-    return Built(module, Recipe(tuple(transform.mean), tuple(transform.std), fit=fit), size)
+    return Built(module, Recipe(tuple(transform.mean), tuple(transform.std), fit=fit) if follow else None, size)
 
 
 def _behead(module: nn.Module, model: str) -> None:

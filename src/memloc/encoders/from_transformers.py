@@ -57,7 +57,7 @@ def build_vit(name: str, *, size: int = 32, channels: int = 3) -> nn.Module:
     return library.ViTModel(config, add_pooling_layer=False)
 
 
-def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
+def build(name: str, options: dict[str, Any], *, pretrained: bool, follow: bool = True) -> Built:
     """A vision model by its name on the hub, its folder, or (with random weights) its type.
 
     Args:
@@ -108,7 +108,7 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool) -> Built:
     size = wanted if isinstance(wanted, int) else None
     if is_type:
         return Built(module, Recipe(fit=Fit(size)), size)
-    recipe = processing(name, size)
+    recipe = processing(name, size) if follow else None
     return Built(module, recipe, size if recipe is None or recipe.fit.size is None else recipe.fit.size)
 
 

@@ -116,6 +116,7 @@ def audit(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     size: int | None = None,
+    max_bad: int = 0,
     output: str = "auto",
     views: Views | None = None,
     protocol: Protocol = "memloc",
@@ -158,6 +159,7 @@ def audit(
         layers: "auto" (main chain), "fine", or names and globs.
         mean, std: per channel, of modules whose configuration does not tell them. output: as in `load_encoder`.
         size: height and width to bring the images to; by default what f takes, where it takes one alone.
+        max_bad: unreadable images of a path to accept.
         views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their
             number by a pilot.
         protocol: "memloc", "paper" (their text) or "published-code": sets what is not given of views, rest and scale.

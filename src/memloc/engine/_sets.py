@@ -14,11 +14,14 @@ SETS = ("candidate", "independent", "shared", "external")
 """In the order in which they are joined."""
 
 
-def joined_sets(sets: Mapping[str, Any], *, fit: Fit | None = None, max_bad: int = 0) -> tuple[Images, list[str], int]:
+def joined_sets(
+    sets: Mapping[str, Any], *, fit: Fit | None = None, max_bad: int = 0, asked: bool = False
+) -> tuple[Images, list[str], int]:
     """Images of several splits as one, the split of each, and how many are not external.
 
     Args:
         sets: by split, what `open_images` opens or `as_images` takes; None where there is none. fit: to which size.
+        asked: whether a user asked for the size. max_bad: as in `open_images`.
     Raises:
         SpecError: no candidates. DataError: as opening and joining them do.
 
@@ -37,23 +40,23 @@ def joined_sets(sets: Mapping[str, Any], *, fit: Fit | None = None, max_bad: int
         given = sets.get(split)
         if given is None:
             continue
-        opened = images_of_any(given, fit=fit, max_bad=max_bad)
+        opened = images_of_any(given, fit=fit, max_bad=max_bad, asked=asked)
         splits += [split] * len(opened)
         images = opened if images is None else concatenate(images, opened, namespace=split)
     assert images is not None, "there are candidates"
     return images, splits, sum(split != "external" for split in splits)
 
 
-def images_of_any(given: Any, *, fit: Fit | None = None, max_bad: int = 0) -> Images:
+def images_of_any(given: Any, *, fit: Fit | None = None, max_bad: int = 0, asked: bool = False) -> Images:
     """Images by a path or a name, or what `as_images` takes, brought to a size; those in memory that are smaller stay
-    as they are, which the encoder's own check tells."""
+    as they are, which the encoder's own check tells, unless the size was asked for."""
     if isinstance(given, (str, Path)):
         return open_images(given, size=fit, max_bad=max_bad)
     fit = fit or Fit()
     try:
         return in_size(as_images(given, fit=fit), fit, "the images")
     except DataError:
-        if fit.size is None:
+        if asked or fit.size is None:
             raise
         return as_images(given)
 
@@ -77,7 +80,8 @@ def splits_of(splits: Any, images: Images) -> Any:
     )
     found = dict(pairs)
     missing = [point for point in ids if point not in found]
-    foreign = [point for point in found if point not in set(ids)]
+    known = set(ids)
+    foreign = [point for point in found if point not in known]
     twice = len(pairs) - len(found)
     if missing or foreign or twice:
         what = (

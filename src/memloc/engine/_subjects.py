@@ -237,12 +237,13 @@ def given_images(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str,
             "there are no images. Expected the points to score. Pass images=, or candidate= and external=, or a run."
         )
     fit = _fit_of_first(_sided(given["f"]) + _sided(given["encoders"]), given["size"])
+    how: dict[str, Any] = {"fit": fit, "asked": given["size"] is not None, "max_bad": given["max_bad"]}
     if images is not None and "candidate" in named:
         raise SpecError("images is given beside candidate. Expected one of them. Leave images out.")
     own: Images | None = None
     own_splits: list[str] | None = None
     if images is not None:
-        own = images_of_any(images, fit=fit)
+        own = images_of_any(images, **how)
         if given["points"] is not None or given["labels"] is not None:
             own = as_images(own, points=given["points"], labels=given["labels"])
         own_splits = splits_of(splits, own)
@@ -254,12 +255,12 @@ def given_images(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str,
     if not named:
         return {"images": own, "splits": own_splits, "points": None, "labels": None}
     if own is None:
-        joined, found, _ = joined_sets(sets, fit=fit)
+        joined, found, _ = joined_sets(sets, **how)
     else:  # further sets beside images
         check_splits(own_splits or ["candidate"] * len(own), len(own))
         joined, found = own, list(own_splits or ["candidate"] * len(own))
         for name in named:
-            more = images_of_any(sets[name], fit=fit)
+            more = images_of_any(sets[name], **how)
             joined, found = concatenate(joined, more, namespace=name), found + [name] * len(more)
     return {"images": joined, "splits": found, "points": None, "labels": None}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from memloc.data import Images, LazyPixels, duplicates_across
@@ -32,11 +33,10 @@ def surprises(
             f"{len(copies)} external images are identical copies of images that were trained on, such as"
             f" {images.names[external]} of {images.names[trained]}. They are left out of every figure."
         )
-    where = [
-        "" if row in copies else name for row, name in enumerate(columns if mode == "ensemble" else split.tolist())
-    ]
-    same = [] if mode == "alone" else duplicates_across(images, where)
-    same = [pair for pair in same if not {images.names[row] for row in copies} & set(pair)]
+    rows = [row for row in range(len(images)) if row not in copies]
+    names = columns if mode == "ensemble" else split.tolist()
+    others = images.take(torch.tensor(rows)) if copies else images
+    same = [] if mode == "alone" else duplicates_across(others, [names[row] for row in rows])
     if same:
         one, two = same[0]
         found.append(
