@@ -13,13 +13,8 @@ from memloc.encoders.from_timm import timm_recipe
 from memloc.encoders.from_transformers import processing
 from memloc.fit import Fit
 
-_OF_ONE_SIZE = (
-    "ViT",
-    "DeiT",
-    "Beit",
-    "CLIPVision",
-    "SiglipVision",
-)  # transformers whose positions are not interpolated
+# of transformers, whose positions are not interpolated
+_OF_ONE_SIZE = ("ViT", "DeiT", "Beit", "CLIPVision", "SiglipVision")
 
 
 def live(module: nn.Module, *, follow: bool = True) -> Built:

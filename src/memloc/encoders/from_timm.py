@@ -46,9 +46,8 @@ def build(name: str, options: dict[str, Any], *, pretrained: bool, follow: bool 
             f"the weights of timm:{name} cannot be fetched ({type(problem).__name__}). Expected a network, or weights"
             " in timm's cache. Pass --f-weights FILE, or --f-weights random."
         ) from problem
-    recipe, height = (
-        timm_recipe(module, f"timm:{name}") if follow else (None, int(module.pretrained_cfg["input_size"][1]))
-    )
+    recipe = timm_recipe(module, f"timm:{name}") if follow else None
+    height = int(timm.data.resolve_data_config({}, model=module)["input_size"][1])
     fixed = bool(getattr(getattr(module, "patch_embed", None), "img_size", None))
     size = options.get("img_size", height) if fixed or pretrained else None
     return Built(module, None if recipe is None else replace(recipe, fit=replace(recipe.fit, size=size)), size)
