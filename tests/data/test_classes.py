@@ -215,3 +215,14 @@ def test_estimators_are_tested_on_numbers_alone():
     y = (X[:, 0] > 20).astype(int)
     with pytest.raises(DataError, match="Number the classes"):
         train_robust(LogisticRegression(), (X, y), test=(X, y.astype(str)), crust=Crust(), folds=2, rounds=1)
+
+
+def test_given_labels_replace_those_of_the_set_and_odd_numbers_their_names():
+    images = named("ab", "ab")
+    assert as_images(images, labels=["in", "out"]).class_names == ("in", "out")
+    assert as_images(images, labels=[5, 7]).class_names == ()
+
+    class Folder(list):
+        classes = ("cat", "dog")
+
+    assert as_images(Folder(zip(PIXELS, [10, 11, 12, 10], strict=True))).class_names == ()

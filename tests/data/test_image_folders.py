@@ -292,3 +292,76 @@ def test_zipped_folders_of_images(tmp_path):
         for name in ("cat/1.png", "dog/1.png", "__MACOSX/cat/._1.png"):
             archive.writestr(name, encoded(5))
     assert open_images(tmp_path / "pets.zip").class_names == ("cat", "dog")
+
+
+def test_classes_and_sets_within_shards(tmp_path):
+    for number in range(2):
+        shard(tmp_path / f"s-{number}.tar", [(f"cat/{number}.png", encoded(0)), (f"dog/{number}.png", encoded(9))])
+    assert open_images(tmp_path).class_names == ("cat", "dog")
+    for name in ("train", "test"):
+        (tmp_path / f"tables/default/{name}").mkdir(parents=True)
+        parquet.write_table(pa.table({"image": [encoded(1)]}), tmp_path / f"tables/default/{name}/0000.parquet")
+    with pytest.raises(DataError, match="2 sets: default/test, default/train"):
+        open_images(tmp_path / "tables")
+    assert len(open_images(f"{tmp_path}/tables:train")) == 1
+    for name in ("cifar10", "cifar100"):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        parquet.write_table(pa.table({"image": [encoded(1)]}), tmp_path / f"two/{name}.parquet")
+    with pytest.raises(DataError, match="2 sets: cifar10, cifar100"):
+        open_images(tmp_path / "two")
+    assert len(open_images(f"{tmp_path}/two:cifar10")) == 1
+
+
+def test_masks_beside_images_and_names_that_stand_twice(tmp_path):
+    shard(tmp_path / "a.tar", [("0.png", encoded(0)), ("0.seg.png", encoded(1)), ("0.cls", b"3")])
+    with pytest.warns(MemlocWarning, match="1 further images of samples in a.tar, such as 0.seg.png, are left out"):
+        assert open_images(tmp_path / "a.tar").names == ("0.png",)
+    shard(tmp_path / "b.tar", [("cat/1.2020.png", encoded(0)), ("dog/2.2021.png", encoded(1))])
+    assert open_images(tmp_path / "b.tar").class_names == ("cat", "dog")
+    shard(tmp_path / "c.tar", [("0.png", encoded(0)), ("0.png", encoded(1))])
+    with pytest.raises(DataError, match=r"holds '0.png' twice"):
+        open_images(tmp_path / "c.tar")
+
+
+def test_sets_beside_other_images_and_in_archives(tmp_path):
+    for name in ("train/cat/1.png", "test/dog/1.png", "preview.png", "extra/3.png"):
+        picture(tmp_path / "pets" / name)
+    with pytest.raises(DataError, match="holds the sets test, train"):
+        open_images(tmp_path / "pets")
+    assert open_images(f"{tmp_path}/pets:train").class_names == ("cat",)
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for name in ("train2017/cat/1.png", "val2017/cat/1.png"):
+            archive.writestr(name, encoded(5))
+    with pytest.raises(DataError, match=r"Pass .*pets.zip:train2017"):
+        open_images(tmp_path / "pets.zip")
+    assert open_images(f"{tmp_path}/pets.zip:train").names == ("cat/1.png",)
+
+
+def test_pictures_do_not_hide_tables(tmp_path):
+    picture(tmp_path / "assets/logo.png")
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pa.table({"image": [encoded(1)]}), tmp_path / "data/train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="holds 1 images and 1 shards of tables"):
+        open_images(tmp_path)
+
+
+def test_columns_that_only_may_be_labels(pets, tmp_path):
+    (pets / "metadata.csv").write_text("file_name;x;y\ncat/1.png;5;15\n")
+    assert open_images(pets).class_names == ("cat", "dog")  # places, not labels
+    (pets / "metadata.csv").write_text("file_name;label\n" + "".join(f"{name};007\n" for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")))  # fmt: skip
+    assert open_images(pets).class_names == ("007",)
+    parquet.write_table(pa.table({"image": [encoded(1)] * 2, "target": [0.5, 1.5]}), tmp_path / "x.parquet")
+    with pytest.warns(MemlocWarning, match="The column 'target' is not read as labels"):
+        assert open_images(tmp_path / "x.parquet").labels is None
+
+
+def test_links_that_lead_nowhere_in_a_folder_that_is_read_as_it_is_used(pets, monkeypatch):
+    monkeypatch.setattr("memloc.data._files.MEMORY_LIMIT", 100)
+    (pets / "cat/gone.png").symlink_to(pets / "nowhere.png")
+    with pytest.raises(DataError, match="a link that leads nowhere"):
+        open_images(pets, size=8)
+    images = open_images(pets, size=8, max_bad=1)
+    assert (len(images), len(images.skipped)) == (4, 1)
+    assert images.fingerprint()
+    with pytest.raises(DataError, match="Open them with size=4"):
+        in_size(images, Fit(4), "the images")

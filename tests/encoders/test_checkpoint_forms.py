@@ -114,8 +114,11 @@ def test_programs_and_pickled_attacks_on_the_stand_ins(tiny, tmp_path):
         read_weights(tmp_path / "w.pt")
     system = b"cos\nsystem\n(S'echo x'\ntR."
     setter = b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'__defaults__'\n(I1\ntstb."  # BUILD on a function
+    allocated = b"\x80\x04ctorch\nUntypedStorage\n(K\x10t}\x8c\x09allocatorK\x01s\x92."  # NEWOBJ_EX of a storage
+    made = b"\x80\x02ctorch\ndevice\n(X\x03\x00\x00\x00cput\x81."  # NEWOBJ
+    oldest = b"(S'cpu'\nitorch\ndevice\n."  # INST
     called = b"cnumpy\nndarray\n(tRS'__class__'\n."  # a stand-in, and text
-    for content in (system, setter):
+    for content in (system, setter, allocated, made, oldest):
         with pytest.raises((Refused, pickle.UnpicklingError, IndexError)):
             parts_of(content)
     assert parts_of(called) == "__class__"
@@ -135,6 +138,10 @@ def test_converting_takes_the_tensors_out(tiny, tmp_path, capsys, monkeypatch):
     assert "tensors:" in capsys.readouterr().out
     found = load_encoder(tiny(0), weights=tmp_path / "w.safetensors", shape=SHAPE)
     assert torch.equal(found.module.conv1.weight, net.conv1.weight)
+    assert main(["convert", str(tmp_path / "w.pth"), "--trust"]) == 2  # nothing is written over
+    assert "already" in capsys.readouterr().err
+    torch.save({"parts": [torch.ones(1), torch.ones(2)], "other": Settings()}, tmp_path / "list.pth")
+    assert convert_checkpoint(tmp_path / "list.pth", tmp_path / "list.safetensors", trust=True) == 2
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match="cannot be converted"):
         convert_checkpoint(tmp_path / "bad.pth", tmp_path / "bad.safetensors", trust=True)
@@ -246,6 +253,27 @@ def test_names_of_older_transformers(prefix, tmp_path):
     options = ",".join(f"{key}={value}" for key, value in {**config, "image_size": 16, "patch_size": 8}.items())
     found = load_encoder(f"hf:vit,{options}", weights=tmp_path / "w.pth")
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.module.state_dict().items())
+
+
+def test_weights_that_the_encoder_has_no_place_for_are_refused(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 16, "patch_size": 8}
+    larger = transformers.ViTForImageClassification(transformers.ViTConfig(num_hidden_layers=3, **config))
+    larger.save_pretrained(tmp_path / "m")
+    options = ",".join(f"{key}={value}" for key, value in config.items())
+    weights = tmp_path / "m/model.safetensors"
+    with pytest.raises(CheckpointError, match="unexpected"):
+        load_encoder(f"hf:vit,num_hidden_layers=2,{options}", weights=weights)
+    assert load_encoder(f"hf:vit,num_hidden_layers=3,{options}", weights=tmp_path / "m").layers
+
+
+def test_a_checkpoint_that_holds_itself(tiny):
+    from memloc.encoders import pick_weights
+
+    state = tiny(3).state_dict()
+    content = {"state_dict": state}
+    content["parent"] = content
+    assert pick_weights(content, state, name="w").weights.keys() == state.keys()
 
 
 def test_timms_own_filter_takes_published_files(tmp_path, torchvision):

@@ -121,6 +121,24 @@ def test_outputs_that_depend_on_the_batch_are_refused(kind):
         load_encoder(Applies(BATCH_WISE[kind]()), shape=SHAPE)
 
 
+class Second(nn.Module):
+    """Its second output depends on the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.norm = Small(), nn.BatchNorm1d(3, track_running_stats=False)
+
+    def forward(self, images):
+        embedding = self.net(images)
+        return {"embedding": embedding, "z": self.norm(embedding)}
+
+
+def test_the_output_that_is_asked_for_is_looked_at():
+    assert load_encoder(Second(), shape=SHAPE).layers
+    with pytest.raises(EncoderError, match="other features beside other images"):
+        load_encoder(Second(), shape=SHAPE, output="z")
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)], ids=repr)
 def test_norms_of_each_image_or_with_statistics_are_right(norm):
     assert load_encoder(Applies(norm), shape=SHAPE).layers

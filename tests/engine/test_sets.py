@@ -187,3 +187,26 @@ def test_five_channels_are_audited_without_colours(tmp_path):
         audit(net, images=images, views=VIEWS)
     np.savez(tmp_path / "x.npz", images=images)
     assert open_images(tmp_path / "x.npz").pixels.shape == (8, 5, 8, 8)
+
+
+def test_a_size_that_is_asked_for_is_not_left_out(encoder):
+    with pytest.raises(DataError, match="smaller than a view of 16x16"):
+        audit(encoder, images=pictures(6, 0), size=16, views=VIEWS)
+
+
+def test_a_copy_among_external_images_hides_no_other(tiny):
+    f, g = (load_encoder(tiny(seed, channels=3), shape=(3, 8, 8), mean=0.5, std=0.5) for seed in (0, 1))
+    candidate, independent, external = pictures(6, 0), pictures(5, 1), pictures(5, 2)
+    independent[1] = candidate[3]
+    external[3] = candidate[0]  # of the same name as candidate 3
+    with pytest.warns(MemlocWarning, match="A reference that has seen a candidate cannot show"):
+        audit(f, g, candidate=candidate, independent=independent, external=external, views=VIEWS)
+
+
+def test_unreadable_files_are_accepted_in_python_too(encoder, tmp_path):
+    for number, each in enumerate(pictures(6, 0)):
+        Image.fromarray(each).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="max_bad=1"):
+        audit(encoder, images=tmp_path, views=VIEWS)
+    assert len(audit(encoder, images=tmp_path, max_bad=1, views=VIEWS).points) == 6

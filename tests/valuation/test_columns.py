@@ -1,5 +1,6 @@
 """Columns as libraries give them: Arrow's types, decimals, durations; and learners that want classes without gaps."""
 
+import datetime
 import decimal
 
 import numpy as np
@@ -62,12 +63,28 @@ def test_missing_numbers_and_booleans_of_arrow():
 
 
 @pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([decimal.Decimal(1), None, decimal.Decimal(3)] * 4, dtype=pd.ArrowDtype(pa.decimal128(9, 2))),
+        pd.Series([datetime.timedelta(seconds=1), None, datetime.timedelta(seconds=3)] * 4, dtype=object),
+        pd.Series(pd.to_timedelta([1, None, 3] * 4, unit="s")).astype(pd.ArrowDtype(pa.duration("ns"))),
+    ],
+    ids=["decimals of Arrow", "durations as objects", "durations of Arrow"],
+)
+def test_other_numbers_with_blanks(column):
+    found = TableEncoder().fit(pd.DataFrame({"x": column}))
+    assert (found.numbers, found.filled) == (["x"], {"x": 4})
+    assert sorted(set(found.transform(pd.DataFrame({"x": column}))[:, 0])) == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
     ("column", "message"),
     [
         (pd.Series([[1], [2]] * 6, dtype=pd.ArrowDtype(pa.list_(pa.int64()))), "holds a list in a cell"),
         (pd.Series(pd.date_range("2026", periods=12)).astype("timestamp[ns][pyarrow]"), "holds datetime64"),
+        (pd.Series(pd.date_range("2026", periods=12)).astype("timestamp[ns, tz=UTC][pyarrow]"), "holds datetime64"),
     ],
-    ids=["lists", "dates"],
+    ids=["lists", "dates", "dates with a zone"],
 )
 def test_what_is_no_column_of_numbers_or_categories(column, message):
     with pytest.raises(DataError, match=message):

@@ -254,7 +254,7 @@ def _pictures_of(names: list[str], part: str | None, where: str) -> tuple[str, s
     images = [name for name in images if name.startswith(within)]
     plain = {_sample(name)[0] for name in images if _sample(name)[1] in _PICTURES}
     kept = {name for name in images if _sample(name)[1] in _PICTURES or _sample(name)[0] not in plain}
-    if len(kept) < len(images):
+    if len(kept) < len(set(images)):
         other = next(name for name in images if name not in kept)
         warn(f"{len(images) - len(kept)} further images of samples in {where}, such as {other}, are left out.")
     return within, kept

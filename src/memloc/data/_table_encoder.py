@@ -110,7 +110,7 @@ def plain_column(column: pd.Series) -> pd.Series:
         elif arrow.startswith(("timestamp", "date")):
             column = pd.to_datetime(objects, utc=True)
         elif arrow.startswith("decimal"):
-            column = objects.map(float, na_action="ignore").astype(np.float64)
+            column = objects.where(objects.notna(), np.nan).astype(np.float64)
         elif not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             column = objects
     known = column.dropna() if column.dtype == object else ()
