@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memloc import Views, as_images, audit, load_encoder, open_images
+from memloc import Views, as_images, audit, load_encoder, open_images, write_report
 from memloc.data import concatenate
 from memloc.engine._sets import joined_sets, splits_of
 from memloc.errors import DataError, MemlocWarning, SpecError, in_python, typed
@@ -210,3 +210,9 @@ def test_unreadable_files_are_accepted_in_python_too(encoder, tmp_path):
     with pytest.raises(DataError, match="max_bad=1"):
         audit(encoder, images=tmp_path, views=VIEWS)
     assert len(audit(encoder, images=tmp_path, max_bad=1, views=VIEWS).points) == 6
+
+
+def test_the_report_says_what_reaches_the_encoder(encoder, tmp_path):
+    audit(encoder, candidate=pictures(6, 0), views=VIEWS, out=tmp_path / "found")
+    page = write_report(tmp_path / "found").read_text()
+    assert "What reaches the encoder, and what is read of it: TinyNet: mean 0.5; std 0.5." in page

@@ -256,7 +256,7 @@ def _pictures_of(names: list[str], part: str | None, where: str) -> tuple[str, s
     kept = {name for name in images if _sample(name)[1] in _PICTURES or _sample(name)[0] not in plain}
     if len(kept) < len(set(images)):
         other = next(name for name in images if name not in kept)
-        warn(f"{len(images) - len(kept)} further images of samples in {where}, such as {other}, are left out.")
+        warn(f"{len(set(images)) - len(kept)} further images of samples in {where}, such as {other}, are left out.")
     return within, kept
 
 
