@@ -365,3 +365,23 @@ def test_links_that_lead_nowhere_in_a_folder_that_is_read_as_it_is_used(pets, mo
     assert images.fingerprint()
     with pytest.raises(DataError, match="Open them with size=4"):
         in_size(images, Fit(4), "the images")
+
+
+def test_arrays_in_another_order_and_one_image_alone():
+    with pytest.raises(ShapeError, match=r"NumPy array of shape \(2, 3, 8, 9\).* images.transpose\(0, 2, 3, 1\)"):
+        as_images(np.zeros((2, 3, 8, 9), np.uint8))
+    with pytest.warns(MemlocWarning, match=r"is taken for 3 gray images. Pass images\[None\]"):
+        assert len(as_images(torch.zeros(3, 8, 8, dtype=torch.uint8))) == 3
+
+
+def test_metadata_without_labels_with_fractions_and_with_rows_too_many(pets):
+    (pets / "metadata.csv").write_text("filename,species\ncat/1.png,cat\n")
+    with pytest.warns(MemlocWarning, match="has the columns filename, species and none of labels"):
+        assert open_images(pets).class_names == ("cat", "dog")
+    names = ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+    (pets / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name},0.5\n" for name in names))
+    with pytest.raises(DataError, match="is 0.5. Expected a class"):
+        open_images(pets)
+    (pets / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name},a\n" for name in (*names, "gone.png")))
+    with pytest.warns(MemlocWarning, match="1 of 5 rows of metadata.csv name images that are not there"):
+        open_images(pets)

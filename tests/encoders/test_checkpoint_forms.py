@@ -8,6 +8,8 @@ import json
 import pathlib
 import pickle
 import random
+import subprocess
+import sys
 import types
 import uuid
 
@@ -142,6 +144,9 @@ def test_converting_takes_the_tensors_out(tiny, tmp_path, capsys, monkeypatch):
     assert "already" in capsys.readouterr().err
     torch.save({"parts": [torch.ones(1), torch.ones(2)], "other": Settings()}, tmp_path / "list.pth")
     assert convert_checkpoint(tmp_path / "list.pth", tmp_path / "list.safetensors", trust=True) == 2
+    code = "import torch\nclass Mine: pass\ntorch.save({'w': torch.ones(2), 'mine': Mine()}, 'main.pth')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert convert_checkpoint(tmp_path / "main.pth", tmp_path / "main.safetensors", trust=True) == 1
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match="cannot be converted"):
         convert_checkpoint(tmp_path / "bad.pth", tmp_path / "bad.safetensors", trust=True)

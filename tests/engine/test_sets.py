@@ -216,3 +216,17 @@ def test_the_report_says_what_reaches_the_encoder(encoder, tmp_path):
     audit(encoder, candidate=pictures(6, 0), views=VIEWS, out=tmp_path / "found")
     page = write_report(tmp_path / "found").read_text()
     assert "What reaches the encoder, and what is read of it: TinyNet: mean 0.5; std 0.5." in page
+
+
+def test_numbers_as_they_are_typed(tiny):
+    images = pictures(6, 0)
+    typed_in = audit(tiny(0, channels=3), images=images, views=2, mean="0.5,0.4,0.3", std="0.2, 0.2, 0.2")
+    given = load_encoder(tiny(0, channels=3), shape=(3, 8, 8), mean=(0.5, 0.4, 0.3), std=[0.2] * 3)
+    pd.testing.assert_frame_equal(typed_in.layers, audit(given, images=images, views=VIEWS).layers)
+    with pytest.raises(SpecError, match="Expected a number per channel"):
+        audit(tiny(0, channels=3), images=images, views=2, mean="half", std="one")
+
+
+def test_gray_beside_colour_is_said(encoder):
+    with pytest.warns(MemlocWarning, match="may be colour rather than training"):
+        audit(encoder, candidate=pictures(6, 0), external=pictures(5, 1)[..., :1], views=VIEWS)

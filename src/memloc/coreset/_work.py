@@ -93,7 +93,7 @@ def _check_images(spec: CoresetSpec, robust: RobustSpec, crust: Crust, test: str
         if robust.warmup >= robust.epochs:
             raise SpecError(
                 f"warmup is {robust.warmup} of {robust.epochs} epochs. Expected fewer, so that there is a selection."
-                f" Pass --warmup {max(robust.epochs // 4, 1)}."
+                f" Pass --warmup {max(robust.epochs // 4, 1)}{' and --epochs 2' if robust.epochs < 2 else ''}."
             )
         return
     if crust.group_by is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from memloc.data._decode import as_rgb, fitted_pixels
 from memloc.data._labels import LABEL_COLUMNS, given_labels
 from memloc.data._lazy import LazyPixels
-from memloc.errors import DataError, ShapeError
+from memloc.errors import DataError, ShapeError, warn
 from memloc.fit import Fit
 
 Labels = Sequence[int] | Sequence[str] | Sequence[int | str | None] | np.ndarray | Tensor
@@ -283,10 +283,21 @@ def _extent(images: Images) -> str:
 
 def _pixels(images: object, fit: Fit) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     """uint8 pixels (N, C, H, W), and labels and class names where a dataset gives them."""
+    if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 3 and 3 in (images.shape[0], images.shape[2]):
+        one = "images[None]"
+        warn(
+            f"An array of shape {tuple(images.shape)} is taken for {len(images)} gray images. Pass {one} if it is one"
+            " image in colour."
+        )
     if isinstance(images, Tensor):
         return (images[:, None] if images.ndim == 3 else images), None, ()
     if isinstance(images, np.ndarray):
         array = images[..., None] if images.ndim == 3 else images
+        if array.ndim == 4 and images.dtype == np.uint8 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
+            raise ShapeError(
+                f"images are a NumPy array of shape {images.shape}. Expected (N, H, W, C), with the channels last. Pass"
+                " images.transpose(0, 2, 3, 1), or torch.as_tensor(images)."
+            )
         if array.ndim != 4:
             return torch.from_numpy(array.copy()), None, ()
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 3, 1))), None, ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from memloc.data._labels import TABLE_LABELS, number_labels
 from memloc.data._limits import read_parquet, readable
 from memloc.errors import DataError, warn
 
+_FRACTION = re.compile(r"-?\d*\.\d+(?:e[-+]?\d+)?", re.IGNORECASE)
 _DIGITS = 18  # of a whole number at most
 _FILES = ("file_name", "filename", "file", "path", "image")
 
@@ -36,6 +38,11 @@ def labels_beside(
         return None
     values = [found.get(name) for name in names]
     without = sum(name not in found for name in names)
+    beyond = len(set(found) - set(names))
+    if 0 < beyond < len(found):
+        warn(
+            f"{beyond} of {len(found)} rows of {', '.join(metadata)} name images that are not there or cannot be read."
+        )
     if without == len(names):
         raise DataError(
             f"{metadata[0]} in {folder} names none of the {len(names)} images beside it, but files such as"
@@ -57,6 +64,10 @@ def _labels_of(folder: Path, path: str) -> dict[str, Any]:
     known = dict.fromkeys(key for row in rows[:100] for key in row)
     label = next((name for name in TABLE_LABELS if name in known), None)
     if label is None:
+        warn(
+            f"{folder / path} has the columns {', '.join(known)} and none of labels, so it is not read. Call the column"
+            " of labels label, and that of paths file_name."
+        )
         return {}
     file = next((name for name in _FILES if name in known), None)
     if file is None:
@@ -82,8 +93,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Whole numbers of a row as such, so that 10 comes after 9."""
-    return {key: int(value) if _is_whole(value) else value for key, value in row.items()}
+    """Whole numbers of a row as such, so that 10 comes after 9, and fractions, which are no labels."""
+    return {
+        key: int(value) if _is_whole(value) else float(value) if _FRACTION.fullmatch(str(value)) else value
+        for key, value in row.items()
+    }
 
 
 def _is_whole(value: Any) -> bool:

@@ -10,9 +10,25 @@ from memloc.errors import CheckpointError, DataNotFoundError, TrustError
 from memloc.results import replacing
 
 _TAKE_OUT = """
+import pickle
 import sys
+import types
 import torch
 from safetensors.torch import save_file
+
+class Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        try:
+            return super().find_class(module, name)
+        except (AttributeError, ImportError):  # a class of the script that wrote the file
+            lost.append(module + "." + name)
+            return type(name, (), {"__init__": lambda self, *a, **k: None, "__setstate__": lambda self, state: None})
+
+def load(file, **options):
+    return Unpickler(file, **options).load()
+
+lost = []
+reader = types.SimpleNamespace(Unpickler=Unpickler, load=load, __name__="pickle")
 
 def tensors(value, path=""):
     if isinstance(value, torch.nn.Module):
@@ -26,7 +42,7 @@ def tensors(value, path=""):
         for key, each in enumerate(value):
             yield from tensors(each, f"{path}.{key}" if path else str(key))
 
-pairs = list(tensors(torch.load(sys.argv[1], map_location="cpu", weights_only=False)))
+pairs = list(tensors(torch.load(sys.argv[1], map_location="cpu", weights_only=False, pickle_module=reader)))
 found = dict(pairs)
 if not found:
     sys.exit("it holds no tensors")

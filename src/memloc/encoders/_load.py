@@ -160,7 +160,7 @@ def _preprocess(
         mean, std = recipe.mean, recipe.std
     if mean is None or std is None:
         return Preprocess(flip=flip), recipe is not None or "encoder" in metadata
-    means, stds = ((each,) if isinstance(each, (int, float)) else tuple(map(float, each)) for each in (mean, std))
+    means, stds = (_per_channel(each) for each in (mean, std))
     if len(means) != len(stds) or not means or not all(value > 0 for value in stds):
         raise SpecError(
             f"mean {means} and std {stds} do not match. Expected one positive std per channel. Pass as many of each."
@@ -170,6 +170,18 @@ def _preprocess(
             f"mean is {means}. Expected values of pixels from 0 to 1, not to 255. Divide mean and std by 255."
         )
     return Preprocess(means, stds, flip), True
+
+
+def _per_channel(given: object) -> tuple[float, ...]:
+    """Numbers as they are given: one, several, or text as the command line takes it."""
+    if isinstance(given, str):
+        given = given.replace(",", " ").split()
+    try:
+        return (float(given),) if isinstance(given, (int, float)) else tuple(float(each) for each in given)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as problem:
+        raise SpecError(
+            f"mean or std is {given!r}. Expected a number per channel. Pass mean=(0.485, 0.456, 0.406)."
+        ) from problem
 
 
 def _find(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -118,7 +118,7 @@ def audit(
     size: int | None = None,
     max_bad: int = 0,
     output: str = "auto",
-    views: Views | None = None,
+    views: Views | int | None = None,
     protocol: Protocol = "memloc",
     distance: Distance = "l2",
     rest: Rest | None = None,
@@ -160,8 +160,8 @@ def audit(
         mean, std: per channel, of modules whose configuration does not tell them. output: as in `load_encoder`.
         size: height and width to bring the images to; by default what f takes, where it takes one alone.
         max_bad: unreadable images of a path to accept.
-        views: the recipe for views, by the protocol by default (Views() for "memloc"); `Views(n="auto")` chooses their
-            number by a pilot.
+        views: the recipe for views, by the protocol by default (Views() for "memloc"), or their number alone;
+            `Views(n="auto")` chooses their number by a pilot.
         protocol: "memloc", "paper" (their text) or "published-code": sets what is not given of views, rest and scale.
         distance, rest, scale, signed, dtype, batch_size, shard_size, thumbnails, decoys, seed: as in Options.
         device: "auto", "cpu" or "cuda".
@@ -219,6 +219,8 @@ def audit(
         inputs += tuple(each for each in (images, *sets.values()) if _is_named(each))
     if views is None:
         views = view_recipe(policy, wanted, protocol=protocol)
+    elif isinstance(views, int):
+        views = replace(view_recipe(policy, wanted, protocol=protocol), n=views)
     apart = unit_recipe(wanted, views)
     loading = {name: given[name] for name in ("mean", "std", "output")}
     job = prepare(**arguments, **loading, layers=layers, views=views, unit_views=apart, device=device, **options)

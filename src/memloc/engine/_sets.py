@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memloc.data import SPLITS, Images, as_images, concatenate, in_size, open_images
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, SpecError, warn
 from memloc.fit import Fit
 
 SETS = ("candidate", "independent", "shared", "external")
@@ -41,6 +41,12 @@ def joined_sets(
         if given is None:
             continue
         opened = images_of_any(given, fit=fit, max_bad=max_bad, asked=asked)
+        if images is not None and opened.pixels.shape[1] != images.pixels.shape[1]:
+            warn(
+                f"The {split} images have {opened.pixels.shape[1]} channels and those before"
+                f" {images.pixels.shape[1]}: what sets them apart may be colour rather than training. Bring both to the"
+                " same first."
+            )
         splits += [split] * len(opened)
         images = opened if images is None else concatenate(images, opened, namespace=split)
     assert images is not None, "there are candidates"

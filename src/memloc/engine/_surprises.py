@@ -52,7 +52,7 @@ def surprises(
     blank = [encoder.name for encoder in encoders if encoder.note == RANDOM_NOTE]
     if blank:
         found.append(
-            f"The weights of {' and '.join(dict.fromkeys(blank))} are random, since no checkpoint was given: such an"
+            f"The weights of {' and '.join(dict.fromkeys(blank))} are random: such an"
             " encoder has memorized nothing. Pass --f-weights FILE (and --g-weights FILE) to audit a trained one."
         )
     unknown = [encoder.name for encoder in encoders if not encoder.is_normalization_known]
