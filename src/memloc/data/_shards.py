@@ -132,6 +132,8 @@ def shards_of(folder: Path, suffix: str, part: str | None) -> list[Path]:
         return sets[meant[0]]
     listed = ", ".join(sorted(name or "files without a name" for name in sets))
     example = next((key for key in sorted(sets) if key.endswith("train")), min(sets))
+    ends = [re.split(r"[-_./]", key)[-1] for key in sets]
+    example = end if ends.count(end := re.split(r"[-_./]", example)[-1]) == 1 else example
     raise DataError(
         f"the folder {str(folder)!r} holds tables or archives of {len(sets)} sets: {listed}. Expected"
         f" {'one set' if part is None else repr(part) + ' to be one of them'}. Pass {folder}:{example or 'NAME'}, or"
