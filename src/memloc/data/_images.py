@@ -333,7 +333,7 @@ def _from_dataset(dataset: Any, fit: Fit) -> tuple[Tensor, Tensor | None, tuple[
     stacked = torch.stack(pictures)
     if all(label is None for label in labels):
         return stacked, None, ()
-    numbers, names = given_labels(labels, len(labels), (), "the dataset")
+    numbers, names = given_labels(labels, len(labels), "the dataset")
     known = dataset_classes(dataset)
     fits = not names and int(numbers.max()) < len(known)  # a transform may make other numbers of them
     return stacked, numbers, known if fits else names

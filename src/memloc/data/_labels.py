@@ -70,9 +70,7 @@ def number_labels(
     return torch.tensor([-1 if value is None else number[str(value)] for value in values]), texts
 
 
-def given_labels(
-    labels: Any, count: int, class_names: Sequence[str] = (), what: str = "labels="
-) -> tuple[Tensor, tuple[str, ...]]:
+def given_labels(labels: Any, count: int, what: str = "labels=") -> tuple[Tensor, tuple[str, ...]]:
     """Labels that stand beside images in memory: whole numbers stay as they are, names are numbered.
 
     Args:
@@ -87,8 +85,8 @@ def given_labels(
             f"labels have shape {_shape(labels)} for {count} images. Expected one label per image. "
             "Pass labels= in the order of the images, with -1 where unknown."
         )
-    if class_names or any(isinstance(value, str) for value in values):
-        return number_labels(values, count, what, class_names)
+    if any(isinstance(value, str) for value in values):
+        return number_labels(values, count, what)
     return torch.tensor([-1 if value is None else value for value in values], dtype=torch.int64), ()
 
 

@@ -121,7 +121,7 @@ def plain_column(column: pd.Series) -> pd.Series:
 
 def _plain_columns(X: pd.DataFrame) -> pd.DataFrame:
     columns = [plain_column(X.iloc[:, place]) for place in range(X.shape[1])]
-    if all(column is X.iloc[:, place] or column.dtype == X.dtypes.iloc[place] for place, column in enumerate(columns)):
+    if all(column.dtype == kind for column, kind in zip(columns, X.dtypes, strict=True)):
         return X
     return pd.concat(columns, axis=1)
 

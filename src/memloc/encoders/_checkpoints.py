@@ -197,9 +197,8 @@ def check_storable(module: nn.Module, *, name: str, stored: bool = True) -> None
         stored: whether it will be written, so that a state of its own would be lost.
     """
     for key, part in module.named_modules():
-        held = [*part._parameters.values(), *part._buffers.values()]
-        lazy = [each for each in held if isinstance(each, nn.parameter.UninitializedTensorMixin)]  # type: ignore[attr-defined]
-        if lazy:
+        held = (*part._parameters.values(), *part._buffers.values())
+        if any(nn.parameter.is_lazy(each) for each in held):
             raise EncoderError(
                 f"{name} has weights without a shape yet, in {key!r} ({type(part).__name__}). Expected weights. Run it"
                 " once on a batch of your images first."

@@ -34,6 +34,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for part, training in zip(parts, before, strict=True):
             part.training = training
         for part, name, value, kept in buffers:
-            part._buffers[name] = value.to(part._buffers[name].device)  # type: ignore[union-attr]
+            part._buffers[name] = value
             if not torch.equal(value, kept):
-                part._buffers[name].copy_(kept)  # type: ignore[union-attr]
+                value.copy_(kept)

@@ -237,13 +237,3 @@ def _from_zip(path: Path) -> Any:
     unpickler = _Unpickler(io.BytesIO(reader.get_record("data.pkl")), encoding="utf-8")
     unpickler.persistent_load = storage
     return unpickler.load()
-
-
-def parts_of(content: bytes) -> Any:
-    """A pickle's content with stand-ins, as `read_inert` reads those of checkpoints.
-
-    >>> import datetime
-    >>> parts_of(pickle.dumps({"day": datetime.date(2026, 1, 1), "epoch": 3}))["epoch"]
-    3
-    """
-    return _load(io.BytesIO(content))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -172,12 +173,12 @@ def _preprocess(
     return Preprocess(means, stds, flip), True
 
 
-def _per_channel(given: object) -> tuple[float, ...]:
+def _per_channel(given: Any) -> tuple[float, ...]:
     """Numbers as they are given: one, several, or text as the command line takes it."""
     if isinstance(given, str):
         given = given.replace(",", " ").split()
     try:
-        return (float(given),) if isinstance(given, (int, float)) else tuple(float(each) for each in given)  # type: ignore[attr-defined]
+        return (float(given),) if isinstance(given, (int, float)) else tuple(map(float, given))
     except (TypeError, ValueError) as problem:
         raise SpecError(
             f"mean or std is {given!r}. Expected a number per channel. Pass mean=(0.485, 0.456, 0.406)."

@@ -28,9 +28,11 @@ def output_name(output: object, take: str = AUTO) -> str:
     >>> output_name({"last_hidden_state": 0, "pooler_output": 1}), output_name({"last_hidden_state": 0}, "cls")
     ('pooler_output', 'the first token of last_hidden_state')
     """
-    key = _key(output, take)
-    several = isinstance(output, (tuple, list)) and len(output) > 1
-    what = str(key) if key is not None else f"the first of {len(output)} it returns" if several else "what it returns"  # type: ignore[arg-type]
+    key, what = _key(output, take), "what it returns"
+    if key is not None:
+        what = str(key)
+    elif isinstance(output, (tuple, list)) and len(output) > 1:
+        what = f"the first of {len(output)} it returns"
     if take == _CLS:
         return f"the first token of {what}"
     tensor = as_tensor(output) if key is None else as_tensor(output[key])  # type: ignore[index]

@@ -64,7 +64,8 @@ def plan_job(
         seen[len(f) :] = seen[0]
     everyone, said = _with_equal_heads(everyone)
     prints = tuple(fingerprint(encoder.module) for encoder in everyone)
-    found = [*surprises(everyone, prints, images, split, seen, mode, views), *said]
+    copies = external_copies(images, split, seen)
+    found = [*surprises(everyone, prints, images, split, seen, mode, views, copies), *said]
     if earlier:
         found.append(
             "g is an earlier checkpoint of f, so it has seen the candidates too. Scores say what f's further training"
@@ -72,7 +73,7 @@ def plan_job(
             " external points."
         )
     kept = _scored(images, split, options.seed)
-    kept = kept[~np.isin(kept, list(external_copies(images, split, seen)))]
+    kept = kept[~np.isin(kept, list(copies))]
     rows = torch.from_numpy(kept)
     images, split, seen = images.take(rows), split[kept], seen[:, rows]
     if int(seen[0].sum()) < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,28 +22,14 @@ def surprises(
     seen: Tensor,
     mode: Mode,
     views: Views,
+    copies: Mapping[int, int],
 ) -> list[str]:
-    """Warnings in words."""
-    found = []
-    columns = ["".join(map(str, column)) for column in seen.int().T.tolist()]
-    copies = external_copies(images, split, seen)
-    if copies:
-        external, trained = next(iter(copies.items()))
-        found.append(
-            f"{len(copies)} external images are identical copies of images that were trained on, such as"
-            f" {images.names[external]} of {images.names[trained]}. They are left out of every figure."
-        )
-    rows = [row for row in range(len(images)) if row not in copies]
-    names = columns if mode == "ensemble" else split.tolist()
-    others = images.take(torch.tensor(rows)) if copies else images
-    same = [] if mode == "alone" else duplicates_across(others, [names[row] for row in rows])
-    if same:
-        one, two = same[0]
-        found.append(
-            f"{len(same)} images stand in different {'training sets' if mode == 'ensemble' else 'splits'} as identical"
-            f" copies, such as {one} and {two}. A reference that has seen a candidate cannot show its memorization:"
-            " remove the copies and train again."
-        )
+    """Warnings in words.
+
+    Args:
+        copies: as `external_copies` finds them.
+    """
+    found = _copies_in_words(images, copies, [] if mode == "alone" else _parts(split, seen, mode))
     if isinstance(images.pixels, LazyPixels):
         found.append(
             "The images are read from their files as they are used, so identical copies in different splits were not"
@@ -98,6 +84,34 @@ def surprises(
                 else "Without external points there is nothing to compare trained points with: pass --external. "
             )
             + "A reference g trained without the candidates would give SSLMem per point."
+        )
+    return found
+
+
+def _parts(split: np.ndarray, seen: Tensor, mode: Mode) -> list[str]:
+    """What must be told apart of each image: its split, of an ensemble which encoders saw it."""
+    return split.tolist() if mode != "ensemble" else ["".join(map(str, column)) for column in seen.int().T.tolist()]
+
+
+def _copies_in_words(images: Images, copies: Mapping[int, int], parts: Sequence[str]) -> list[str]:
+    """That external images are copies of trained ones, and that images of several parts are copies; without parts, of
+    one encoder, the second is no matter."""
+    found = []
+    if copies:
+        external, trained = next(iter(copies.items()))
+        found.append(
+            f"{len(copies)} external images are identical copies of images that were trained on, such as"
+            f" {images.names[external]} of {images.names[trained]}. They are left out of every figure."
+        )
+    rows = [row for row in range(len(parts)) if row not in copies]
+    others = images.take(torch.tensor(rows)) if copies and rows else images
+    same = duplicates_across(others, [parts[row] for row in rows]) if rows else []
+    if same:
+        one, two = same[0]
+        found.append(
+            f"{len(same)} images stand in different splits or training sets as identical copies, such as {one} and"
+            f" {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train"
+            " again."
         )
     return found
 
