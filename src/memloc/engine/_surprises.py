@@ -29,7 +29,8 @@ def surprises(
     Args:
         copies: as `external_copies` finds them.
     """
-    found = _copies_in_words(images, copies, [] if mode == "alone" else _parts(split, seen, mode))
+    what = "training sets" if mode == "ensemble" else "splits"
+    found = _copies_in_words(images, copies, [] if mode == "alone" else _parts(split, seen, mode), what)
     if isinstance(images.pixels, LazyPixels):
         found.append(
             "The images are read from their files as they are used, so identical copies in different splits were not"
@@ -93,7 +94,7 @@ def _parts(split: np.ndarray, seen: Tensor, mode: Mode) -> list[str]:
     return split.tolist() if mode != "ensemble" else ["".join(map(str, column)) for column in seen.int().T.tolist()]
 
 
-def _copies_in_words(images: Images, copies: Mapping[int, int], parts: Sequence[str]) -> list[str]:
+def _copies_in_words(images: Images, copies: Mapping[int, int], parts: Sequence[str], what: str) -> list[str]:
     """That external images are copies of trained ones, and that images of several parts are copies; without parts, of
     one encoder, the second is no matter."""
     found = []
@@ -109,7 +110,7 @@ def _copies_in_words(images: Images, copies: Mapping[int, int], parts: Sequence[
     if same:
         one, two = same[0]
         found.append(
-            f"{len(same)} images stand in different splits or training sets as identical copies, such as {one} and"
+            f"{len(same)} images stand in different {what} as identical copies, such as {one} and"
             f" {two}. A reference that has seen a candidate cannot show its memorization: remove the copies and train"
             " again."
         )
