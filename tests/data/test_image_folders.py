@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import tarfile
 import zipfile
 
@@ -13,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from memloc import load_run
+from memloc.cli import main
 from memloc.data import as_images, in_size, open_images
-from memloc.errors import DataError, MemlocWarning, ShapeError, SpecError
+from memloc.errors import DataError, MemlocWarning, ShapeError
 from memloc.fit import Fit
 
 
@@ -113,9 +116,19 @@ def test_links_that_lead_nowhere_or_round(pets):
     assert len(open_images(pets, max_bad=2)) == 4
 
 
-def test_a_path_that_is_no_utf8_is_refused_before_work(tmp_path):
-    with pytest.raises(SpecError, match="is no UTF-8"):
-        open_images(str(tmp_path / "d") + "\udce9")
+def test_a_folder_whose_name_is_no_utf8(tmp_path, capsys):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9")
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        os.makedirs(folder, exist_ok=True)
+        Image.fromarray(pixels).save(f"{folder}/{number}.png")
+    out = tmp_path / "run"
+    flags = ["--epochs", "1", "--candidates", "4", "--batch-size", "8", "--workers", "1"]
+    assert main(["train", folder, *flags, "--out", str(out)]) == 0
+    assert main(["audit", str(out), "--views", "2", "--out", str(tmp_path / "found")]) == 0
+    assert open_images(images_source := load_run(out).record["data"]).names == open_images(folder).names
+    assert os.fsencode(images_source).endswith(b"d\xe9")
+    assert "report" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

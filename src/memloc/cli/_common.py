@@ -73,9 +73,9 @@ def emit(as_json: bool, result: dict[str, Any], text: str) -> None:
     if as_json:
         from memloc.results import SCHEMA_VERSION, plain
 
-        sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **plain(result)}, ensure_ascii=False) + "\n")
-    else:
-        sys.stdout.write(text + "\n")
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **plain(result)}, ensure_ascii=False)
+    # paths may be no UTF-8
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 

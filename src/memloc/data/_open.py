@@ -3,7 +3,6 @@ the hub."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +43,6 @@ def open_images(where: str | Path, *, size: int | Fit | None = None, max_bad: in
     if not text.strip():
         raise SpecError(
             "the images are named by an empty text. Expected a folder or a file. Pass its path, or sample:train."
-        )
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise SpecError(
-            f"the path {os.fsencode(text)!r} is no UTF-8, so it cannot be kept in a record. Expected a name in UTF-8."
-            " Rename the folder, or link to it by another name."
         )
     fit = size if isinstance(size, Fit) else Fit(size)
     if fit.size is not None and fit.size < 1:

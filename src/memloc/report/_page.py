@@ -60,7 +60,7 @@ def write_page(path: str | Path, make: Callable[[], str], *, folder: str | Path 
     content = _made(make, folder)
     ours = listed_files(path.parent) is not None  # a folder of memloc's lists the page, one process at a time
     with locked(path.parent) if ours else nullcontext(), replacing(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -118,6 +118,8 @@ def write_json(path: Path, content: Mapping[str, Any], *, listed: bool = True) -
     """Write a JSON object; NaN is written as null."""
     with replacing(path, listed=listed) as temporary:
         text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+        if not _is_text(text):  # a path whose name is no UTF-8 is kept by its numbers
+            text = json.dumps(plain(content), indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -155,3 +157,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):
         return None
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
