@@ -61,6 +61,7 @@ class Stream(IntEnum):
     COMPONENTS = 39
     HELD_OUT = 40
     COINS = 41
+    EQUAL_VOTES = 42
 
     def keyed(self, seed: int) -> int:
         """The seed of this use in the counter-based generator.

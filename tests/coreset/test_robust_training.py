@@ -256,6 +256,7 @@ def test_datasets_of_three_kinds_train_alike(monkeypatch):
 
 def test_augmentation_is_of_training_and_not_of_selection():
     pixels = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels[::2] //= 4  # so that the classes can be told apart
     images = as_images(pixels, labels=torch.arange(40) % 2)
     seen = []
 
@@ -268,7 +269,7 @@ def test_augmentation_is_of_training_and_not_of_selection():
             seen.append((self.training, x.detach().clone()))
             return self.layer(x.flatten(1))
 
-    train_robust(Watched(), images, crust=CENTRAL, epochs=2, warmup=1, augmentation="crop", mixup="none")
+    train_robust(Watched(), images, crust=CENTRAL, epochs=2, warmup=1, batch_size=10, augmentation="crop", mixup="none")
     plain = pixels.float() / 255
     scored = [x for training, x in seen if not training and len(x) == 40]
     assert len(scored) == 2

@@ -80,15 +80,29 @@ def test_other_numbers_with_blanks(column):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pd.Series([[1], [2]] * 6, dtype=pd.ArrowDtype(pa.list_(pa.int64()))), "holds a list in a cell"),
-        (pd.Series(pd.date_range("2026", periods=12)).astype("timestamp[ns][pyarrow]"), "holds datetime64"),
-        (pd.Series(pd.date_range("2026", periods=12)).astype("timestamp[ns, tz=UTC][pyarrow]"), "holds datetime64"),
+        (pd.Series([[1], [2]] * 6, dtype=pd.ArrowDtype(pa.list_(pa.int64()))), "none of which can be valued .x: text"),
+        (
+            pd.Series(
+                ["no words are said twice of a day, so that these are text"]
+                + [f"nor is {n} said of any day" for n in range(11)]
+            ),
+            "x: text",
+        ),
     ],
-    ids=["lists", "dates", "dates with a zone"],
+    ids=["lists", "prose"],
 )
 def test_what_is_no_column_of_numbers_or_categories(column, message):
     with pytest.raises(DataError, match=message):
         TableEncoder().fit(pd.DataFrame({"x": column}))
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_dates_are_days_months_and_weekdays(zone):
+    dates = pd.Series(pd.date_range("2026-01-01", periods=12, freq="9h", tz=zone))
+    kind = f"timestamp[ns{', tz=UTC' if zone else ''}][pyarrow]"
+    for column in (dates, dates.astype(kind), dates.dt.strftime("%Y-%m-%d %H:%M")):
+        found = TableEncoder().fit(pd.DataFrame({"x": column})).transform(pd.DataFrame({"x": column}))
+        assert found[:2].tolist() == [[20454.0, 1.0, 3.0, 0.0], [20454.375, 1.0, 3.0, 9.0]]
 
 
 class WithoutGaps(ClassifierMixin, BaseEstimator):

@@ -24,7 +24,6 @@ from memloc.valuation import (
     value_table,
     z_scores,
 )
-from memloc.valuation._describe import surely_wrong
 
 
 def test_permuting_binary_rows_with_other_labels_changes_nothing(monkeypatch):
@@ -75,14 +74,6 @@ def test_distances_do_not_depend_on_workers():
     assert np.array_equal(one.cell_values_, two.cell_values_, equal_nan=True)
 
 
-def test_few_learners_call_no_row_wrong():
-    rows = pd.DataFrame({"value": [0.0, 0.0, 0.1, 0.6], "n_draws": [1, 30, 40, 40]})
-    assert surely_wrong(rows).tolist() == [False, True, True, False]
-    noise = np.random.default_rng(0)
-    X, y = noise.normal(size=(100, 4)), noise.integers(0, 2, 100)
-    assert surely_wrong(value_table(X, y, ValueSpec(learners=3)).rows).sum() == 0
-
-
 def test_flipped_labels_have_the_lowest_values():
     from sklearn.datasets import load_wine
     from sklearn.metrics import average_precision_score
@@ -96,7 +87,7 @@ def test_flipped_labels_have_the_lowest_values():
 
 def test_holes_have_no_z_score_and_count_for_nothing():
     X = pd.DataFrame({"a": [0.0, 2.0, np.nan, 10.0, 10.0], "kind": list("uvuvu")})
-    scores = z_scores(X, np.array([0, 0, 0, 1, 1]), regression=False)
+    scores = z_scores(X, np.array([0, 0, 0, 1, 1]), ["number", "category"], regression=False)
     assert scores[:2, 0].tolist() == [1.0, 1.0]
     assert np.isnan(scores[2, 0])
     assert np.isnan(scores[:, 1]).all()
@@ -225,7 +216,7 @@ def test_the_quantiles_of_a_column_are_those_of_its_values():
     X, y = table(rows=40)
     frame = pd.DataFrame(X, columns=list("abcdef"))
     found = value_table(frame, y, ValueSpec(learners=20))
-    listed = describe(found, frame, z_scores(frame, y, regression=False)).record["by_column"]
+    listed = describe(found, frame).record["by_column"]
     assert [one["column"] for one in listed] == list("abcdef")
     for one in listed:
         values = found.cells.loc[found.cells["column"] == one["column"], "value"]

@@ -11,19 +11,23 @@ from memloc.cli import _common as common
 from memloc.cli._flags import IMAGES, WORK
 from memloc.cli._options import Given, with_settings
 from memloc.coreset import CoresetSpec, RobustSpec, SelectionSpec
+from memloc.data import TableSpec
 from memloc.errors import SpecError
 
 _IMAGES = (
     "encoder", "weights", "epochs", "warmup", "every", "batch_size", "learning_rate", "momentum", "weight_decay",
     "schedule", "mixup", "augmentation", "precision", "size",
 )  # fmt: skip
-_TABLES = ("truth", "learner", "rounds", "folds")
+_TABLES = (
+    "truth", "learner", "rounds", "folds", "drop", "only", "id", "categorical", "numeric", "na", "text",
+)  # fmt: skip
 
 
 @with_settings(
     CoresetSpec,
     SelectionSpec,
     RobustSpec,
+    TableSpec,
     leave_out=("device", "momentum", "weight_decay"),
     defaults={"precision": "auto"},
     common=(*IMAGES, *WORK),
@@ -32,8 +36,8 @@ def coreset(
     data: Annotated[
         str,
         typer.Argument(
-            help="Labelled images: a folder, .parquet, IDX, .npz, sample:train; or a .csv, .tsv or .parquet table with"
-            " --target."
+            help="Labelled images: a folder, .parquet, IDX, .npz, sample:train; or a table (.csv, .tsv, .jsonl, .xlsx,"
+            " .parquet, also packed) with --target."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables, model and report; an interrupted run is continued.")],
@@ -57,12 +61,12 @@ def coreset(
 ) -> None:
     """Train on the points whose labels can be trusted (CRUST), and list those whose labels cannot."""
     from memloc.coreset import CoresetWork
-    from memloc.data import TEXT_TABLES
+    from memloc.data import is_table
     from memloc.report import write_coreset_report
 
     spec = settings.of(CoresetSpec)
     crust = spec.crust(objective, group_by, **settings.kept(SelectionSpec), random_state=settings["seed"])
-    table = target is not None or Path(data).suffix.lower() in TEXT_TABLES
+    table = target is not None or is_table(data, target)
     clash = settings.flags(*(_IMAGES if table else _TABLES))
     if clash:
         kinds = ("images", "a table") if table else ("tables", "images")
@@ -77,6 +81,7 @@ def coreset(
         crust,
         table=table,
         target=target,
+        columns=settings.of(TableSpec),
         test=test,
         scores=scores or [],
         size=settings.size,

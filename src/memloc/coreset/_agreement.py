@@ -32,7 +32,8 @@ def scores_of(folder: str | Path) -> pd.DataFrame:
         )
     if (folder / "rows.parquet").is_file():
         rows = conform("rows", read_table(folder / "rows.parquet"))
-        names = read_json(folder / "value.json").get("names")
+        record = read_json(folder / "value.json")
+        names = (record.get("ids") or {}).get("values") or record.get("names")
         index = pd.Index([str(row) for row in rows["row"]] if names is None else names, name="name")
         return pd.DataFrame({"2D-OOB row value, negated": -rows["value"].to_numpy()}, index=index)
     raise DataError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memloc.coreset._crust import Coreset, Crust
-from memloc.coreset._points import measures, points_table
+from memloc.coreset._points import check_useful, measures, points_table
 from memloc.coreset._sources import check_tested, class_numbers
 from memloc.coreset._spec import RobustSpec
 from memloc.data import fit_classes
@@ -74,6 +74,8 @@ def fit_robust(
         logits = torch.from_numpy(np.log(np.clip(chance, 1e-12, None)))
         line: dict[str, Any] = {"epoch": turn, "selected": len(y) if coreset is None else len(coreset)}
         line |= measures(logits, y, coreset, truth)
+        if turn == 0:
+            check_useful(logits, y)
         if test is not None or turn == spec.rounds:
             model = _fit(clone(estimator), X, y.numpy(), np.arange(len(y)), coreset, spec.seed)
         if tested is not None:

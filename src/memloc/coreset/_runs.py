@@ -42,6 +42,7 @@ def robust_run(
     out: Path | None = None,
     progress: Report = silent,
     record: Mapping[str, Any] | None = None,
+    notices: Sequence[str] = (),
 ) -> tuple[CoresetRun, RobustRun]:
     """Train on coresets and put what was found into tables.
 
@@ -49,7 +50,7 @@ def robust_run(
         model, dataset, test: as in `train_robust`. points, names: id and name of each point. labels, truth: given and
             true class numbers.
         scores: of the same points, to compare with (see `scores_of`). out: folder to resume from. record: what else to
-            keep.
+            keep. notices: what is to be said of the data.
     """
     began = time.monotonic()
     for each in scores:
@@ -82,7 +83,7 @@ def robust_run(
             "points": len(table),
             "agreement": agreements,
             "answer": _answer(table, run.history, agreements),
-            "warnings": _warnings(crust, run.history),
+            "warnings": [*notices, *_warnings(crust, run.history)],
             "versions": versions(),
             "seconds": time.monotonic() - began,
             **(record or {}),

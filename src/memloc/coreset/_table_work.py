@@ -17,7 +17,7 @@ from memloc.coreset._results import CoresetRun
 from memloc.coreset._runs import robust_run
 from memloc.coreset._sources import class_numbers
 from memloc.coreset._spec import RobustSpec
-from memloc.data import TableEncoder, is_regression, open_table, table_fingerprint
+from memloc.data import TableEncoder, TableSpec, is_regression, read_table_file, read_target, table_fingerprint
 from memloc.errors import DataError, SpecError, nearest
 from memloc.progress import roughly
 
@@ -35,17 +35,20 @@ class TableWork:
         crust: Crust,
         spec: RobustSpec,
         made: dict[str, Any],
+        columns: TableSpec | None = None,
     ) -> None:
 
         if target is None:
             raise SpecError(
                 f"{path!r} is given without a target. Expected the column to predict. Pass --target COLUMN."
             )
-        frame, y = open_table(path, target)
-        if is_regression(y, "auto"):
+        columns = columns or TableSpec()
+        table = read_table_file(path, target, columns)
+        if is_regression(table.y, "auto"):
             raise DataError(
                 f"column {target!r} holds numbers that are no classes. Expected classes. Turn it into some."
             )
+        frame, y = table.raw, table.y
         given = _as_text(y)
         self.class_names = sorted(set(given))
         true = None
@@ -57,10 +60,18 @@ class TableWork:
                     if truth not in frame
                     else "--truth and --noise are both given. Expected one of them. Leave --noise out."
                 )
-            true, frame = _as_text(frame[truth]), frame.drop(columns=truth)
+            true = _as_text(read_target(frame[truth], truth, columns)[0])
             self.class_names = sorted({*self.class_names, *true.dropna()})
         number = {name: place for place, name in enumerate(self.class_names)}
-        self.encoder = TableEncoder().fit(frame)
+        read = [one for one in table.valued if one.name != truth]
+        if not read:
+            raise DataError(
+                f"{path!r} has no column to learn from beside {target!r} and {truth!r}. Expected one. Pass another"
+                " table."
+            )
+        frame = frame[[one.name for one in read]]
+        self.encoder = TableEncoder(read).fit(frame)
+        self.notices = [*table.notices, *_filled(self.encoder)]
         self.X = self.encoder.transform(frame)
         known = torch.from_numpy(given.map(number).to_numpy(dtype=np.int64, copy=True))
         self.truth = (
@@ -73,20 +84,23 @@ class TableWork:
             )
         )
         self.labels = class_numbers(noisy(known, made, spec.seed), len(self.X))
-        self.names = [str(row) for row in range(len(self.X))]
+        ids = table.ids
+        self.rows = table.rows
+        self.names = [str(row) for row in self.rows] if ids is None else ids.tolist()
         crust.check(self.labels)
         check_folds(self.labels, spec.folds)
         self.test = None
         if test is not None:
-            other, labels = open_table(test, target)
-            wanted = _as_text(labels).map(number)
+            other = read_table_file(test, target, TableSpec(na=columns.na))
+            wanted = _as_text(other.y).map(number)
             if wanted.isna().any():
                 raise DataError(
-                    f"{test!r} has the class {labels[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the"
+                    f"{test!r} has the class {other.y[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the"
                     " same classes. Leave such rows out."
                 )
+            held = other.raw
             self.test = (
-                self.encoder.transform(other[frame.columns] if set(frame.columns) <= set(other.columns) else other),
+                self.encoder.transform(held[frame.columns] if set(frame.columns) <= set(held.columns) else held),
                 wanted.to_numpy(dtype=np.int64),
             )
         self.path, self.target, self.how, self.crust, self.spec = path, target, learner, crust, spec
@@ -125,7 +139,7 @@ class TableWork:
             (self.X, self.labels),
             self.crust,
             self.spec,
-            points=range(len(self.X)),
+            points=self.rows.tolist(),
             names=self.names,
             labels=self.labels,
             truth=self.truth,
@@ -139,10 +153,19 @@ class TableWork:
                 "learner": self.how,
                 "class_names": self.class_names,
             },
+            notices=self.notices,
         )
         save_table_classifier(out, TableClassifier(self.encoder, run.model, self.class_names))
         found.save(out)
         return found
+
+
+def _filled(encoder: TableEncoder) -> list[str]:
+    """What to say of missing numbers."""
+    if not encoder.filled:
+        return []
+    filled = "; ".join(f"{name} ({count})" for name, count in encoder.filled.items())
+    return [f"missing numbers are replaced by the column's median, beside a column that says so: {filled}."]
 
 
 def _as_text(column: pd.Series) -> pd.Series:

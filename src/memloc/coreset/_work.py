@@ -13,6 +13,7 @@ from memloc.coreset._image_work import ImageWork, labelled_images
 from memloc.coreset._results import CoresetRun
 from memloc.coreset._spec import CoresetSpec, RobustSpec
 from memloc.coreset._table_work import TableWork
+from memloc.data import TableSpec
 from memloc.encoders import RANDOM, fit_for, load_encoder
 from memloc.errors import SpecError
 from memloc.progress import Report, silent
@@ -23,7 +24,7 @@ class CoresetWork:
     """What will be selected from, checked; `cost` says what it takes, `run` does it.
 
     Args:
-        data: images as `open_images` takes them, or with `table` a table with `target`.
+        data: images as `open_images` takes them, or with `table` a table with `target`, read as `columns` says.
         spec, robust, crust: settings. test: images or a table for accuracy.
         scores: folders of audits or of valuations of the same points, to compare with.
         size, max_bad: as in `open_images`.
@@ -38,6 +39,7 @@ class CoresetWork:
         *,
         table: bool = False,
         target: str | None = None,
+        columns: TableSpec | None = None,
         test: str | None = None,
         scores: Sequence[str] = (),
         size: int | None = None,
@@ -53,7 +55,7 @@ class CoresetWork:
                     "--by representation is for images and a table is given. Expected --by gradient. Leave --by out."
                 )
             self._work: TableWork | ImageWork = TableWork(
-                data, target, spec.truth, spec.learner, test, crust, robust, spec.made
+                data, target, spec.truth, spec.learner, test, crust, robust, spec.made, columns
             )
         else:
             _check_images(spec, robust, crust, test, scores)

@@ -1,22 +1,33 @@
-"""Tables as users have them, with categories and missing values, as numbers; and which column each number is of."""
+"""Tables as users have them, with categories, dates and missing values, as numbers; and which column each number is
+of."""
 
 from __future__ import annotations
 
-import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.errors import DataError
+from memloc.data._column_types import is_number
+from memloc.data._columns import MOST_CATEGORIES, ColumnReading, column_values, notices_of, parts_of_dates, read_columns
+from memloc.data._table_spec import TableSpec
+from memloc.errors import DataError, SpecError
 
 _MISSING = "(missing)"
-_FEW_CATEGORIES = 50
+_WORDS = 16  # columns that free text is hashed into
+Columns = TableSpec | Sequence[ColumnReading] | None
 
 
 def check_names(X: Any) -> None:
-    """Raise DataError where two columns have one name."""
+    """Raise DataError where two columns have one name, or names are of several kinds."""
+    if isinstance(X, pd.DataFrame) and len({isinstance(name, str) for name in X.columns}) > 1:
+        odd = next(name for name in X.columns if not isinstance(name, str))
+        raise DataError(
+            f"the table has columns named by text and one named {odd!r}. Expected names of one kind. Use:"
+            " X.columns = X.columns.astype(str)"
+        )
     if isinstance(X, pd.DataFrame) and X.columns.duplicated().any():
         name = X.columns[X.columns.duplicated()][0]
         raise DataError(f"the table has two columns named {name!r}. Expected different names. Rename or drop one.")
@@ -52,17 +63,20 @@ def _parses(text: str | bytes) -> bool:
     return True
 
 
-def refuse_missing(X: Any) -> None:
-    """Raise DataError where numbers are NaN or infinite, naming the first column."""
+def refuse_missing(X: Any, *, takes_nan: bool = False) -> None:
+    """Raise DataError where numbers are NaN (unless learners take it) or infinite, naming the first column."""
     values = np.asarray(X) if not hasattr(X, "tocsr") else np.empty(0)
     if values.dtype == object:
         try:
             values = values.astype(np.float64)
         except (TypeError, ValueError):
             return  # scikit-learn says what it is
-    if values.ndim != 2 or values.dtype.kind != "f" or np.isfinite(values).all():
+    if values.ndim != 2 or values.dtype.kind != "f":
         return
-    row, column = np.argwhere(~np.isfinite(values))[0]
+    wrong = np.isinf(values) if takes_nan else ~np.isfinite(values)
+    if not wrong.any():
+        return
+    row, column = np.argwhere(wrong)[0]
     name = X.columns[column] if isinstance(X, pd.DataFrame) else int(column)
     kind = "NaN" if np.isnan(values[row, column]) else "inf"
     frame = isinstance(X, pd.DataFrame) or kind == "inf"
@@ -79,59 +93,66 @@ def refuse_missing(X: Any) -> None:
     )
 
 
-def needs_encoding(X: Any) -> bool:
-    """Whether a table is a DataFrame with anything but complete columns of numbers."""
-    return isinstance(X, pd.DataFrame) and (
-        any(isinstance(kind, pd.ArrowDtype) for kind in X.dtypes)
-        or not all(_is_number(X.iloc[:, place]) for place in range(X.shape[1]))
-        or bool(X.isna().to_numpy().any())
+def as_pandas(X: Any) -> Any:
+    """A data frame of another library (polars, Arrow, modin, ...), a structured array, a dictionary of columns or
+    a list of rows as a data frame of pandas; masked cells as NaN; anything else as it is.
+
+    >>> import pyarrow
+    >>> as_pandas(pyarrow.table({"a": [1, 2]})).a.tolist(), as_pandas([[1.0]])
+    ([1, 2], [[1.0]])
+    """
+    if hasattr(X, "tocsr"):
+        return X
+    if isinstance(X, np.ma.MaskedArray):
+        return np.ma.filled(X.astype(np.float64), np.nan) if X.dtype.kind in "iufb" else X
+    if isinstance(X, dict) or (isinstance(X, list) and X and all(isinstance(row, dict) for row in X)):
+        return pd.DataFrame(X)
+    if isinstance(X, np.ndarray) and X.dtype.names is not None:
+        return pd.DataFrame.from_records(X)
+    if isinstance(X, (pd.DataFrame, np.ndarray, list, tuple)):
+        return X
+    import narwhals
+
+    found = narwhals.from_native(X, pass_through=True)
+    if isinstance(found, narwhals.LazyFrame):
+        raise DataError("the table is a lazy frame, which holds no rows yet. Expected a data frame. Pass X.collect().")
+    return found.to_pandas() if isinstance(found, narwhals.DataFrame) else X
+
+
+def needs_encoding(X: Any, readings: Sequence[ColumnReading] | None = None) -> bool:
+    """Whether a table is a DataFrame with anything but complete columns of numbers, all of them valued.
+
+    Args:
+        readings: how its columns are read, where that is known.
+    """
+    if not isinstance(X, pd.DataFrame):
+        return False
+    readings = read_columns(X) if readings is None else readings
+    return any(
+        reading.kind not in ("number", "boolean") or "missing" in reading.how for reading in readings
+    ) or not all(_is_plain(X.iloc[:, place]) for place in range(X.shape[1]))
+
+
+def _is_plain(column: pd.Series) -> bool:
+    """Whether a column is one that NumPy holds, of finite numbers."""
+    return (
+        is_number(column)
+        and isinstance(column.dtype, np.dtype)
+        and column.dtype.kind in "iufb"
+        and bool(np.isfinite(column.to_numpy(dtype=np.float64)).all())
     )
 
 
-def number_columns(X: pd.DataFrame) -> list[Any]:
-    """Names of the columns that hold numbers; the others are categories.
-
-    Raises:
-        DataError: text among numbers, infinity, dates, or a column without values; the column is named.
-    """
-    return [name for name in X.columns if _becomes_number(plain_column(X[name]))]
-
-
-def plain_column(column: pd.Series) -> pd.Series:
-    """A column without Arrow's types, and a duration as its seconds.
-
-    >>> plain_column(pd.Series(pd.to_timedelta(["1min", None]))).tolist()
-    [60.0, nan]
-    """
-    if isinstance(column.dtype, pd.ArrowDtype):
-        arrow, objects = str(column.dtype.pyarrow_dtype), column.astype(object)
-        if arrow.startswith("duration"):
-            column = pd.to_timedelta(objects)
-        elif arrow.startswith(("timestamp", "date")):
-            column = pd.to_datetime(objects, utc=True)
-        elif arrow.startswith("decimal"):
-            column = objects.where(objects.notna(), np.nan).astype(np.float64)
-        elif not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            column = objects
-    known = column.dropna() if column.dtype == object else ()
-    if len(known) and all(isinstance(each, datetime.timedelta) for each in known):
-        column = pd.to_timedelta(column)
-    return column.dt.total_seconds() if pd.api.types.is_timedelta64_dtype(column) else column
-
-
-def _plain_columns(X: pd.DataFrame) -> pd.DataFrame:
-    columns = [plain_column(X.iloc[:, place]) for place in range(X.shape[1])]
-    if all(column.dtype == kind for column, kind in zip(columns, X.dtypes, strict=True)):
-        return X
-    return pd.concat(columns, axis=1)
-
-
 class TableEncoder:
-    """A DataFrame as numbers: categories one-hot, missing numbers the median beside a column that says so.
+    """A DataFrame as numbers: categories one-hot, dates as days, month and weekday, missing numbers the median beside a
+    column that says so.
 
+    Args:
+        columns: how columns are read: a spec, or readings made before; by their contents without.
     Attributes:
         source: which of the user's columns each number is of, shape (encoded column,). numbers: names of
-            the columns of numbers. filled: missing numbers by column.
+            the columns of numbers. filled: missing numbers by column. left_out: names of columns that are not valued.
+        notices: what is to be said of how columns were read.
 
     >>> frame = pd.DataFrame({"size": [1.0, None, 3.0], "colour": ["red", "blue", None]})
     >>> encoder = TableEncoder().fit(frame)
@@ -142,41 +163,66 @@ class TableEncoder:
     source: NDArray[np.int64]
     numbers: list[Any]
     filled: dict[Any, int]
+    left_out: list[Any]
+    notices: list[str]
+
+    def __init__(self, columns: Columns = None) -> None:
+        self._given = columns if columns is None or isinstance(columns, TableSpec) else list(columns)
 
     def fit(self, X: pd.DataFrame) -> TableEncoder:
         """Learn categories and medians.
 
         Raises:
-            DataError: text among numbers, infinity, dates, or a column without values; the column is named.
+            SpecError, DataError: the spec does not fit the table, or no column can be valued.
         """
         from sklearn.compose import ColumnTransformer
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-        X = _plain_columns(X)
-        self.numbers = number_columns(X)
-        numbers, holed = set(self.numbers), set(X.columns[X.isna().any()])
-        self._names, self._complete = list(X.columns), [name for name in X.columns if name not in holed]
-        complete = [place for place, name in enumerate(X.columns) if name in numbers and name not in holed]
-        parts: list[tuple[str, Any, list[int]]] = [("complete", FunctionTransformer(), complete)] if complete else []
-        for place, name in enumerate(X.columns):
-            if name not in numbers:
-                _check_categories(X[name])
-                parts.append(
-                    (f"column {len(parts)}", OneHotEncoder(handle_unknown="ignore", sparse_output=False), [place])
-                )
-            elif name in holed:
-                parts.append((f"column {len(parts)}", SimpleImputer(strategy="median", add_indicator=True), [place]))
-        self.filled = {name: int(X[name].isna().sum()) for name in self.numbers if name in holed}
-        self._transformer = ColumnTransformer(parts, sparse_threshold=0).fit(self._plain(X))
-        source = [
-            np.resize(
-                places,
-                self._transformer.output_indices_[part].stop - self._transformer.output_indices_[part].start,
+        readings = self._readings(X)
+        self._columns = [{"name": one.name, "kind": one.kind, "how": dict(one.how)} for one in readings]
+        self.left_out = [one.name for one in readings if not one.valued]
+        self.notices = notices_of(readings) if not isinstance(self._given, list) else []
+        self._given = None
+        if len(self.left_out) == len(readings):
+            read = ", ".join(f"{one.name}: {one.kind}" for one in readings[:8])
+            raise DataError(
+                f"the table has {len(readings)} feature(s), none of which can be valued ({read})."
+                " Expected numbers, categories or dates. Pass another table, or name columns in a TableSpec"
+                " (--categorical, --numeric)."
             )
-            for part, _, places in parts
-        ]
-        self.source = np.concatenate(source)
+        categories = {one.name for one in readings if one.kind == "category"}
+        self.numbers = [one.name for one in readings if one.valued and one.kind in ("number", "boolean", "duration")]
+        self._names = list(X.columns)
+        plain, self._places = self._plain(X)
+        holed = set(plain.columns[plain.isna().any()])
+        complete: list[int] = []
+        parts: list[tuple[str, Any, list[int]]] = []
+        for place, of in enumerate(self._places):
+            name = plain.columns[place]
+            if self._names[of] in categories:
+                often = {"max_categories": MOST_CATEGORIES + 1, "handle_unknown": "infrequent_if_exist"}
+                many = plain[name].nunique() > MOST_CATEGORIES
+                usual = often if many else {"handle_unknown": "ignore"}
+                parts.append((f"column {place}", OneHotEncoder(sparse_output=False, **usual), [place]))
+            elif name in holed:
+                parts.append((f"column {place}", SimpleImputer(strategy="median", add_indicator=True), [place]))
+            else:
+                complete.append(place)
+        parts = [("complete", FunctionTransformer(), complete), *parts] if complete else parts
+        missing = _missing(plain, self._places)
+        self._complete = [name for place, name in enumerate(self._names) if missing.get(place) is False]
+        self.filled = {
+            self._names[of]: int(plain.iloc[:, place].isna().sum())
+            for place, of in enumerate(self._places)
+            if plain.columns[place] in holed
+        }
+        self._transformer = ColumnTransformer(parts, sparse_threshold=0).fit(plain)
+        slices = [self._transformer.output_indices_[part] for part, _, _ in parts]
+        self.source = np.concatenate(
+            [np.resize([self._places[place] for place in places], one.stop - one.start)
+             for one, (_, _, places) in zip(slices, parts, strict=True)]
+        )  # fmt: skip
         return self
 
     def transform(self, X: pd.DataFrame) -> NDArray[np.float64]:
@@ -190,88 +236,70 @@ class TableEncoder:
                 f"the table is not a DataFrame with the columns {', '.join(map(str, self._names[:8]))}. Expected those"
                 " of the fit. Pass one."
             )
-        X = _plain_columns(X)
-        numbers = set(self.numbers)
-        for name in self._complete:
-            if (pd.to_numeric(X[name], errors="coerce") if name in numbers else X[name]).isna().any():
+        plain, places = self._plain(X)
+        numbers, complete = set(self.numbers), set(self._complete)
+        for place, is_missing in _missing(plain, places).items():
+            name = self._names[place]
+            if name in complete and is_missing:
                 what = ("number", "finite numbers") if name in numbers else ("category", "one in every row")
                 raise DataError(
                     f"column {name!r} misses a {what[0]}, and none was missing in the fit. Expected {what[1]}. Drop or"
                     " fill those rows."
                 )
-        return np.asarray(self._transformer.transform(self._plain(X)), dtype=np.float64)
+        return np.asarray(self._transformer.transform(plain), dtype=np.float64)
 
-    def _plain(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Numbers as float64 with NaN, everything else as text."""
+    def _readings(self, X: pd.DataFrame) -> list[ColumnReading]:
+        if not isinstance(self._given, list):
+            return read_columns(X, self._given)
+        if [one.name for one in self._given] != list(X.columns):
+            raise SpecError(
+                "the readings of columns are of another table. Expected one for each of its columns, in order. Pass"
+                " columns=None, or a TableSpec."
+            )
+        return self._given
+
+    def _kinds(self) -> list[dict[str, Any]]:
+        """How each column is read; of an encoder that memloc 0.1 stored, as numbers or categories."""
+        if hasattr(self, "_columns"):
+            return self._columns
         numbers = set(self.numbers)
-        return pd.DataFrame(
-            {
-                f"column {place}": (
-                    pd.to_numeric(X[name]).astype(np.float64)
-                    if name in numbers
-                    else X[name].astype(object).map(str, na_action="ignore").where(X[name].notna(), _MISSING)
-                )
-                for place, name in enumerate(X.columns)
-            }
-        )  # names of our own: scikit-learn takes whole numbers for places
+        return [{"name": name, "kind": "number" if name in numbers else "category", "how": {}} for name in self._names]
+
+    def _plain(self, X: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+        """Numbers as float64 with NaN, everything else as text; and which column each is of."""
+        found: dict[str, Any] = {}  # by names of our own: scikit-learn takes whole numbers for places
+        places = []
+        for place, one in enumerate(self._kinds()):
+            reading = ColumnReading(one["name"], one["kind"], "", one["how"])
+            if not reading.valued:
+                continue
+            values = column_values(X.iloc[:, place], reading)
+            if one["kind"] == "date":
+                columns = {f"column {place} {part}": numbers for part, numbers in parts_of_dates(values)}
+            elif one["kind"] == "text":
+                columns = {f"column {place} {word}": count for word, count in enumerate(_hashed(values))}
+            elif one["kind"] == "category":
+                columns = {f"column {place}": values.fillna(_MISSING).to_numpy(dtype=object)}
+            else:
+                columns = {f"column {place}": values.to_numpy(dtype=np.float64)}
+            found |= columns
+            places += [place] * len(columns)
+        return pd.DataFrame(found), places
 
 
-def _check_categories(column: pd.Series) -> None:
-    """Raise DataError for a column of names rather than categories, which would make a column of every value."""
-    count = column.nunique()
-    if count > max(_FEW_CATEGORIES, len(column) // 10):
-        raise DataError(
-            f"column {column.name!r} holds {count} different texts in {len(column)} rows. Expected categories, at most"
-            f" {max(_FEW_CATEGORIES, len(column) // 10)}. Drop names, ids and dates, or merge rare categories."
-        )
+def _missing(plain: pd.DataFrame, places: list[int]) -> dict[int, bool]:
+    """Whether a cell of each column is missing, by the column's place."""
+    found: dict[int, bool] = {}
+    for name, place in zip(plain.columns, places, strict=True):
+        column = plain[name]
+        gone = column.isna() if pd.api.types.is_numeric_dtype(column) else column == _MISSING
+        found[place] = found.get(place, False) or bool(gone.any())
+    return found
 
 
-def _is_number(column: pd.Series) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column))
+def _hashed(texts: pd.Series) -> NDArray[np.float64]:
+    """Counts of the words of texts in a few columns that a hash chooses, shape (column, row)."""
+    from sklearn.feature_extraction.text import HashingVectorizer
 
-
-def _becomes_number(column: pd.Series) -> bool:
-    """Whether a column is one of numbers; raises DataError where that cannot be told or used."""
-    name, known = column.name, column.dropna()
-    if not len(known):
-        raise DataError(f"column {name!r} has no values. Expected at least one. Drop the column.")
-    if pd.api.types.is_datetime64_any_dtype(column):
-        raise DataError(
-            f"column {name!r} holds {column.dtype}. Expected numbers or categories. Turn dates into numbers first, such"
-            " as days."
-        )
-    if _is_number(column):
-        if not np.isfinite(known.to_numpy(dtype=np.float64)).all():
-            raise DataError(
-                f"column {name!r} holds inf. Expected finite numbers or missing values. Drop or correct those rows."
-            )
-        return True
-    if pd.api.types.is_complex_dtype(column):
-        raise DataError(
-            f"column {name!r} holds complex numbers. Expected real ones or categories. Split it into two columns."
-        )
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return False
-    odd = next((value for value in known if not pd.api.types.is_scalar(value)), None)
-    if odd is not None:
-        what = "list" if isinstance(odd, (list, tuple, np.ndarray)) else type(odd).__name__
-        raise DataError(
-            f"column {name!r} holds a {what} in a cell. Expected numbers or categories. Turn it into"
-            " columns, or drop it."
-        )
-    parsed = pd.to_numeric(known, errors="coerce").notna()
-    if parsed.all():
-        if not np.isfinite(pd.to_numeric(known).to_numpy(dtype=np.float64)).all():
-            raise DataError(
-                f"column {name!r} holds inf. Expected finite numbers or missing values. Drop or correct those rows."
-            )
-        return True
-    if parsed.mean() >= 0.5:
-        first = int(np.flatnonzero(~parsed.to_numpy())[0])
-        row = int(np.flatnonzero(column.notna().to_numpy())[first])
-        raise DataError(
-            f"column {name!r} holds text among numbers, such as {known.iloc[first]!r} in row {row}. Expected numbers"
-            " alone, or categories. Correct it, or say that it is a category (a dtype 'category', which parquet"
-            " keeps)."
-        )
-    return False
+    hashing = HashingVectorizer(n_features=_WORDS, alternate_sign=False, norm=None)
+    return np.asarray(hashing.transform(texts.fillna("").astype(str)).toarray().T, dtype=np.float64)

@@ -1,10 +1,11 @@
-"""Open labelled tables by what a user types: CSV, TSV or other separated text, and parquet."""
+"""Open labelled tables by what a user types, their columns read and rows without a target left out."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import warnings
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,146 +13,222 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.data._limits import check_limit, read_parquet
-from memloc.errors import DataError, DataNotFoundError, MemlocError, SpecError, nearest
+from memloc.data._cells import BLANKS, as_dates, as_numbers
+from memloc.data._column_types import different_texts, finite, is_number, typed_date
+from memloc.data._columns import ColumnReading, column_values, notices_of, raise_problems, read_columns, resolved
+from memloc.data._table_files import RawTable, read_raw
+from memloc.data._table_spec import TableSpec
+from memloc.errors import DataError, SpecError, nearest
 
-TEXT_TABLES = (".csv", ".tsv", ".txt")
-_HEADER = 1 << 24  # characters of a header at most
-_FEW = 20  # more different whole numbers than this may be classes or amounts: the user says which
+_TWO = 2
+_CLASSES = frozenset({"none", "-", "--", "---", ".", "..", "unknown", "nil", "missing"})  # that may well be meant
+_DATES = "the target {} holds dates. Expected classes, or numbers. Turn it into some, such as days."
+_FEW, _MANY = 20, 100  # different whole numbers: up to so many are classes, beyond so many amounts
+_SHARE = 5  # rows a class, on average, below which whole numbers are amounts
 
 
-def is_table(path: str | Path, target: str | None) -> bool:
-    """Whether a path is to be read as a table rather than as images: by its suffix, parquet where a target is named.
+@dataclass(frozen=True)
+class Table:
+    """A labelled table, read.
 
-    >>> is_table("patients.csv", None), is_table("images.parquet", None), is_table("rows.parquet", "price")
-    (True, False, True)
+    Attributes:
+        X: the columns that are valued, as numbers, dates or text; its index is the row in the file, from 0.
+        y: the target: classes, or numbers. raw: every column but the target as the file has it, of the same rows.
+        columns: how each column was read. notices: what is to be said of them. ids: what names the rows, if anything.
+        left_out: rows without a target.
     """
-    suffix = Path(path).suffix.lower()
-    return suffix in TEXT_TABLES or (suffix == ".parquet" and target is not None)
+
+    X: pd.DataFrame = field(repr=False)
+    y: pd.Series = field(repr=False)
+    raw: pd.DataFrame = field(repr=False)
+    columns: tuple[ColumnReading, ...]
+    notices: tuple[str, ...]
+    left_out: int = 0
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows in the file, from 0."""
+        return self.X.index.to_numpy(dtype=np.int64)
+
+    @property
+    def valued(self) -> tuple[ColumnReading, ...]:
+        """How the columns of X were read."""
+        return tuple(column for column in self.columns if column.valued)
+
+    @property
+    def ids(self) -> pd.Series | None:
+        """The first column of ids whose cells all differ, as text."""
+        for column in self.columns:
+            if column.kind == "id":
+                found = self.raw[column.name]
+                if found.notna().all() and found.is_unique and not str(column.name).startswith("Unnamed: "):
+                    return found.map(str)
+        return None
 
 
-def open_table(path: str | Path, target: str) -> tuple[pd.DataFrame, pd.Series]:
-    """A table of columns and its target from a parquet file, or from text separated by commas, semicolons or tabs.
+def open_table(path: str | Path, target: str, spec: TableSpec | None = None) -> tuple[pd.DataFrame, pd.Series]:
+    """The columns of a table that can be valued, and its target; `read_table_file` says how each was read.
 
     Raises:
-        DataNotFoundError: no such file. DataError: no table, no such column, a missing target.
+        DataNotFoundError: no such file. DataError: no table, no such column, nothing to value. SpecError: the spec does
+            not fit the table.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataNotFoundError(
-            f"there is no file {str(path)!r}. Expected a table as .csv or .parquet. Check the path."
-        )
-    if path.suffix.lower() not in (*TEXT_TABLES, ".parquet"):
+    table = read_table_file(path, target, spec)
+    return table.X, table.y
+
+
+def read_table_file(path: str | Path, target: str, spec: TableSpec | None = None) -> Table:
+    """A labelled table from a file, its columns read: separated text, JSON lines, Excel, parquet or Arrow, also packed.
+
+    Args:
+        target: the column to predict; rows without it are left out. spec: how columns are read.
+    Raises:
+        As `open_table`.
+    """
+    return read_table(read_raw(path, target), target, spec, name=Path(path).name)
+
+
+def read_table(
+    given: RawTable | pd.DataFrame, target: str, spec: TableSpec | None = None, *, name: str = "the table"
+) -> Table:
+    """A labelled table from a data frame, its columns read.
+
+    >>> table = read_table(pd.DataFrame({"age": ["31", "?", "40"], "kind": ["a", "b", None]}), "kind")
+    >>> table.X.age.tolist(), table.y.tolist(), table.left_out
+    ([31.0, nan], ['a', 'b'], 1)
+    """
+    spec = spec or TableSpec()
+    raw = given if isinstance(given, RawTable) else RawTable(given)
+    frame = raw.frame
+    names = {str(column): column for column in frame.columns}
+    others = frame.drop(columns=names[target]) if target in names else frame
+    keeps = target in spec.categorical
+    spec = replace(spec, categorical=tuple(one for one in spec.categorical if one != target))
+    _, problems = resolved(others, spec)
+    if problems and target in names:
+        raise_problems(problems, others)
+    if target not in names:
+        if problems:
+            raise_problems([f"--target {target}: there is no such column. {nearest(target, names)}", *problems], frame)
         raise DataError(
-            f"{str(path)!r} is no table that memloc reads. Expected .csv, .tsv, .txt or .parquet. Convert it first."
+            f"{name} has no column {target!r}. {nearest(target, names)} Expected the column to predict. Pass --target"
+            " NAME."
         )
-    try:
-        check_limit("BYTES", path.stat().st_size, path)
-        table = _text(path) if path.suffix.lower() in TEXT_TABLES else _parquet(path)
-        check_limit("ROWS", len(table), path)
-    except MemlocError:
-        raise
-    except Exception as problem:  # pandas raises whatever the bytes lead it to
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
-        step = "Save it as UTF-8" if isinstance(problem, UnicodeError) else "Open it and check"
+    y, said = read_target(frame[names[target]].reset_index(drop=True), target, spec, keeps=keeps)
+    kept = np.flatnonzero(y.notna().to_numpy())
+    left_out = len(y) - len(kept)
+    if not len(kept):
+        raise DataError(f"the target {target!r} is missing in every row. Expected a label. Pass another --target.")
+    cells = others.reset_index(drop=True).iloc[kept]
+    if not cells.shape[1]:
+        raise DataError(f"{name} has no column beside {target!r}. Expected at least one to value. Pass another table.")
+    columns = read_columns(cells, spec)
+    typed = {column.name: column_values(cells[column.name], column) for column in columns if column.valued}
+    if not typed:
+        read = "; ".join(f"{column.name}: {column.kind}" for column in columns[:8])
         raise DataError(
-            f"{str(path)!r} cannot be read as a table ({reason}). Expected a header and rows. {step}."
-        ) from problem
-    if target not in table:
-        raise DataError(
-            f"{path.name} has no column {target!r}. {nearest(target, map(str, table.columns))} Expected the column to"
-            " predict. Pass --target NAME."
+            f"{name} has no column to value beside {target!r} ({read}). Expected numbers, categories or dates. Name"
+            " columns with --categorical or --numeric."
         )
-    missing = int(table[target].isna().sum())
-    if missing:
+    missing = [f"{left_out} of {len(y)} rows have no target and are left out."] if left_out else []
+    y = y.iloc[kept]
+    if is_number(y) and bool((y % 1 == 0).all()) and float(y.abs().max()) < 2**53:
+        y = y.astype(np.int64)
+        if y.nunique() > _FEW:
+            said.append(
+                f"the target has {y.nunique()} different whole numbers, and is foretold as a number where --task"
+                " does not say otherwise."
+            )
+    notices = (*raw.notices, *missing, *said, *notices_of(columns))
+    return Table(pd.DataFrame(typed, index=cells.index), y, cells, tuple(columns), notices, left_out)
+
+
+def read_target(
+    column: pd.Series, name: str, spec: TableSpec | None = None, *, keeps: bool = False
+) -> tuple[pd.Series, list[str]]:
+    """A target as numbers or as names of classes, missing where it is; and what to say of it.
+
+    Args:
+        keeps: whether names that may stand for missing ones are classes.
+
+    >>> read_target(pd.Series(["1.0", "", "2"]), "kind")[0].tolist()
+    [1.0, nan, 2.0]
+    """
+    missing = frozenset(spec.na if spec else ())
+    if typed_date(column) is not None:
+        raise DataError(_DATES.format(repr(name)))
+    if pd.api.types.is_bool_dtype(column) and not column.isna().any():
+        return column, []
+    if is_number(column) and not pd.api.types.is_bool_dtype(column):
+        found = finite(column, missing)
+        infinite = int((column.notna() & found.isna()).sum())
+        return found, [f"the target is infinite, or stands for none, in {infinite} rows."] if infinite else []
+    texts, codes = different_texts(column, missing)
+    counts = np.bincount(codes, minlength=len(texts) + 1)[: len(texts)]
+    blank = np.array([text.lower() in BLANKS for text in texts], dtype=bool)
+    held = [text for text, is_blank in zip(texts, blank, strict=True) if not is_blank]
+    if not held:
+        return pd.Series(np.full(len(column), np.nan), index=column.index, name=name), []
+    parsed = as_numbers(held)
+    numbers = np.isfinite(parsed.values)
+    coded = any(re.fullmatch(r"0\d+", text) for text in held)
+    if numbers.all() and not coded and not keeps:
+        values = np.full(len(texts) + 1, np.nan)
+        values[np.flatnonzero(~blank)] = parsed.values
+        words = [f"the target is read as numbers ({', '.join(parsed.words)})."] if parsed.words else []
+        return pd.Series(values[codes], index=column.index, name=name), words
+    if not np.isnat(as_dates(held).values).any():
+        raise DataError(_DATES.format(repr(name)))
+    said = []
+    if coded and numbers.all():
+        said.append("the target's digits begin with 0, as in 01, and so are names of classes.")
+    if numbers.mean() >= 1 / 2 and not numbers.all():
+        odd = next(text for text, is_number_ in zip(held, numbers, strict=True) if not is_number_)
+        said.append(f"the target holds numbers and text such as {odd!r}, and so names of classes.")
+    gone = np.array([text.lower() in BLANKS - _CLASSES for text in texts], dtype=bool)
+    if keeps or (~gone).sum() < _TWO or counts[gone].sum() > counts[~gone].sum():
+        gone[:] = False
+    if gone.any():
+        listed = ", ".join(f"{texts[place]!r} ({counts[place]})" for place in np.flatnonzero(gone))
+        said.append(f"taken for a missing target: {listed}. If it is a class: --categorical {name}")
+    said += [
+        f"the target's class {texts[place]!r} ({counts[place]} rows) may stand for a missing one: --na {texts[place]!r}"
+        " leaves it out."
+        for place in np.flatnonzero(blank & ~gone)
+    ]
+    different = int((~gone).sum())
+    if different > max(_FEW, int(counts[~gone].sum()) // _TWO):
         raise DataError(
-            f"the target {target!r} is missing in {missing} rows. Expected a label in every row. Drop those rows."
+            f"the target {name!r} holds {different} different texts in {int(counts[~gone].sum())} rows, such as"
+            f" {held[0]!r}. Expected classes, or numbers. Pass another --target, or correct its cells."
         )
-    if table.shape[1] < 2:
-        raise DataError(
-            f"{path.name} has no column beside {target!r}. Expected at least one to value. Pass another table."
-        )
-    return table.drop(columns=target), table[target]
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    """A parquet file as a table whose columns are named by text."""
-    table: pd.DataFrame = read_parquet(path).to_pandas()
-    table.columns = table.columns.map(str)
-    return table
-
-
-def _text(path: Path) -> pd.DataFrame:
-    """A table from separated text, its separator and decimal sign found."""
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline(_HEADER)
-    between = max((",", ";", "\t"), key=header.count)  # the comma where none occurs
-    _check_fields(path, between)
-    names = pd.read_csv(path, sep=between, header=None, nrows=1, dtype=str).iloc[0].dropna()
-    if names.duplicated().any():
-        raise DataError(
-            f"the table has two columns named {names[names.duplicated()].iloc[0]!r}. Expected different names. Rename"
-            " or drop one."
-        )
-    with warnings.catch_warnings():  # of separators at the ends of lines, which were looked at
-        warnings.simplefilter("ignore", pd.errors.ParserWarning)
-        table = pd.read_csv(path, sep=between, index_col=False)  # which would rename the second of two equal names
-        decimal = "," if between != "," and any(_has_decimal_commas(table[name]) for name in table) else "."
-        if decimal == ",":
-            table = pd.read_csv(path, sep=between, index_col=False, decimal=decimal)
-        names = [name for name in table if _is_text(table[name]) and table[name].isna().any()]
-        if names:  # in a column of text, None and NA are names of their own
-            raw = pd.read_csv(path, sep=between, index_col=False, usecols=names, keep_default_na=False, na_values=[""])
-            table[names] = raw[names]
-    return table
-
-
-def _is_text(column: pd.Series) -> bool:
-    """Whether a column holds text: no numbers, and no booleans between blanks."""
-    known = column.dropna()
-    return len(known) > 0 and not pd.api.types.is_numeric_dtype(column) and isinstance(known.iloc[0], str)
-
-
-def _check_fields(path: Path, between: str) -> None:
-    """Raise DataError for a line with more or fewer fields than the header, which would shift or empty its columns;
-    empty ones at its end aside."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=between)
-        try:
-            wanted = len(next(lines, []))
-            for fields in lines:
-                extra = fields[wanted:]
-                if fields and (len(fields) < wanted or any(extra)):
-                    raise DataError(
-                        f"line {lines.line_num} of {path.name} has {len(fields)} fields and the header {wanted}."
-                        f" Expected as many in every line. Correct it, or put text that holds {between!r} between"
-                        " quotation marks."
-                    )
-        except csv.Error as problem:
-            raise DataError(
-                f"line {lines.line_num} of {path.name} cannot be read ({problem}). Expected fields separated by"
-                f" {between!r}. Correct it."
-            ) from problem
-
-
-def _has_decimal_commas(column: pd.Series) -> bool:
-    """Whether a column of text is one of numbers such as 1,5."""
-    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
-        return False
-    known = column.dropna().astype(str)
-    return bool(known.str.fullmatch(r"[+-]?\d*,?\d+").all() and known.str.contains(",").any())
+    if different > _FEW and different * _SHARE > counts[~gone].sum():
+        said.append(f"the target has {different} classes in {int(counts[~gone].sum())} rows: few rows a class.")
+    plain = Counter(text.casefold() for place, text in enumerate(texts) if not gone[place])
+    twice = [text for text in texts if plain[text.casefold()] > 1]
+    if twice:
+        said.append(f"classes of the target that differ in case alone: {', '.join(map(repr, twice[:6]))}.")
+    names = np.array([*(None if gone[place] else text for place, text in enumerate(texts)), None], dtype=object)
+    return pd.Series(names[codes], index=column.index, name=name), said
 
 
 def is_regression(y: pd.Series | NDArray[Any], task: str) -> bool:
-    """Whether a target is to be predicted as a number: as `task` says, or by its values."""
+    """Whether a target is to be predicted as a number: as `task` says, or by its values.
+
+    Raises:
+        SpecError: it holds whole numbers of which it cannot be told.
+    """
     values = pd.Series(y)
     if task != "auto":
         return task == "regression"
     number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     whole = number and bool((values % 1 == 0).all())
-    if whole and values.nunique() > _FEW:
+    different = values.nunique() if whole else 0
+    if different > _MANY or (different > _FEW and different * _SHARE > len(values)):
+        return True
+    if different > _FEW:
         raise SpecError(
-            f"the target has {values.nunique()} different whole numbers in {len(values)} rows. Expected classes, or"
+            f"the target has {different} different whole numbers in {len(values)} rows. Expected classes, or"
             " numbers to predict. Say which: --task regression or --task classification"
         )
     return bool(number and not whole)

@@ -318,9 +318,41 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "rows": (
         _c("row", "int", "row of the table, from 0", low=0),
-        _c("value", "float", "Data-OOB: mean utility of the learners that did not see the row"),
+        _c(
+            "value",
+            "float",
+            "Data-OOB: mean utility of the learners that did not see the row; of numbers 1 less the squared error over"
+            " the target's variance",
+        ),
         _c("stderr", "float", "its standard error over draws of learners", low=0),
         _c("n_draws", "int", "learners behind it", low=0),
+        _c(
+            "label_wrong",
+            "float",
+            "chance that the label is wrong, if labels were replaced at random",
+            optional=True,
+            low=0,
+            high=1,
+        ),
+        _c("suggested", "text", "the likeliest class but the label", optional=True),
+    ),
+    "suspects": (
+        _c("rank", "int", "place in the list, from 1", low=1),
+        _c("row", "int", "row of the table, from 0", low=0),
+        _c("column", "text", "column of the table; missing of whole rows", optional=True),
+        _c("kind", "text", "outlier, category, label, duplicate or misleads"),
+        _c("score", "float", "chance that it is an error, as far as one can tell", low=0, high=1),
+        _c("value", "float", "value of the cell, or of the row"),
+        _c("suggested", "text", "what would be expected; missing where nothing is", optional=True),
+        _c("text", "text", "what is odd, in words"),
+    ),
+    "checks": (
+        _c("check", "text", "what was looked for"),
+        _c("column", "text", "column of the table; missing of the whole", optional=True),
+        _c("row", "int", "row of the table, from 0; missing of a column", optional=True, low=0),
+        _c("other_row", "int", "the row that it is like", optional=True, low=0),
+        _c("text", "text", "what was found, in words"),
+        _c("evidence", "float", "how strong it is: a share, or a count"),
     ),
 }
 

@@ -17,6 +17,9 @@ from memloc.errors import DataError, SpecError, warn
 if TYPE_CHECKING:
     from memloc.valuation._estimator import TwoDOOB
 
+_FEW = 20  # different whole numbers written as floats: more may be amounts
+_WIDE = 2**28  # cells of a sparse table that are held as numbers at most
+
 
 def check_settings(valuer: TwoDOOB) -> None:
     """Raise SpecError for settings that do not go, or not together."""
@@ -38,6 +41,16 @@ def check_settings(valuer: TwoDOOB) -> None:
         raise SpecError(
             f"the estimator is a {type(valuer.estimator).__name__}, neither a classifier nor a regressor. Expected"
             " one of both. Pass estimator=LogisticRegression(), for instance, or None for a decision tree."
+        )
+    share = valuer.max_samples
+    if share is not None and (
+        isinstance(share, (bool, np.bool_))
+        or not isinstance(share, numbers.Real)
+        or not (share >= 1 if isinstance(share, numbers.Integral) else 0 < share <= 1)
+    ):
+        raise SpecError(
+            f"max_samples is {share!r}. Expected a share above 0 and at most 1, or a whole number of rows. Pass"
+            " max_samples=None (all of them), 0.1 or 10000."
         )
     for name, least in (("distance_weight", "0"), ("tol", "0.02"), ("n_jobs", "1")):
         given = getattr(valuer, name)
@@ -115,11 +128,6 @@ def checked_classes(y: NDArray[Any]) -> NDArray[Any]:
     Raises:
         DataError: missing labels, numbers that are none, labels of several kinds, or one class.
     """
-    if pd.isna(y).any():
-        raise DataError(
-            f"the target is missing (NaN) in {int(pd.isna(y).sum())} rows. Expected a label in every row. Drop"
-            " those rows."
-        )
     try:
         check_classification_targets(y)
     except ValueError as problem:
@@ -127,11 +135,13 @@ def checked_classes(y: NDArray[Any]) -> NDArray[Any]:
             f"the target holds numbers that are no labels ({problem}). Expected classes. Pass"
             " utility='squared_error' (--task regression), or whole numbers."
         ) from problem
-    if y.dtype == object and len({isinstance(label, str) for label in y.tolist()}) > 1:
-        raise DataError(
-            "the target mixes text with other values. Expected labels of one kind. Turn them all into text."
-        )
     classes: NDArray[Any] = unique_labels(y)
+    if y.dtype.kind == "f" and len(classes) > _FEW:
+        raise DataError(
+            f"the target has {len(classes)} different numbers, all whole, as floats. Expected classes, or numbers to"
+            " predict. Say which: utility='squared_error' (--task regression), or pass them as whole numbers (int) for"
+            " classes."
+        )
     if len(classes) < 2:
         raise DataError(
             f"the target has one class, {classes.tolist()[0]!r}. Expected at least two, since a cell's value"
@@ -168,10 +178,10 @@ def say_what_surprises(
         constant = np.array(
             [place for place in np.unique(encoder.source) if same[encoder.source == place].all()], dtype=np.int64
         )
-        said += [
-            f"{count} missing numbers of column {name!r} are replaced by its median, beside a column that says so."
-            for name, count in encoder.filled.items()
-        ]
+        said += encoder.notices
+        if encoder.filled:
+            filled = "; ".join(f"{name} ({count})" for name, count in encoder.filled.items())
+            said.append(f"missing numbers are replaced by the column's median, beside a column that says so: {filled}.")
     if len(constant):
         first = int(constant[0]) if names is None else names[constant[0]]
         which = (
@@ -182,3 +192,93 @@ def say_what_surprises(
         said.append(f"{which} no rows apart, so such cells are worth what the rest of their row is. Drop them.")
     for text in said:
         warn(text)
+
+
+def as_target(y: Any, X: Any = None) -> Any:
+    """A target of any library as an array of one axis, or as it is where scikit-learn says what is wrong with it.
+
+    Args:
+        X: the table, whose index is compared.
+    Raises:
+        DataError: several targets a row, or missing ones.
+    """
+    if isinstance(y, pd.Series) and isinstance(X, pd.DataFrame) and len(y) == len(X) and not y.index.equals(X.index):
+        warn("X and y have different indexes, and are matched by the order of their rows. Align them if that is wrong.")
+    found: Any = y if isinstance(y, (pd.Series, pd.DataFrame, list, tuple)) or y is None else np.asarray(y)
+    shape = np.shape(found)
+    if len(shape) > 1 and shape[1] > 1:
+        raise DataError(
+            f"there are {shape[1]} targets a row (y has shape {shape}). Expected one, since a value is of one target."
+            " Fit one TwoDOOB for each column of y."
+        )
+    if found is None or len(shape) != 1:
+        return found
+    missing = int(np.asarray(pd.isna(pd.Series(found))).sum())
+    if missing:
+        raise DataError(
+            f"the target is missing (NaN) in {missing} rows. Expected a label in every row. Drop those rows."
+        )
+    values = np.asarray(found)
+    if values.dtype == object and all(isinstance(one, (bool, np.bool_)) for one in values):
+        return values.astype(bool)
+    if values.dtype == object and len({isinstance(one, str) for one in values.tolist()}) > 1:
+        raise DataError(
+            "the target mixes text with other values. Expected labels of one kind. Turn them all into text."
+        )
+    return found
+
+
+def dense(table: Any) -> NDArray[np.float64]:
+    """A table that may be sparse as an array.
+
+    Raises:
+        DataError: it would not fit in memory, as the values of its cells would not.
+    """
+    if not hasattr(table, "toarray"):
+        return np.asarray(table)
+    rows, columns = table.shape
+    if rows * columns > _WIDE:
+        raise DataError(
+            f"the sparse table has {rows} x {columns} cells, and each gets a value. Expected at most {_WIDE} cells."
+            " Pass fewer columns, such as those that most rows have."
+        )
+    return np.asarray(table.toarray(), dtype=np.float64)
+
+
+def checked_weights(
+    valuer: TwoDOOB, sample_weight: Any, target: NDArray[Any], classes: NDArray[Any] | None
+) -> NDArray[np.float64] | None:
+    """Weights of rows in the fit, those of their classes among them; None for one each.
+
+    Args:
+        target: class codes or numbers. classes: the labels of the codes.
+    Raises:
+        SpecError: weights that are none, or that the learner does not take.
+    """
+    from sklearn.utils import compute_class_weight
+    from sklearn.utils.validation import _check_sample_weight, has_fit_parameter
+
+    if sample_weight is None and valuer.class_weight is None:
+        return None
+    if valuer.estimator is not None and not has_fit_parameter(valuer.estimator, "sample_weight"):
+        raise SpecError(
+            f"weights are given and {type(valuer.estimator).__name__} takes none. Expected an estimator whose fit has"
+            " sample_weight. Leave sample_weight and class_weight out."
+        )
+    rows = np.empty((len(target), 0))
+    weights = np.ones(len(target)) if sample_weight is None else _check_sample_weight(sample_weight, rows)
+    if sample_weight is not None and ((weights < 0).any() or not (weights > 0).any()):
+        raise SpecError("sample_weight holds numbers below 0, or no other than 0. Expected weights. Correct them.")
+    if valuer.class_weight is not None:
+        if classes is None:
+            raise SpecError("class_weight is given for a regression. Expected none. Leave class_weight out.")
+        if isinstance(valuer.class_weight, dict):
+            wrong = [label for label in valuer.class_weight if label not in set(classes.tolist())]
+            if wrong:
+                raise SpecError(
+                    f"class_weight names {wrong[0]!r}, which is no class. Expected labels of the target. Correct it."
+                )
+        order = np.argsort(classes)
+        by_class = compute_class_weight(valuer.class_weight, classes=classes[order], y=classes[target])
+        weights = weights * by_class[np.argsort(order)][target]
+    return np.asarray(weights, dtype=np.float64)

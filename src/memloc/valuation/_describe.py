@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -9,33 +10,139 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from memloc.data import Table
+from memloc.progress import Report, silent
+from memloc.valuation._answer import answer
+from memloc.valuation._baseline import class_z_scores
+from memloc.valuation._findings import table_findings
+from memloc.valuation._labels import MODEL, LabelIssues, label_issues
+from memloc.valuation._outliers import odd_cells
+from memloc.valuation._suspects import shown, suspects_table
 from memloc.valuation._value import Valuation
 
 _WORST = 100  # cells and rows listed
-_HALF = 0.5  # accuracy of the vote below which rows that are predicted wrong are no news
-_FALSE = 0.05  # share of false discoveries among the rows that are called wrong
+_CONTENTS = 300  # rows whose cells are kept for the report
 
 
-def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> Valuation:
+def looked_through(valuation: Valuation, table: Table, report: Report = silent) -> Valuation:
+    """A valuation of a table with its suspects, the findings about the table, and the record described.
+
+    Args:
+        table: what was valued.
+    """
+    record, rows = valuation.record, valuation.rows
+    regression = bool(record["regression"])
+    labels = table.y.to_numpy()
+    kinds = [reading.kind for reading in table.valued]
+    report("looking for odd cells", 0, 3)
+    odd = odd_cells(table.X, labels, kinds, regression=regression)
+    issues = None
+    if not regression and valuation.votes is not None and valuation.classes is not None:
+        issues = label_issues(valuation.votes, labels, valuation.classes)
+    report("looking for odd cells", 1, 3)
+    found = table_findings(
+        table.X, labels, table.valued, table.rows, regression=regression, seed=int(record["spec"]["seed"])
+    )
+    report("looking for odd cells", 2, 3)
+    shape = table.X.shape
+    values, errors = (valuation.cells[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("value", "stderr"))
+    contents = table.raw[list(table.X.columns)]
+    suspects = suspects_table(
+        values, errors, rows["value"].to_numpy(dtype=np.float64), odd, kinds, record["columns"], contents,
+        record["labels"], issues=issues, conflicts=found.conflicts,
+        class_names=[] if valuation.classes is None else [str(name) for name in valuation.classes],
+    )  # fmt: skip
+    suspects = _numbered(suspects, table.rows)
+    checks = found.table
+    if issues is not None:
+        rows = rows.assign(
+            label_wrong=issues.chance,
+            suggested=[str(valuation.classes[place]) for place in issues.suggested],  # type: ignore[index]
+        )
+        if not issues.told:
+            said = _overlap(issues)
+            line = pd.DataFrame([{"check": "class overlap", "text": said, "evidence": issues.rate}])
+            checks = (
+                pd.concat([checks, line], ignore_index=True) if len(checks) else line.reindex(columns=checks.columns)
+            )
+    ids = table.ids
+    record = {
+        **record,
+        "label_issues": None if issues is None else _summary(issues),
+        "reading": {"columns": shown_readings(table), "rows_left_out": table.left_out},
+        "warnings": list(dict.fromkeys([*record.pop("notices", []), *record["warnings"]])),
+        "row_numbers": table.rows.tolist(),
+        "ids": None if ids is None else {"column": str(ids.name), "values": ids.tolist()},
+    }
+    report("looking for odd cells", 3, 3)
+    result = replace(valuation, rows=rows, suspects=suspects, checks=checks, record=record)
+    return describe(result, table.X, contents, kinds)
+
+
+def shown_readings(table: Table) -> list[dict[str, str]]:
+    """How each column was read, as the report and the plan show it."""
+    return [{"column": str(one.name), "kind": one.kind, "text": one.text} for one in table.columns]
+
+
+def _summary(issues: LabelIssues) -> dict[str, Any]:
+    flagged = int((np.nan_to_num(issues.chance) > 0.5).sum())
+    return {
+        "model": MODEL,
+        "expected": round(issues.number, 1),
+        "low": issues.low,
+        "high": issues.high,
+        "told": issues.told,
+        "likely_wrong": flagged,
+        "read_from": issues.rows,
+        "rate": round(issues.rate, 4),
+    }
+
+
+def _overlap(issues: LabelIssues) -> str:
+    return (
+        f"of the {issues.rows} rows that learners foretell most surely {issues.rate:.1%} have another label, and not"
+        " all alike: classes overlap, so wrong labels cannot be told from hard rows"
+    )
+
+
+def _numbered(suspects: pd.DataFrame, numbers: NDArray[np.int64]) -> pd.DataFrame:
+    """Suspects with the numbers of rows in the file instead of their places."""
+    if not len(suspects):
+        return suspects.drop(columns="other").astype({"row": "int64", "score": "float64", "value": "float64"})
+    places = suspects["row"].to_numpy(dtype=np.int64)
+    other = suspects["other"].fillna(0).to_numpy(dtype=np.int64)
+    text = [
+        one.replace("{other}", str(numbers[place])) if kind == "duplicate" else one
+        for one, place, kind in zip(suspects["text"], other, suspects["kind"], strict=True)
+    ]
+    return suspects.assign(row=numbers[places], text=text).drop(columns="other")
+
+
+def describe(
+    valuation: Valuation, X: pd.DataFrame, contents: pd.DataFrame | None = None, kinds: Iterable[str] | None = None
+) -> Valuation:
     """A valuation whose record also holds the answer in sentences, the worst cells and rows with their contents, and
     the columns.
 
     Args:
-        X: the table. z: class-conditional z-scores, shape (row, column), NaN where a column has none.
+        X: the table. contents: its cells as the user has them. kinds: of its columns; numbers by default.
     """
     record, rows = valuation.record, valuation.rows
+    contents = X if contents is None else contents
     shape = (len(rows), len(record["columns"]))
     values, errors, draws = (
         valuation.cells[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("value", "stderr", "n_draws")
     )
     contrast = values - rows["value"].to_numpy()[:, None]
+    z = z_scores(X, np.asarray(record["labels"]), kinds, regression=bool(record["regression"]))
+    numbers = rows["row"].tolist()
 
     def cells(places: list[tuple[int, int]]) -> list[dict[str, Any]]:
         return [
             {
-                "row": row,
+                "row": numbers[row],
                 "column": record["columns"][column],
-                "content": _content(X.iat[row, column]),
+                "content": shown(contents.iat[row, column]),
                 "label": record["labels"][row],
                 "value": values[row, column],
                 "stderr": errors[row, column],
@@ -51,21 +158,28 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
     groups = np.asarray(record.get("groups") or np.arange(shape[1]))
     worst_cells, least_added = (cells(_lowest(score, draws, groups)) for score in (values, contrast))
     names = record.get("names")
-    lowest = rows.sort_values(["value", "n_draws"], ascending=[True, False], kind="stable").head(_WORST)
+    lowest = np.lexsort((-rows["n_draws"].to_numpy(), rows["value"].to_numpy()))[:_WORST].tolist()
     worst_rows = [
         {
-            **row,
-            "row": int(row["row"]),
-            "label": record["labels"][int(row["row"])],
-            "name": names[int(row["row"])] if names else None,
+            "row": numbers[row],
+            "value": float(rows["value"].iloc[row]),
+            "stderr": float(rows["stderr"].iloc[row]),
+            "n_draws": int(rows["n_draws"].iloc[row]),
+            "label": record["labels"][row],
+            "name": names[row] if names else None,
         }
-        for row in lowest.to_dict("records")
+        for row in lowest
     ]
     known = ~np.isnan(values).all(axis=0)
     quantiles = np.full((5, shape[1]), np.nan)
     quantiles[:, known] = np.nanquantile(values[:, known], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
     columns = [
-        {"column": name, "value": record["column_values"][name], "quantiles": quantiles[:, number].tolist()}
+        {
+            "column": name,
+            "value": record["column_values"][name],
+            "stderr": record["column_stderr"][name],
+            "quantiles": quantiles[:, number].tolist(),
+        }
         for number, name in enumerate(record["columns"])
     ]
     record = {
@@ -75,7 +189,30 @@ def describe(valuation: Valuation, X: pd.DataFrame, z: NDArray[np.float64]) -> V
         "worst_rows": worst_rows,
         "by_column": columns,
     }
-    return replace(valuation, record={**record, "answer": _answer(record, rows)})
+    if record.get("image_shape") is None:
+        record["row_contents"] = _contents(valuation, contents, [int(one["row"]) for one in worst_rows])
+    result = replace(valuation, record=record)
+    return replace(result, record={**record, "answer": answer(result)})
+
+
+def _contents(valuation: Valuation, contents: pd.DataFrame, others: list[int]) -> dict[str, list[str]]:
+    """The cells of the rows that are listed first, by the row's number."""
+    suspects = [] if valuation.suspects is None else valuation.suspects["row"].tolist()
+    wanted = dict.fromkeys([*suspects[:_CONTENTS], *others[: _CONTENTS // 3]])
+    place = {number: place for place, number in enumerate(valuation.rows["row"].tolist())}
+    return {str(row): [shown(cell) for cell in contents.iloc[place[row]].tolist()] for row in wanted}
+
+
+def z_scores(
+    X: pd.DataFrame, y: NDArray[Any], kinds: Iterable[str] | None = None, *, regression: bool
+) -> NDArray[np.float64]:
+    """Class-conditional z-scores of a table; NaN for columns of other kinds than numbers, and for missing cells."""
+    kinds = ["number"] * X.shape[1] if kinds is None else list(kinds)
+    numbers = np.full(X.shape, np.nan)
+    for place, kind in enumerate(kinds):
+        if kind in ("number", "duration"):
+            numbers[:, place] = X.iloc[:, place].to_numpy(dtype=np.float64, na_value=np.nan)
+    return class_z_scores(numbers, None if regression else y)
 
 
 def unevenness(contrast: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,78 +246,3 @@ def _lowest(score: NDArray[np.float64], draws: NDArray[np.float64], groups: NDAr
     order = np.lexsort((-weight.ravel(), np.where(np.isnan(part), np.inf, part).ravel()))[:_WORST]
     places = [np.unravel_index(place, part.shape) for place in order if not np.isnan(part.ravel()[place])]
     return [(int(row), int(first[column])) for row, column in places]
-
-
-def surely_wrong(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows that learners predict wrong more often than not: binomial test against one half, Benjamini-Hochberg q <
-    .05."""
-    from scipy.stats import binom, false_discovery_control
-
-    count = rows["n_draws"].to_numpy()
-    right = np.rint(np.nan_to_num(rows["value"].to_numpy(dtype=np.float64)) * count)
-    return np.asarray(false_discovery_control(np.where(count > 0, binom.cdf(right, count, 0.5), 1.0)) < _FALSE)
-
-
-def _content(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _answer(record: dict[str, Any], rows: pd.DataFrame) -> list[str]:
-    """Three sentences: which rows to check, which columns and cells, what next."""
-    known = {name: value for name, value in record["column_values"].items() if not np.isnan(value)}
-    columns = sorted(known.items(), key=lambda item: item[1])
-    if not columns:
-        return ["No learner left a row out, so neither rows nor cells have a value: pass more --learners."]
-    oob = record["oob_score"]
-    if record["regression"]:
-        first = (
-            f"Learners that did not see a row explain {oob:.0%} of the target's variance; the rows they miss by most"
-            " are listed below."
-        )
-    else:
-        exact = set(np.unique(rows["value"].dropna() * rows["n_draws"] % 1).round(6)) <= {0.0, 1.0}
-        first = f"Learners that did not see a row predict {oob:.1%} of the rows right by vote."
-        if exact and oob < _HALF:
-            first += " That is too seldom to say anything of single labels: pass another --learner or more columns."
-        elif exact:  # a distance term makes other values
-            alone = ~pd.Series(record["labels"]).duplicated(keep=False).to_numpy()  # wrong whatever the label is
-            first += (
-                f" {int((surely_wrong(rows) & ~alone).sum())} of {len(rows)} rows are predicted wrong more often than"
-                " right (at most 5 % of those by chance): check their labels first."
-            )
-    second = (
-        f"Columns help most from {columns[-1][0]} ({columns[-1][1]:.3f}) and least from {columns[0][0]}"
-        f" ({columns[0][1]:.3f}); the standard error of a row's value is {float(np.nanmean(rows['stderr'])):.3f} on"
-        " average."
-    )
-    gain = record.get("repair")
-    if gain is None and record.get("unevenness") is not None:
-        scores = np.array([np.nan if one is None else one for one in record["unevenness"]], dtype=np.float64)
-        first_rows = np.argsort(np.where(np.isnan(scores), -np.inf, scores), kind="stable")[::-1][:3]
-        listed = ", ".join(f"{row} ({scores[row]:.1f})" for row in first_rows.tolist())
-        third = (
-            f"Rows {listed} depend most on which pixels a learner is given (unevenness; {np.nanmedian(scores):.1f} in"
-            " the median row): where few pixels decide, look for a trigger or another shortcut."
-        )
-        return [first, second, third]
-    if gain is None:
-        third = (
-            "The lowest cells are listed beside their plain z-score: an outlier is not yet a cell that hurts, nor the"
-            " reverse. See what repairing them gains with --repair median."
-        )
-        return [first, second, third]
-    before, after, random = (np.array(gain[name]) for name in ("before", "after", "random"))
-    text = _difference(after - before), _difference(random - before)
-    third = (
-        f"Repairing the lowest {gain['share']:.0%} of cells ({gain['how']}) changed a forest's score on rows kept out"
-        f" by {text[0]}, from {before.mean():.3f}; repairing as many random cells by {text[1]}."
-    )
-    return [first, second, third]
-
-
-def _difference(folds: NDArray[np.float64]) -> str:
-    """Mean difference over folds with its 95 % interval (Student's t)."""
-    from scipy.stats import t
-
-    reach = t.ppf(0.975, len(folds) - 1) * folds.std(ddof=1) / np.sqrt(len(folds))
-    return f"{folds.mean():+.3f} (95 % interval {folds.mean() - reach:+.3f} to {folds.mean() + reach:+.3f})"

@@ -36,17 +36,31 @@ def learner_seeds(entropy: int, learners: int) -> NDArray[np.int64]:
     return np.random.RandomState(entropy).randint(_LARGEST, size=learners).astype(np.int64)
 
 
-def draw(seed: int, *, rows: int, groups: int, drawn: int) -> Draw:
-    """The draw of one learner: `rows` rows with replacement and `drawn` of the groups without.
+def draw(seed: int, *, rows: int, groups: int, drawn: int, size: int | None = None) -> Draw:
+    """The draw of one learner: `size` rows with replacement (as many as there are by default) and `drawn` of the groups
+    without.
 
     >>> one = draw(3, rows=5, groups=4, drawn=2)
     >>> int(one.counts.sum()), len(one.groups)
     (5, 2)
     """
     generator = generator_of(seed)
-    chosen = np.sort(generator.permutation(groups)[:drawn])
-    counts = np.bincount(generator.randint(0, rows, rows), minlength=rows)
+    chosen = _chosen(generator, groups, drawn)
+    counts = np.bincount(generator.randint(0, rows, size or rows), minlength=rows)
     return Draw(counts, chosen, int(generator.randint(_LARGEST)))
+
+
+def draw_groups(seed: int, *, groups: int, drawn: int) -> NDArray[np.int64]:
+    """The groups of `draw`, alone.
+
+    >>> bool((draw_groups(3, groups=4, drawn=2) == draw(3, rows=5, groups=4, drawn=2).groups).all())
+    True
+    """
+    return _chosen(generator_of(seed), groups, drawn)
+
+
+def _chosen(generator: np.random.RandomState, groups: int, drawn: int) -> NDArray[np.int64]:
+    return np.sort(generator.permutation(groups)[:drawn])
 
 
 def generator_of(seed: int) -> np.random.RandomState:
@@ -72,3 +86,16 @@ def drawn_number(max_features: float | int | str, groups: int) -> int:
     if isinstance(max_features, (int, np.integer)) and not isinstance(max_features, bool):
         return int(max_features)
     return max(round(float(max_features) * groups), 1)
+
+
+def drawn_rows(max_samples: float | int | None, rows: int) -> int:
+    """How many rows a learner gets: a share, a number, or all.
+
+    >>> drawn_rows(None, 100), drawn_rows(0.25, 100), drawn_rows(40, 100), drawn_rows(400, 100)
+    (100, 25, 40, 100)
+    """
+    if max_samples is None:
+        return rows
+    if isinstance(max_samples, (int, np.integer)):
+        return min(int(max_samples), rows)
+    return max(round(float(max_samples) * rows), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +10,34 @@ import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_regressor
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter, validate_data
 
-from memloc.data import TableEncoder, check_names, needs_encoding, refuse_missing, refuse_text
+from memloc.data import (
+    ColumnReading,
+    TableEncoder,
+    TableSpec,
+    as_pandas,
+    check_names,
+    needs_encoding,
+    read_columns,
+    refuse_missing,
+    refuse_text,
+)
 from memloc.errors import DataError, SpecError
 from memloc.valuation._checks import (
+    as_target,
     check_columns,
     check_range,
     check_settings,
     checked_classes,
     checked_numbers,
+    checked_weights,
+    dense,
     say_what_surprises,
 )
-from memloc.valuation._draws import drawn_number, learner_seeds
+from memloc.valuation._draws import drawn_number, drawn_rows, learner_seeds
 from memloc.valuation._learners import Outcome, Task, run_learner, same_task, standardized
 from memloc.valuation._sums import CellSums
 
@@ -52,15 +65,22 @@ class TwoDOOB(BaseEstimator):
         distance_weight: adds so many times the closeness of the row to its class on the drawn columns, from -1
             (farthest) to 0.
         groups: a group per column; columns of a group are drawn together (pixel blocks, for instance).
-        n_jobs: threads. random_state: of the draws and learners; the values do not depend on n_jobs.
+        n_jobs: threads. random_state: of the draws and learners, a number or a generator of NumPy; the values do not
+            depend on n_jobs.
         warm_start: keep the learners of the last fit and add more, up to n_estimators.
         tol: stop early when the largest standard error of a row value is below it.
+        class_weight: weights of classes in the fit of each learner: a dictionary by label, or "balanced".
+        max_samples: rows that each learner is fitted on, a number or a share; None for as many as there are.
+        columns: how the columns of a data frame are read, a TableSpec; by their contents without.
 
     Attributes:
         cell_values_: shape (row, column), NaN where no learner covered the cell. cell_counts_: learners behind each.
         cell_stderr_: standard error over the draws of learners. cell_contrast_: cell value less the row's.
         row_values_: shape (row,): Data-OOB of the same learners. row_counts_, row_stderr_: likewise.
-        column_values_: shape (column,), mean over the learners and rows that used the column.
+        column_values_: shape (column,), mean over the learners and rows that used the column. column_stderr_: of it,
+            over the draws of learners.
+        vote_shares_: of the learners that did not see a row, the share that foretells each class, shape (row, class),
+            in the order of `classes_`; classes only.
         oob_score_: accuracy of the vote (or R^2 of the mean) of the learners that did not see a row.
         classes_, feature_names_in_, n_features_in_, estimators_, estimators_samples_, estimators_features_: as in
             scikit-learn's bagging: a learner predicts places in `classes_`.
@@ -90,9 +110,12 @@ class TwoDOOB(BaseEstimator):
         distance_weight: float = 0.0,
         groups: ArrayLike | None = None,
         n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         warm_start: bool = False,
         tol: float | None = None,
+        class_weight: dict[Any, float] | str | None = None,
+        max_samples: int | float | None = None,
+        columns: TableSpec | Sequence[ColumnReading] | None = None,
     ) -> None:
         self.n_estimators = n_estimators
         self.max_features = max_features
@@ -104,6 +127,9 @@ class TwoDOOB(BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.tol = tol
+        self.class_weight = class_weight
+        self.max_samples = max_samples
+        self.columns = columns
 
     def __sklearn_tags__(self) -> Any:
         """A regressor where the utility or the learner is one, else a classifier."""
@@ -111,25 +137,30 @@ class TwoDOOB(BaseEstimator):
 
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.input_tags.sparse, tags.input_tags.allow_nan = True, self._takes_missing
         if self.regresses:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags(poor_score=True)
         else:
             tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(poor_score=True)
         return tags
 
-    def fit(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> TwoDOOB:
+    def fit(self, X: ArrayLike | pd.DataFrame, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TwoDOOB:
         """Fit the learners and value every cell.
 
         Args:
-            X: table of shape (row, column); a DataFrame may hold categories and missing values: categories become
-                columns that are drawn together, missing numbers the column's median with a column that says so.
+            X: table of shape (row, column), dense or sparse; trees take NaN as it is. A data frame (of pandas, polars
+                or Arrow) may hold text, dates and missing values: categories and the parts of a date become columns
+                that are drawn together, missing numbers the column's median with a column that says so; ids and free
+                text are left out, and their cells have no value. Warnings say what was done.
             y: labels of any kind, or numbers for regression.
+            sample_weight: weights of rows in the fit of each learner, shape (row,). They weigh neither the draws nor
+                the utility: a row's value is its own.
         Raises:
             SpecError, DataError: settings or a table that cannot be valued, before any learner is fitted.
         """
         kept = dict(vars(self))
         try:
-            self._prepare(X, y)
+            self._prepare(X, y, sample_weight)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(kept)
@@ -141,10 +172,11 @@ class TwoDOOB(BaseEstimator):
                 self._summarize()
         return self
 
-    def _prepare(self, X: Any, y: Any) -> None:
+    def _prepare(self, X: Any, y: Any, sample_weight: Any = None) -> None:
         """Check everything, and begin with no learners, or go on from those of the last fit."""
         again = self.warm_start and hasattr(self, "_sums")
         table, target, places = self._checked(X, y)
+        weights = checked_weights(self, sample_weight, target, None if places is None else self.classes_[places])
         of_group, column_group = self._grouping(table.shape[1])
         drawn = drawn_number(self.max_features, len(of_group))
         task = Task(
@@ -159,6 +191,8 @@ class TwoDOOB(BaseEstimator):
             distance=float(self.distance_weight),
             scaled=standardized(table) if self.distance_weight else None,
             weighted=self.estimator is not None and has_fit_parameter(self.estimator, "sample_weight"),
+            weights=weights,
+            size=drawn_rows(self.max_samples, len(target)),
         )
         if again and not same_task(self._task, task):
             raise SpecError(
@@ -172,16 +206,17 @@ class TwoDOOB(BaseEstimator):
             )
         self._task, self._column_group = task, column_group
         if not again:
-            self._entropy = int(check_random_state(self.random_state).randint(_LARGEST))
+            self._entropy = _entropy(self.random_state)
             empty = CellSums.empty(len(target), len(of_group), 0 if places is None else len(places))
             self._sums, done = self._before or (empty, 0)
             self.estimators_: list[Any] = [None] * done
 
-    def check(self, X: ArrayLike | pd.DataFrame, y: ArrayLike) -> None:
+    def check(self, X: ArrayLike | pd.DataFrame, y: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         """Raise what `fit` would raise for these settings and this table, without fitting a learner."""
         other = clone(self)
-        table, _, _ = other._checked(X, y)
+        table, target, places = other._checked(X, y)
         other._grouping(table.shape[1])
+        checked_weights(other, sample_weight, target, None if places is None else other.classes_[places])
 
     def predict(self, X: ArrayLike | pd.DataFrame) -> NDArray[Any]:
         """Labels by the learners' vote, or the mean of their predictions; shape (row,)."""
@@ -229,6 +264,29 @@ class TwoDOOB(BaseEstimator):
         return self.cell_values_ - self.row_values_[:, None]
 
     @property
+    def column_stderr_(self) -> NDArray[np.float64]:
+        """Standard error of each column's value over the draws of learners, shape (column,)."""
+        check_is_fitted(self)
+        used = np.zeros((len(self.estimators_), len(self._task.of_group)))
+        for learner, seed in enumerate(self._seeds()):
+            used[learner, self._task.draw_groups(seed)] = 1
+        error, group = self._sums.column_error(used), self._column_group
+        return np.where(group < 0, np.nan, error[group])
+
+    @property
+    def vote_shares_(self) -> NDArray[np.float64]:
+        """The share of learners for each class of a row that they did not see, shape (row, class); NaN where all saw
+        it."""
+        check_is_fitted(self)
+        places = self._task.places
+        if places is None:
+            raise AttributeError("votes are of classes, and the target is of numbers.")
+        shares = np.full(self._sums.votes.shape, np.nan)
+        seen = self._sums.row[:, 1] > 0
+        shares[seen] = self._sums.votes[seen] / self._sums.row[seen, 1, None]
+        return shares[:, np.argsort(places)]
+
+    @property
     def estimators_samples_(self) -> list[NDArray[np.int64]]:
         """The rows of each learner, with repeats, regenerated from its seed."""
         check_is_fitted(self)
@@ -245,6 +303,11 @@ class TwoDOOB(BaseEstimator):
     def regresses(self) -> bool:
         """Whether targets are numbers to predict."""
         return self.utility == "squared_error" or (self.estimator is not None and is_regressor(self.estimator))
+
+    @property
+    def _takes_missing(self) -> bool:
+        """Whether learners take NaN."""
+        return self.estimator is None or bool(get_tags(self.estimator).input_tags.allow_nan)
 
     def _seeds(self) -> NDArray[np.int64]:
         return learner_seeds(self._entropy, len(self.estimators_))
@@ -285,15 +348,23 @@ class TwoDOOB(BaseEstimator):
     def _checked(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64] | None]:
         """The table as numbers, the target as codes or numbers, and the place of each code's label in `classes_`."""
         check_settings(self)
+        X = as_pandas(X)
         check_names(X)
         refuse_text(X)
         if hasattr(X, "shape") and len(X.shape) == 2 and X.shape[0] < 2:
             found = "is 1 sample (row)" if X.shape[0] else "are 0 samples (rows)"
             raise DataError(f"there {found}. Expected at least two rows. Pass more.")
-        self._encoder = TableEncoder().fit(X) if needs_encoding(X) else None
+        y = as_target(y, X)
+        readings = self._readings(X)
+        self._encoder = TableEncoder(self.columns).fit(X) if needs_encoding(X, readings) else None
         if self._encoder is None:
-            refuse_missing(X)
-            table, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, multi_output=True)
+            refuse_missing(X, takes_nan=self._takes_missing and not self.distance_weight)
+            finite: Any = "allow-nan" if self._takes_missing else True
+            table, y = validate_data(
+                self, X, y, dtype=np.float64, ensure_min_samples=2, multi_output=True, accept_sparse=True,
+                ensure_all_finite=finite,
+            )  # fmt: skip
+            table = dense(table)
         else:
             validate_data(self, X, y, skip_check_array=True)
             table = self._encoder.transform(X)
@@ -309,6 +380,16 @@ class TwoDOOB(BaseEstimator):
         self.classes_ = checked_classes(y)
         say_what_surprises(table, y, self._encoder, names)
         return table, *_codes(table, y)
+
+    def _readings(self, X: Any) -> Sequence[ColumnReading] | None:
+        """How the columns of a data frame are read; None of anything else."""
+        if not isinstance(X, pd.DataFrame):
+            return None
+        return (
+            read_columns(X, self.columns)
+            if self.columns is None or isinstance(self.columns, TableSpec)
+            else self.columns
+        )
 
     def _grouping(self, columns: int) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
         """The fitted columns of each group, and the group of each column the user gave."""
@@ -328,8 +409,14 @@ class TwoDOOB(BaseEstimator):
                     f" {given} of them."
                 )
         _, group = np.unique(names, return_inverse=True)
-        of_column = group if self._encoder is None else group[self._encoder.source]
-        number = int(group.max()) + 1
+        if self._encoder is None:
+            number, of_column = int(group.max()) + 1, group
+        else:  # of the columns that are left out, none has a group
+            used, of_column = np.unique(group[self._encoder.source], return_inverse=True)
+            number = len(used)
+            group = np.where(np.isin(group, used), np.searchsorted(used, group), -1)
+            gone = np.isin(np.arange(given), self._encoder.source, invert=True)
+            group[gone] = -1
         check_columns(self, number)
         return tuple(np.flatnonzero(of_column == one) for one in range(number)), group
 
@@ -338,19 +425,27 @@ class TwoDOOB(BaseEstimator):
         sums, group = self._sums, self._column_group
         self.cell_values_ = self._by_column(sums.cell_values())
         self.row_values_, self.row_stderr_, self.row_counts_ = sums.row_values(), sums.row_error(), sums.row_counts()
-        self.column_values_ = sums.column_values()[group]
+        self.column_values_ = np.where(group < 0, np.nan, sums.column_values()[group])
         self.oob_score_ = sums.score(self._task.target)
 
     def _by_column(self, cells: NDArray[Any]) -> NDArray[Any]:
         """Figures of groups of columns as figures of columns."""
         group = self._column_group
-        return cells if np.array_equal(group, np.arange(cells.shape[1])) else cells[:, group]
+        if np.array_equal(group, np.arange(cells.shape[1])):
+            return cells
+        found = cells[:, group]
+        found[:, group < 0] = np.nan if found.dtype.kind == "f" else 0
+        return found
 
     def _votes(self, X: Any) -> NDArray[Any]:
         """Mean prediction, or the share of votes per class, over the learners: (row,) or (row, class)."""
         check_is_fitted(self)
+        X = as_pandas(X)
         if self._encoder is None:
-            table = validate_data(self, X, dtype=np.float64, reset=False)
+            finite: Any = "allow-nan" if self._takes_missing else True
+            table = dense(
+                validate_data(self, X, dtype=np.float64, reset=False, accept_sparse=True, ensure_all_finite=finite)
+            )
         else:
             validate_data(self, X, skip_check_array=True, reset=False)
             table = self._encoder.transform(X)
@@ -365,6 +460,13 @@ class TwoDOOB(BaseEstimator):
             else:
                 votes[np.arange(len(table)), predicted.astype(np.int64)] += 1
         return votes / len(self.estimators_)
+
+
+def _entropy(random_state: Any) -> int:
+    """The seed of all learners, of a number or a generator."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(_LARGEST))
+    return int(check_random_state(random_state).randint(_LARGEST))
 
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from memloc.data import fit_classes
 from memloc.errors import SpecError
-from memloc.valuation._draws import Draw, draw
+from memloc.valuation._draws import Draw, draw, draw_groups
 from memloc.valuation._trees import grow
 
 Utility = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
@@ -32,6 +32,7 @@ class Task:
         utility: "accuracy", "squared_error" or a function of true and predicted targets.
         distance: weight of the distance term. scaled: columns as z-scores for it, else None.
         weighted: whether the learner takes sample weights; else rows are repeated.
+        weights: of each row in the fit; None for one each. size: rows that a learner is fitted on.
     """
 
     columns: NDArray[Any]
@@ -45,10 +46,26 @@ class Task:
     distance: float
     scaled: NDArray[np.float64] | None
     weighted: bool
+    weights: NDArray[np.float64] | None = None
+    size: int | None = None
 
     def draw(self, seed: int) -> Draw:
         """The rows and groups of the learner with this seed."""
-        return draw(seed, rows=len(self.target), groups=len(self.of_group), drawn=self.drawn)
+        return draw(seed, rows=len(self.target), groups=len(self.of_group), drawn=self.drawn, size=self.size)
+
+    def draw_groups(self, seed: int) -> NDArray[np.int64]:
+        """The groups of the learner with this seed."""
+        return draw_groups(int(seed), groups=len(self.of_group), drawn=self.drawn)
+
+    def weigh(self, counts: NDArray[np.int64]) -> NDArray[Any]:
+        """What rows that were drawn so often weigh in a fit."""
+        return counts if self.weights is None else counts * self.weights
+
+    @cached_property
+    def holed(self) -> NDArray[np.bool_] | None:
+        """Which columns hold NaN; None where none does."""
+        found = np.isnan(self.columns).any(axis=1)
+        return found if found.any() else None
 
     @cached_property
     def _alone(self) -> bool:
@@ -91,7 +108,8 @@ def run_learner(task: Task, seed: int) -> Outcome:
 def _tree(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) -> tuple[Any, NDArray[Any]]:
     """A decision tree."""
     classes = 0 if task.classes is None else len(task.classes)
-    tree = grow(seen, task.target, one.counts, classes=classes, seed=one.seed)
+    holed = None if task.holed is None else task.holed[task.features(one)]
+    tree = grow(seen, task.target, task.weigh(one.counts), classes=classes, seed=one.seed, holed=holed)
     rows = np.flatnonzero(outside)
     leaf = tree.tree_.apply(seen[rows])
     values = tree.tree_.value[:, 0]
@@ -118,7 +136,7 @@ def _any(task: Task, one: Draw, seen: NDArray[Any], outside: NDArray[np.bool_]) 
         learner = DummyClassifier(strategy="most_frequent")
     chosen, named = one.counts, {}
     if task.weighted:
-        named = {"sample_weight": one.counts[rows].astype(np.float64)}
+        named = {"sample_weight": task.weigh(one.counts)[rows].astype(np.float64)}
     else:
         rows = np.repeat(rows, chosen[rows])
     if task.places is None:
@@ -177,11 +195,17 @@ def same_task(one: Task, two: Task) -> bool:
     return (
         (one.drawn, one.utility, one.distance, joblib.hash(one.estimator))
         == (two.drawn, two.utility, two.distance, joblib.hash(two.estimator))
-        and np.array_equal(one.columns, two.columns)
+        and one.size == two.size
+        and np.array_equal(one.columns, two.columns, equal_nan=True)
         and np.array_equal(one.target, two.target)
+        and _alike(one.weights, two.weights)
         and len(one.of_group) == len(two.of_group)
         and all(np.array_equal(*pair) for pair in zip(one.of_group, two.of_group, strict=True))
     )
+
+
+def _alike(one: NDArray[np.float64] | None, two: NDArray[np.float64] | None) -> bool:
+    return one is two if one is None or two is None else np.array_equal(one, two)
 
 
 def standardized(table: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,6 +28,14 @@ class ValueSpec:
     )
     distance_weight: float = setting(0.0, "Weight of a row's closeness to its class.")
     tol: float | None = setting(None, "Stop when every row's standard error is below this.", above=0, example=0.02)
+    max_samples: float | int | None = setting(
+        None,
+        "Rows that each learner is fitted on: a share or a number; all by default.",
+        above=0,
+        example=10000,
+        text_type=str,
+    )
+    class_weight: str | None = setting(None, "balanced weighs the rows of each class alike.", choices=("balanced",))
     seed: int = setting(0, "Of learners and samples.", low=0, high=SEEDS)
     workers: int = setting(1, "Threads; -1: all cores.")
 

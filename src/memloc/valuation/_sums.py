@@ -14,7 +14,7 @@ from memloc.valuation._learners import Outcome
 
 Numbers = NDArray[np.float64]
 _WHAT, _INSTEAD = "the file of sums", "learners are fitted again"
-SUMS_VERSION = 2  # of what a file of sums holds; 1 (memloc 0.1) did not say which it was
+SUMS_VERSION = 3  # of what a file of sums holds; 1 (memloc 0.1) did not say which it was
 _PRIOR = 4.0  # pseudo-observations of Agresti and Coull's interval
 
 
@@ -27,7 +27,7 @@ class CellSums:
             to 2^24), and of the
             squared utility; `square` is None while every utility was 0 or 1, which is its own square.
         row: columns utility, count, square per row, each learner once. votes: per row, of classes, or the sum of
-            predictions.
+            predictions. learner: columns utility and count per learner, over the rows that it did not see.
     """
 
     utility: Numbers
@@ -35,12 +35,13 @@ class CellSums:
     square: Numbers | None
     row: Numbers
     votes: Numbers
+    learner: Numbers
 
     @staticmethod
     def empty(rows: int, groups: int, classes: int) -> CellSums:
         """No learners yet; `classes` is 0 for regression."""
         utility, count = (np.zeros((rows, groups), dtype=kind, order="F") for kind in (np.float64, np.float32))
-        return CellSums(utility, count, None, np.zeros((rows, 3)), np.zeros((rows, max(classes, 1))))
+        return CellSums(utility, count, None, np.zeros((rows, 3)), np.zeros((rows, max(classes, 1))), np.zeros((0, 2)))
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Add some learners, in order: the sums do not depend on how they are cut into blocks.
@@ -55,6 +56,7 @@ class CellSums:
         utility = np.stack([outcome.utility for outcome in outcomes])
         outside = np.stack([outcome.out_of_bag for outcome in outcomes])
         self.count += (used.T @ outside.astype(np.float32)).T
+        self.learner = np.concatenate([self.learner, np.stack([utility.sum(axis=1), outside.sum(axis=1)], axis=1)])
         if self.square is None and ((utility == 0) | (utility == 1)).all():
             self.utility += (used.T @ utility.astype(np.float32)).T
             right = utility.sum(axis=0)
@@ -80,7 +82,12 @@ class CellSums:
         """The same sums, apart from these."""
         square = None if self.square is None else self.square.copy(order="F")
         return CellSums(
-            self.utility.copy(order="F"), self.count.copy(order="F"), square, self.row.copy(), self.votes.copy()
+            self.utility.copy(order="F"),
+            self.count.copy(order="F"),
+            square,
+            self.row.copy(),
+            self.votes.copy(),
+            self.learner,
         )
 
     def save(self, path: Path, learners: int) -> None:
@@ -96,6 +103,7 @@ class CellSums:
                 square=square,
                 row=self.row,
                 votes=self.votes,
+                learner=self.learner,
             )
 
     @staticmethod
@@ -109,8 +117,9 @@ class CellSums:
             if int(file["version"]) != SUMS_VERSION:
                 set_aside(path, _WHAT, _INSTEAD)
                 return None
-            utility, count, square, row, votes = (file[name] for name in ("utility", "count", "square", "row", "votes"))
-            return CellSums(utility, count, square if square.size else None, row, votes), int(file["learners"])
+            names = ("utility", "count", "square", "row", "votes", "learner")
+            utility, count, square, row, votes, learner = (file[name] for name in names)
+            return CellSums(utility, count, square if square.size else None, row, votes, learner), int(file["learners"])
 
     def cell_values(self) -> Numbers:
         """Mean utility per cell, NaN where no learner covered it."""
@@ -140,6 +149,20 @@ class CellSums:
     def column_values(self) -> Numbers:
         """Mean utility of each group of columns over rows and learners."""
         return _ratio(self.utility.sum(axis=0), self.count.sum(axis=0))
+
+    def column_error(self, used: Numbers) -> Numbers:
+        """Standard error of each group's value over the draws of learners, a ratio of sums.
+
+        Args:
+            used: whether each learner had each group, shape (learner, group).
+        """
+        value, number = self.column_values(), used.sum(axis=0)
+        utility, count = self.learner.T
+        residual = used * (utility[:, None] - np.nan_to_num(value)[None, :] * count[:, None])
+        size = used.T @ count
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = (residual**2).sum(axis=0) * number / np.maximum(number - 1, 1)
+            return np.where((size > 0) & (number > 1), np.sqrt(spread) / size, np.nan)
 
     def score(self, target: NDArray) -> float:
         """Accuracy of the vote, or R^2 of the mean, of the learners that did not see each row."""

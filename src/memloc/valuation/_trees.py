@@ -14,7 +14,15 @@ from memloc.valuation._draws import generator_of
 _ANY_DEPTH = np.iinfo(np.int32).max
 
 
-def grow(seen: NDArray[np.float32], target: NDArray[Any], counts: NDArray[np.int64], *, classes: int, seed: int) -> Any:
+def grow(
+    seen: NDArray[np.float32],
+    target: NDArray[Any],
+    counts: NDArray[Any],
+    *,
+    classes: int,
+    seed: int,
+    holed: NDArray[np.bool_] | None = None,
+) -> Any:
     """A fitted DecisionTreeClassifier (or Regressor, for 0 classes) that tries the square root of its columns at each
     split.
 
@@ -23,7 +31,7 @@ def grow(seen: NDArray[np.float32], target: NDArray[Any], counts: NDArray[np.int
 
     Args:
         seen: shape (row, feature). target: codes 0 to classes - 1, all of them, or numbers, shape (row,).
-        counts: weight of each row; 0 leaves it out. seed: of the tree.
+        counts: weight of each row; 0 leaves it out. seed: of the tree. holed: which features hold NaN, if any does.
 
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]], dtype=np.float32)
     >>> tree = grow(X, np.array([0, 0, 1, 1]), np.array([1, 1, 1, 1]), classes=2, seed=0)
@@ -31,7 +39,7 @@ def grow(seen: NDArray[np.float32], target: NDArray[Any], counts: NDArray[np.int
     ([0, 0, 1, 1], 1)
     """
     make = _built if builds_directly() else _fitted
-    return make(seen, target, counts, classes, seed)
+    return make(seen, target, counts, classes, seed, holed)
 
 
 @cache
@@ -40,9 +48,14 @@ def builds_directly() -> bool:
     small tables."""
     generator = np.random.RandomState(0)
     seen, counts = generator.normal(size=(60, 5)).astype(np.float32), generator.poisson(1.0, 60)
-    for target, classes in ((np.arange(60) % 3, 3), (seen[:, 0] + generator.normal(size=60), 0)):
+    missing = np.where(generator.uniform(size=seen.shape) < 0.1, np.nan, seen).astype(np.float32)
+    some, numbers = np.arange(60) % 3, seen[:, 0] + generator.normal(size=60)
+    for table, target, classes in ((seen, some, 3), (seen, numbers, 0), (missing, some, 3), (missing, numbers, 0)):
+        holed: NDArray[Any] = np.asarray(np.isnan(table).any(axis=0))
         try:
-            ours, theirs = (make(seen, target, counts, classes, 7) for make in (_built, _fitted))
+            ours, theirs = (
+                make(table, target, counts, classes, 7, holed if holed.any() else None) for make in (_built, _fitted)
+            )
         except (AttributeError, ImportError, TypeError, ValueError):
             return False
         if not same_tree(ours, theirs):
@@ -66,14 +79,18 @@ def _new(classes: int, seed: int) -> Any:
     return (DecisionTreeClassifier if classes else DecisionTreeRegressor)(max_features="sqrt", random_state=seed)
 
 
-def _fitted(seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], classes: int, seed: int) -> Any:
+def _fitted(
+    seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], classes: int, seed: int, holed: NDArray[Any] | None
+) -> Any:
     from sklearn import config_context
 
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        return _new(classes, seed).fit(seen, target, sample_weight=counts, check_input=False)
+    with config_context(assume_finite=holed is None, skip_parameter_validation=True):
+        return _new(classes, seed).fit(seen, target, sample_weight=counts, check_input=holed is not None)
 
 
-def _built(seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], classes: int, seed: int) -> Any:
+def _built(
+    seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], classes: int, seed: int, holed: NDArray[Any] | None
+) -> Any:
     """What `fit` does once its checks have passed."""
     from sklearn.tree._criterion import MSE, Gini
     from sklearn.tree._splitter import BestSplitter
@@ -85,9 +102,9 @@ def _built(seen: NDArray[Any], target: NDArray[Any], counts: NDArray[Any], class
     criterion = Gini(1, widths) if classes else MSE(1, rows)
     splitter = BestSplitter(criterion, tree.max_features_, 1, 0.0, generator_of(seed), None)
     tree.tree_ = Tree(features, widths, 1)
-    weight = counts.astype(np.float64)
+    weight, mask = counts.astype(np.float64), None if holed is None else holed.astype(np.uint8)
     numbers = np.ascontiguousarray(target, dtype=np.float64)[:, None]
-    DepthFirstTreeBuilder(splitter, 2, 1, 0.0, _ANY_DEPTH, 0.0).build(tree.tree_, seen, numbers, weight, None)
+    DepthFirstTreeBuilder(splitter, 2, 1, 0.0, _ANY_DEPTH, 0.0).build(tree.tree_, seen, numbers, weight, mask)
     if classes:
         tree.classes_, tree.n_classes_ = np.arange(classes), widths[0]
     return tree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.data import is_regression, number_columns
+from memloc.data import ColumnReading, is_regression
 from memloc.progress import Report, silent
 from memloc.results import conform, read_record, read_table, save_results
-from memloc.valuation._baseline import class_z_scores
 from memloc.valuation._estimator import LEARNERS_OF_A_STEP, TwoDOOB
 from memloc.valuation._spec import ValueSpec
 from memloc.valuation._sums import CellSums
@@ -30,15 +30,24 @@ class Valuation:
     Attributes:
         cells: row, column, value, stderr, n_draws. rows: row, value, stderr, n_draws.
         record: spec, settings, scores, names, timings, warnings (value.json).
+        suspects, checks: cells, rows and labels worth a look, and findings about the table, where they were looked for.
+        votes: the share of learners that foretold each class of a row that they did not see, shape (row, class); of
+            `classes`. Not stored.
     """
 
     cells: pd.DataFrame = field(repr=False)
     rows: pd.DataFrame = field(repr=False)
     record: dict[str, Any] = field(repr=False)
+    suspects: pd.DataFrame | None = field(default=None, repr=False)
+    checks: pd.DataFrame | None = field(default=None, repr=False)
+    votes: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    classes: NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables and value.json (last) to a folder."""
-        return save_results(folder, {"cells": self.cells, "rows": self.rows}, self.record, "value.json")
+        tables = {"cells": self.cells, "rows": self.rows, "suspects": self.suspects, "checks": self.checks}
+        found = {name: table for name, table in tables.items() if table is not None}
+        return save_results(folder, found, self.record, "value.json")
 
     @staticmethod
     def load(folder: str | Path) -> Valuation:
@@ -50,14 +59,27 @@ class Valuation:
         folder = Path(folder)
         record = read_record(folder, "value.json", "values", f"memloc value TABLE --target COLUMN --out {folder}")
         cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
-        return Valuation(cells, rows, record)
+        suspects, checks = (
+            conform(name, read_table(folder / f"{name}.parquet")) if (folder / f"{name}.parquet").is_file() else None
+            for name in ("suspects", "checks")
+        )
+        return Valuation(cells, rows, record, suspects, checks)
 
 
-def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | None = None) -> TwoDOOB:
-    """The estimator that a spec describes."""
+def make_valuer(
+    spec: ValueSpec,
+    *,
+    regression: bool,
+    groups: NDArray[Any] | None = None,
+    readings: Sequence[ColumnReading] | None = None,
+) -> TwoDOOB:
+    """The estimator that a spec describes; `readings` are of the table's columns where they are known."""
     return TwoDOOB(
         spec.learners,
         max_features=spec.max_features,
+        max_samples=spec.max_samples,
+        class_weight=spec.class_weight,
+        columns=readings,
         estimator=_learner(spec.learner, regression),
         utility="squared_error" if regression else "accuracy",
         distance_weight=spec.distance_weight,
@@ -68,11 +90,19 @@ def make_valuer(spec: ValueSpec, *, regression: bool, groups: NDArray[Any] | Non
     )
 
 
-def check_table(X: pd.DataFrame, y: NDArray[Any], spec: ValueSpec, *, groups: NDArray[Any] | None = None) -> None:
+def check_table(
+    X: pd.DataFrame,
+    y: NDArray[Any],
+    spec: ValueSpec,
+    *,
+    groups: NDArray[Any] | None = None,
+    readings: Sequence[ColumnReading] | None = None,
+) -> None:
     """Raise what valuing the table would raise, without fitting a learner."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        make_valuer(spec, regression=is_regression(y, spec.task), groups=groups).check(X, y)
+        valuer = make_valuer(spec, regression=is_regression(y, spec.task), groups=groups, readings=readings)
+        valuer.check(X if groups is None else X.to_numpy(), y)
 
 
 def value_table(
@@ -81,14 +111,19 @@ def value_table(
     spec: ValueSpec | None = None,
     *,
     groups: NDArray[Any] | None = None,
+    readings: Sequence[ColumnReading] | None = None,
     extra: dict[str, Any] | None = None,
     work: Path | None = None,
     report: Report = silent,
 ) -> Valuation:
     """Value every cell and row of a table.
 
+    Values of numbers to predict are 1 less the squared error over the target's variance: 1 where it is foretold
+    exactly, 0 where its mean would do as well, below 0 where that would do better.
+
     Args:
-        X: table. y: what it is to predict. groups: a group per column, drawn together.
+        X: table; rows are named by its index where that is of whole numbers. y: what it is to predict.
+        groups: a group per column, drawn together. readings: how the columns were read, where they were.
         extra: what the record holds besides. work: file for the sums of an interrupted run, which the next run goes on
             from; it stays until the caller, who has kept what was found, removes it.
         report: called with progress.
@@ -105,18 +140,27 @@ def value_table(
         X if isinstance(X, pd.DataFrame) else pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
     )
     labels, regression = np.asarray(y), is_regression(pd.Series(y), spec.task)
+    numbers = frame.index.to_numpy() if frame.index.dtype.kind in "iu" else np.arange(len(frame))
+    scale = float(np.var(labels.astype(np.float64))) if regression else 1.0
     began = time.monotonic()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", category=ConvergenceWarning)  # of single weak learners
-        fitted = _fit_in_steps(make_valuer(spec, regression=regression, groups=groups), frame, labels, work, report)
+        valuer = make_valuer(spec, regression=regression, groups=groups, readings=readings)
+        fitted = _fit_in_steps(valuer, frame if groups is None else frame.to_numpy(), labels, work, report)
+    share = fitted.vote_shares_ if not regression else None
+
+    def scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 + values / scale if regression else values
+
     record = {
         "spec": asdict(spec),
         "regression": regression,
         "columns": [str(name) for name in frame.columns],
         "learners": len(fitted.estimators_),
         "oob_score": fitted.oob_score_,
-        "column_values": dict(zip(map(str, frame.columns), fitted.column_values_.tolist(), strict=True)),
+        "column_values": dict(zip(map(str, frame.columns), scaled(fitted.column_values_).tolist(), strict=True)),
+        "column_stderr": dict(zip(map(str, frame.columns), (fitted.column_stderr_ / scale).tolist(), strict=True)),
         "labels": [str(label) for label in labels],
         "warnings": _once(said),
         "groups": None if groups is None else np.asarray(groups).tolist(),
@@ -125,15 +169,21 @@ def value_table(
     }
     rows = pd.DataFrame(
         {
-            "row": np.arange(len(frame)),
-            "value": fitted.row_values_,
-            "stderr": fitted.row_stderr_,
+            "row": numbers,
+            "value": scaled(fitted.row_values_),
+            "stderr": fitted.row_stderr_ / scale,
             "n_draws": fitted.row_counts_,
         }
     )
     rows.loc[rows["n_draws"] == 0, "stderr"] = np.nan
-    columns = np.tile(np.array(record["columns"], dtype=object), len(frame))
-    return Valuation(fitted.to_frame().assign(column=columns), rows, record)
+    cells = fitted.to_frame()
+    cells = cells.assign(
+        row=np.repeat(numbers, frame.shape[1]),
+        column=np.tile(np.array(record["columns"], dtype=object), len(frame)),
+        value=scaled(cells["value"].to_numpy()),
+        stderr=cells["stderr"] / scale,
+    )
+    return Valuation(cells, rows, record, votes=share, classes=None if regression else fitted.classes_)
 
 
 def _fit_in_steps(valuer: TwoDOOB, X: pd.DataFrame, y: NDArray[Any], work: Path | None, report: Report) -> TwoDOOB:
@@ -172,19 +222,6 @@ def _fit_in_steps(valuer: TwoDOOB, X: pd.DataFrame, y: NDArray[Any], work: Path 
 def _once(said: list[Any]) -> list[str]:
     """Warnings as text, each once."""
     return list(dict.fromkeys(str(one.message) for one in said))
-
-
-def z_scores(X: pd.DataFrame, y: NDArray[Any], *, regression: bool) -> NDArray[np.float64]:
-    """Class-conditional z-scores of a table; NaN for columns of categories and for missing cells."""
-    known = set(number_columns(X))
-    if len(known) == X.shape[1] and not X.isna().any(axis=None):
-        return class_z_scores(X.astype(np.float64), None if regression else y)
-    numbers = pd.DataFrame(
-        {name: pd.to_numeric(X[name]) if name in known else np.nan for name in X.columns},
-        index=X.index,
-        dtype=np.float64,
-    )
-    return class_z_scores(numbers, None if regression else y)
 
 
 def _learner(name: str, regression: bool) -> Any:

@@ -13,16 +13,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from memloc.data import is_regression, open_images, open_table, table_fingerprint
+from memloc.data import Table, TableSpec, is_regression, open_images, read_table_file, table_fingerprint
 from memloc.errors import DataError, SpecError
 from memloc.progress import Report, roughly, silent
 from memloc.results import claimed, write_table
 from memloc.streams import Stream, generator
-from memloc.valuation._describe import describe
+from memloc.valuation._describe import describe, looked_through, shown_readings
 from memloc.valuation._images import pixel_groups, pixel_table, recommended_share
 from memloc.valuation._repair import FOLDS, How, check_repair, check_share, lowest_cells, repair, repair_gain
 from memloc.valuation._spec import PixelSpec, ValueSpec
-from memloc.valuation._value import Valuation, check_table, make_valuer, value_table, z_scores
+from memloc.valuation._value import Valuation, check_table, make_valuer, value_table
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class ValueWork:
 
     Attributes:
         X, y: the table and its target. groups: columns that are drawn together. spec: how it is valued.
+        table: how its columns were read; None of images.
         repairing, share: how and how much is repaired, if at all. block: side of pixel blocks.
         extra: what the record holds besides.
     """
@@ -43,9 +44,14 @@ class ValueWork:
     share: float = 0.05
     block: int = 1
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    table: Table | None = field(default=None, repr=False)
+
+    @property
+    def _readings(self) -> tuple[Any, ...] | None:
+        return None if self.table is None else self.table.valued
 
     def __post_init__(self) -> None:
-        check_table(self.X, self.y, self.spec, groups=self.groups)
+        check_table(self.X, self.y, self.spec, groups=self.groups, readings=self._readings)
         if self.repairing is not None:
             if self.groups is not None:
                 raise SpecError("--repair is for tables and images are given. Expected a table. Leave --repair out.")
@@ -61,10 +67,19 @@ class ValueWork:
             began = time.monotonic()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                value_table(self.X, self.y, replace(spec, learners=learners, tol=None), groups=self.groups)
+                value_table(
+                    self.X,
+                    self.y,
+                    replace(spec, learners=learners, tol=None),
+                    groups=self.groups,
+                    readings=self._readings,
+                )
             seconds.append(time.monotonic() - began)
         each = max(seconds[2] - seconds[1], 0.0) / (many - few)
         folds = 1 if self.repairing is None else 1 + FOLDS * (1 - 1 / FOLDS)
+        read = (
+            {} if self.table is None else {"rows_left_out": self.table.left_out, "reading": shown_readings(self.table)}
+        )
         return {
             "rows": self.X.shape[0],
             "columns": self.X.shape[1],
@@ -72,6 +87,7 @@ class ValueWork:
             "max_features": spec.max_features,
             "seconds": roughly(seconds[1] + each * spec.learners * folds),
             "memory_mb": roughly(self.X.size * 8 * 8 / 2**20),
+            **read,
         }
 
     def run(self, out: Path, *, progress: Report = silent, overwrite: bool = False) -> Valuation:
@@ -86,12 +102,13 @@ class ValueWork:
             if (out / "value.json").is_file():
                 work.unlink(missing_ok=True)  # where an end came before it was
                 return Valuation.load(out)
-            extra = {**self.extra, "fingerprint": fingerprint}
-            result = value_table(X, y, self.spec, groups=self.groups, extra=extra, work=work, report=progress)
-            scores = z_scores(X, y, regression=result.record["regression"])
+            result = value_table(
+                X, y, self.spec, groups=self.groups, readings=self._readings,
+                extra={**self.extra, "fingerprint": fingerprint}, work=work, report=progress,
+            )  # fmt: skip
             if self.repairing is not None:
                 result.record["repair"] = self._repaired(result, out, progress)
-            result = describe(result, X, scores)
+            result = describe(result, X) if self.table is None else looked_through(result, self.table, progress)
             result.save(out)
             work.unlink()
             (out / f"{work.name}.damaged").unlink(missing_ok=True)
@@ -110,17 +127,24 @@ class ValueWork:
 
 
 def table_work(
-    path: str, target: str | None, spec: ValueSpec, *, repairing: str | None = None, share: float = 0.05
+    path: str,
+    target: str | None,
+    spec: ValueSpec,
+    columns: TableSpec | None = None,
+    *,
+    repairing: str | None = None,
+    share: float = 0.05,
 ) -> ValueWork:
     """The valuation of a table.
 
     Args:
-        path, target: as `open_table` takes them. repairing, share: how and how much to repair.
+        path, target, columns: as `read_table_file` takes them. repairing, share: how and how much to repair.
     """
     if target is None:
         raise SpecError(f"{path!r} is given without a target. Expected the column to predict. Pass --target COLUMN.")
-    X, y = open_table(path, target)
-    return ValueWork(X, y.to_numpy(), None, spec, repairing, share, extra={"data": path, "target": target})
+    table = read_table_file(path, target, columns)
+    extra: dict[str, Any] = {"data": path, "target": target, "notices": list(table.notices)}
+    return ValueWork(table.X, table.y.to_numpy(), None, spec, repairing, share, extra=extra, table=table)
 
 
 def image_work(

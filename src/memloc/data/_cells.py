@@ -1,0 +1,301 @@
+"""Text in a column's cells as numbers, dates or durations: separators, currencies, units, order of day and month."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+BLANKS = frozenset(
+    (
+        "na",
+        "n/a",
+        "n.a.",
+        "#n/a",
+        "#na",
+        "nan",
+        "-nan",
+        "<na>",
+        "null",
+        "none",
+        "nil",
+        "-",
+        "--",
+        "---",
+        "?",
+        "??",
+        ".",
+        "..",
+        "missing",
+        "unknown",
+        "#value!",
+        "#div/0!",
+        "#null!",
+    )
+) | {"", "not available", "no data", "not applicable"}
+"""What stands for a missing value in a column of numbers, dates or durations, in lower case."""
+
+_SPACES = "\u0020\u00a0\u202f\u2009"
+_CURRENCIES = ("R$", "US$", "A$", "C$", "CA$", "HK$", "NZ$", "kr", "kr.", "zł", "Kč", "Rs", "Rs.", "Fr.", "$", "€", "£",
+               "¥", "₹", "₽", "₩", "₺", "USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "AUD", "CAD", "SEK", "NOK",
+               "DKK",               "PLN", "BRL", "MXN", "ZAR")  # fmt: skip
+_BEFORE = "|".join(re.escape(each) for each in sorted(_CURRENCIES, key=len, reverse=True))
+_NUMBER = re.compile(
+    rf"(?P<open>\()?(?P<sign>[-+−]?)[{_SPACES}]*(?P<before>{_BEFORE})?[{_SPACES}]*(?P<inner>[-−]?)"
+    rf"(?P<body>\d[\d.,'’{_SPACES}]*|[.,]\d+)(?P<power>[eE][-+]?\d+)?[{_SPACES}]*"
+    r"(?P<after>(?:[^\W\d_]|[%‰°$€£¥₹₽′″\"])[^\d\s()+−]{0,7}(?: [^\d\s()+−]{1,8})?[\d²³]?)?(?P<close>\))?(?P<last>-?)",
+    re.IGNORECASE,
+)
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}")
+_TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "Mio": 1e6, "mn": 1e6, "B": 1e9, "bn": 1e9}
+_LEADING_ZERO = re.compile(r"[-+]?0\d{2,}|0\d+[eE]\d+")
+_CLOCK = re.compile(r"-?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?P<half>\s?[aApP]\.?[mM]\.?)?")
+_SPAN = re.compile(r"-?\d+(?:\.\d+)? ?(?:d|days?)\b.*|-?P(?=\d|T\d)(?:\d+[YMWD])*(?:T(?:\d+(?:\.\d+)?[HMS])+)?")
+_DATE = re.compile(
+    r"(?:\w{3,9},? )?(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+    r"|\d{1,2}(?:st|nd|rd|th)?[-/. ]{1,2}[A-Za-z]{3,9}\.?,?[-/. ]{1,2}(?:\d{4}|\d{2})"
+    r"|[A-Za-z]{3,9}\.?[-/. ]\d{1,2}(?:st|nd|rd|th)?,? \d{4}|[A-Za-z]{3,9}\.?[-/. ]\d{4})(?P<time>[T ,].*)?"
+)
+_PARTS = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})(?P<time>[T ].*)?")
+_FORMS = 6  # of dates in one column, at most
+_COMPACT = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What some texts are as numbers, or as dates.
+
+    Attributes:
+        values: float64, or datetime64[us]; NaN, or NaT, where a text is none. words: what was made of their form, to
+            say. units: the units found, where they are several, so that the texts are no numbers of one kind.
+    """
+
+    values: NDArray[np.float64] | NDArray[np.datetime64]
+    words: tuple[str, ...] = ()
+    units: tuple[str, ...] = field(default=())
+
+
+def has_decimal_commas(texts: Sequence[str]) -> bool | None:
+    """Whether numbers among some texts are written with a decimal comma; None where they do not show it.
+
+    >>> has_decimal_commas(["1,5", "2"]), has_decimal_commas(["1,234", "5.5"]), has_decimal_commas(["1,234"])
+    (True, False, None)
+    """
+    found = [one for one in map(_NUMBER.fullmatch, texts) if one and not one["after"]]
+    bodies = [one["body"] for one in found]
+    comma = any(body.count(",") == 1 and _after_last(body, ",") for body in bodies)
+    point = any(body.count(".") == 1 and _after_last(body, ".") for body in bodies)
+    return None if comma == point else comma
+
+
+def _after_last(body: str, sign: str) -> bool:
+    """Whether a sign can only be the decimal one: it comes after the other, or no three digits follow it."""
+    whole, _, rest = body.rpartition(sign)
+    other = "." if sign == "," else ","
+    return other in whole or (other not in rest and (len(rest.strip()) != 3 or len(whole) > 3 or whole in ("", "0")))
+
+
+def as_numbers(texts: Sequence[str], *, comma: bool = False) -> Parsed:
+    """Texts as numbers: with thousands separators, a currency, per cent or one unit, brackets for minus.
+
+    Args:
+        comma: whether the file writes decimal commas, where the texts themselves do not show it.
+
+    >>> as_numbers(["$1,234.50", "(7)", "x"]).values.tolist()
+    [1234.5, -7.0, nan]
+    >>> as_numbers(["1.234,5", "2 kg", "3 lb"]).units
+    ('kg', 'lb')
+    """
+    plain = pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    plain = np.where(
+        np.isinf(plain) & ~np.array([text.lower().lstrip("+-").startswith("inf") for text in texts]), np.nan, plain
+    )
+    if not np.isnan(plain).any() and not comma:
+        return Parsed(plain)
+    found = [_NUMBER.fullmatch(text) for text in texts]
+    found = [one if one and bool(one["open"]) == bool(one["close"]) else None for one in found]
+    shown = has_decimal_commas(texts)
+    decimal = comma if shown is None else shown
+    values, ambiguous = np.full(len(texts), np.nan), 0
+    units: dict[str, str] = {}
+    signs: set[str] = set()
+    scales: set[str] = set()
+    without, grouped, around = 0, False, False
+    for place, one in enumerate(found):
+        if one is None:
+            if np.isinf(plain[place]):
+                values[place] = plain[place]
+            continue
+        digits = _digits(one["body"], decimal=decimal)
+        if digits is None:
+            continue
+        unit = one["after"] or ""
+        scale = _TIMES.get(unit, 1.0)
+        if one["before"]:
+            signs.add(one["before"])
+        if unit and unit not in _TIMES:
+            units.setdefault(unit.lower().rstrip("s.") or unit, unit)
+        scales |= {unit} & set(_TIMES)
+        around |= bool(one["open"] or one["last"])
+        without += not unit and not one["before"]
+        grouped |= digits != one["body"].strip()
+        ambiguous += shown is None and bool(_THOUSANDS.fullmatch(one["body"]))
+        minus = (one["sign"] in "-−" and one["sign"] != "") + bool(one["open"]) + bool(one["inner"]) + bool(one["last"])
+        values[place] = (-1.0 if minus % 2 else 1.0) * float(digits + (one["power"] or "")) * scale
+    if len(units) > 1 or len({sign.lower().rstrip(".") for sign in signs}) > 1:
+        return Parsed(plain, units=tuple(sorted({*units.values(), *signs})))
+    if without and "%" in units:
+        return Parsed(plain, units=("with %", "without"))
+    words = [f"{one} left out" for one in sorted({*signs, *units.values()})]
+    if without and (units or signs) and without < np.isfinite(values).sum():
+        words.append(f"{without} different values have none")
+    if ambiguous and not decimal:
+        words.append("commas as separators of thousands: 1,234 is 1234")
+    elif decimal:
+        words.append("decimal commas: 1,5 is 1.5")
+    elif grouped:
+        words.append("separators of thousands left out")
+    words += [f"times {scale:g} for {sign}" for sign, scale in _TIMES.items() if sign in scales]
+    if around:
+        words.append("(5) or 5- is -5")
+    return Parsed(values, tuple(words))
+
+
+def _digits(body: str, *, decimal: bool) -> str | None:
+    """A number without separators of thousands and with a decimal point; None of what is no number."""
+    body = body.strip(_SPACES)
+    between = next((sign for sign in f"'’{_SPACES}" if sign in body), None)
+    if between is not None:
+        parts = re.fullmatch(rf"(\d{{1,3}}(?:{re.escape(between)}\d{{3}})+)(?:[.,](\d*))?", body)
+        return None if parts is None else parts[1].replace(between, "") + (f".{parts[2]}" if parts[2] else "")
+    thousand, point = (".", ",") if decimal else (",", ".")
+    whole, _, rest = body.partition(point)
+    if point in rest or thousand in rest:
+        return None
+    if thousand in whole:
+        if not _THOUSANDS.fullmatch(whole.replace(thousand, ",")):
+            return None
+        whole = whole.replace(thousand, "")
+    return f"{whole or '0'}.{rest}" if point in body and rest else whole
+
+
+def are_codes(texts: Sequence[str]) -> bool:
+    """Whether some texts are of digits that are no numbers, since they begin with zeros, as postcodes do.
+
+    >>> are_codes(["02139", "10001"]), are_codes(["0.5", "01"])
+    (True, False)
+    """
+    return any(_LEADING_ZERO.fullmatch(text) for text in texts)
+
+
+def as_durations(texts: Sequence[str]) -> Parsed:
+    """Texts such as 12:30 as hours, such as 1 day 02:00:00 as seconds.
+
+    >>> as_durations(["12:30", "23:00"]).values.tolist(), as_durations(["26:00:00", "1 days"]).values.tolist()
+    ([12.5, 23.0], [93600.0, 86400.0])
+    """
+    values = np.full(len(texts), np.nan)
+    clocks = [_CLOCK.fullmatch(text) for text in texts]
+    spans = [not clock and bool(_SPAN.fullmatch(text)) for clock, text in zip(clocks, texts, strict=True)]
+    for place, (text, clock) in enumerate(zip(texts, clocks, strict=True)):
+        if clock:
+            half = clock["half"] or ""
+            parts = [float(part) for part in text.removesuffix(half).lstrip("-").replace(",", ".").split(":")]
+            hours = parts[0] % 12 + 12 * ("p" in half.lower()) if half else parts[0]
+            seconds = sum(part * unit for part, unit in zip([hours, *parts[1:]], (3600, 60, 1), strict=False))
+            values[place] = -seconds if text.startswith("-") else seconds
+        elif spans[place]:
+            values[place] = pd.to_timedelta(pd.Series([text]), errors="coerce").dt.total_seconds().iloc[0]
+    known = values[~np.isnan(values)]
+    if not any(spans) and len(known) and known.min() >= 0 and known.max() < 24 * 3600:
+        return Parsed(values / 3600, ("hours of a day",))
+    return Parsed(values, ("seconds",))
+
+
+def as_dates(texts: Sequence[str], *, day_first: bool = False) -> Parsed:
+    """Texts as dates and times, in UTC where they name a zone; which of day and month comes first is found, and said
+    where it cannot be.
+
+    Args:
+        day_first: what to take where either would do.
+
+    >>> as_dates(["2020-01-31", "x"]).values.astype("datetime64[D]").astype(str).tolist()
+    ['2020-01-31', 'NaT']
+    >>> as_dates(["03/04/2020", "05/06/2020"]).words
+    ('month before day, which either could be',)
+    """
+    values = np.full(len(texts), np.datetime64("NaT"), dtype="datetime64[us]")
+    parts = [_PARTS.fullmatch(text) for text in texts]
+    known = [one for one in parts if one]
+    first, second = (any(int(one[group]) > 12 for one in known) for group in (1, 3))
+    if first and second:  # those that either could be cannot be told
+        return Parsed(values, units=("day before month", "month before day"))
+    points = any(one[2] == "." for one in known)
+    days = first or (not second and (day_first or points))
+    words = []
+    if known and not first and not second and not points:
+        words.append(f"{'day before month' if days else 'month before day'}, which either could be")
+    plain = [_plain(text, one, days) for text, one in zip(texts, parts, strict=True)]
+    left = [place for place, text in enumerate(texts) if _DATE.fullmatch(text)]
+    forms = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while left and forms < _FORMS:
+            form = _form_of(plain[left[0]])
+            if form is None:
+                left = left[1:]
+                continue
+            some = pd.Series([plain[place] for place in left], dtype=object)
+            found = pd.to_datetime(some, format=form, errors="coerce", utc=True)
+            good = found.notna().to_numpy(copy=True)
+            values[np.array(left)[good]] = found[good].dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+            forms += bool(good.any())
+            good[0] = True  # of this form, or of none
+            left = [place for place, is_found in zip(left, good, strict=True) if not is_found]
+    if forms > 1:
+        words.append("written in several ways")
+    return Parsed(values, tuple(words))
+
+
+def _plain(text: str, parts: re.Match[str] | None, days: bool) -> str:
+    """A date with the year before the month and the day where it is of numbers, and without the endings of ordinals."""
+    if parts is None:
+        return re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)
+    day, month = (parts[1], parts[3]) if days else (parts[3], parts[1])
+    year = int(parts[4])
+    year += 0 if len(parts[4]) > 2 else 2000 if year < 69 else 1900
+    return f"{year:04d}-{int(month):02d}-{int(day):02d}{parts['time'] or ''}"
+
+
+def _form_of(text: str) -> str | None:
+    """The form of a date, as pandas names it."""
+    from pandas.tseries.api import guess_datetime_format
+
+    for form in ("ISO8601", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m", "%Y/%m", "%B %Y", "%b %Y", "%b-%Y",
+                 "%d-%b-%y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%d %b %y"):  # fmt: skip
+        if pd.notna(pd.to_datetime(pd.Series([text]), format=form, errors="coerce", utc=True).iloc[0]):
+            return form
+    return guess_datetime_format(text) or None
+
+
+def are_compact_dates(texts: Sequence[str]) -> bool:
+    """Whether whole numbers are dates such as 20200131: every one, of several years or months.
+
+    >>> are_compact_dates(["20200131", "20200201"]), are_compact_dates(["20200131", "99999999"])
+    (True, False)
+    """
+    return all(map(_COMPACT.fullmatch, texts)) and len({text[:6] for text in texts}) > 1
+
+
+def word_count(texts: Sequence[str]) -> float:
+    """Mean number of words.
+
+    >>> word_count(["a late train", "B-12"])
+    2.0
+    """
+    return float(np.mean([max(len(text.split()), 1) for text in texts])) if len(texts) else 0.0

@@ -1,0 +1,156 @@
+"""Which labels are wrong, how many, and what they should be, from the votes of learners that did not see the row.
+
+The model: each label was replaced with one chance, whatever the row holds, by any of the other classes alike. Under it
+the rows that learners foretell most surely show the chance: they disagree with their labels as often as labels are
+wrong, whichever class is foretold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memloc.streams import Stream, generator
+
+MODEL = (
+    "each label was replaced with the same chance, whatever its row holds, by any of the other classes alike; and some"
+    " rows are of one class beyond doubt"
+)
+_PARTS = 20  # of the rows, by how sure the vote is
+_FEWEST = 20  # rows that a rate is read from
+_FLAT = 0.5  # share of the rows over which the rate must stay, to be one of wrong labels rather than of hard rows
+_RISES = (1.0, 2.0, 3.0)  # standard errors by which a rate rises where it does not stay: strictly to leniently
+_LEVEL = 0.975  # of each end of the interval
+_HARD = 0.05  # of the rows that may be hard beside those that disagree as often as the surest do
+_DIFFER = 0.01  # p-value below which rates of classes differ
+_GRID = 25  # rates between its ends
+_MOST_PAIRS = 2_000_000  # rows x classes that chances are calibrated on
+
+
+@dataclass(frozen=True)
+class LabelIssues:
+    """Chances that labels are wrong.
+
+    Attributes:
+        chance: that a row's label is wrong, shape (row,); NaN where no learner left the row out.
+        suggested: place in `classes` of the likeliest class among the others, shape (row,).
+        support: share of the votes for the row's label, shape (row,): orders equal chances.
+        number, low, high: how many labels are wrong, and its 95 % interval, under the model.
+        told: whether wrong labels could be told from hard rows; if not, `low` is 0.
+        rows: rows that the rate was read from. rate: how many of them disagree with their label.
+    """
+
+    chance: NDArray[np.float64] = field(repr=False)
+    suggested: NDArray[np.int64] = field(repr=False)
+    support: NDArray[np.float64] = field(repr=False)
+    number: float
+    low: float
+    high: float
+    told: bool
+    rows: int
+    rate: float
+
+
+def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDArray[Any]) -> LabelIssues:
+    """The chance that each label is wrong.
+
+    The interval's lower end is less by as much as all rows disagree more often than the surest do: so much of the rate
+    of these may be of hard rows, too. Where that is more than the rate itself, or the rate is not one for all classes,
+    wrong labels cannot be told from hard rows.
+
+    Votes are turned into chances of the labels as they are by isotonic regression (a row's own label had no part in its
+    votes); with wrong labels at a rate r, p_label = (1 - r) p + r / (K - 1) (1 - p), so that a label is wrong with the
+    chance r / (K - 1) (1 - p) / p_label. This is averaged over the rates in the interval.
+
+    Args:
+        votes: shares of learners, shape (row, class). labels: of the rows. classes: what the columns stand for, sorted.
+
+    >>> votes = np.array([[0.9, 0.1]] * 50 + [[0.1, 0.9]] * 50)
+    >>> labels = np.array([0] * 45 + [1] * 55)  # five of the first are labelled as the second
+    >>> found = label_issues(votes, labels, np.array([0, 1]))
+    >>> bool(found.low <= 5 <= found.high), found.suggested[47], bool(found.chance[47] > 0.5 > 0.1 > found.chance[0])
+    (True, 0, True)
+    """
+    from scipy.stats import beta
+    from sklearn.isotonic import IsotonicRegression
+
+    known = ~np.isnan(votes).any(axis=1)
+    shares, code = votes[known], np.searchsorted(classes, labels[known])
+    rows, number = shares.shape
+    if not rows:
+        nothing = np.full(len(votes), np.nan)
+        return LabelIssues(
+            nothing, np.zeros(len(votes), dtype=np.int64), nothing, 0.0, 0.0, float(len(votes)), False, 0, 0.0
+        )
+    place = np.arange(rows)
+    shuffled = generator(Stream.EQUAL_VOTES, 0).permutation(rows)  # so that equal votes come in no order of the file
+    order = shuffled[np.argsort(-shares.max(axis=1)[shuffled], kind="stable")]
+    wrong = (shares.argmax(axis=1) != code)[order]
+    errors = np.cumsum(wrong)
+    sizes = np.unique(np.maximum(np.ceil(rows * np.arange(1, _PARTS + 1) / _PARTS), min(_FEWEST, rows)).astype(int))
+    flat = np.array([_stays(errors, sizes, rises) for rises in _RISES])
+    first = order[: flat[1]]
+    total, middle = errors[-1] / rows, errors[flat[1] - 1] / flat[1]
+    told = bool(flat[-1] >= _FLAT * rows and total - middle <= max(middle, _HARD))
+    told = told and _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
+    read = flat if told else sizes
+    level = _LEVEL if told else 1 - (1 - _LEVEL) / len(sizes)
+    missed = errors[read - 1]
+    uppers = beta.ppf(level, missed + 1, np.maximum(read - missed, 1e-9))
+    lowers = np.where(missed > 0, beta.ppf(1 - level, np.maximum(missed, 1e-9), read - missed + 1), 0.0)
+    chosen = 1 if told else int(uppers.argmin())
+    size, missed = int(read[chosen]), int(missed[chosen])
+    low, top = (max(float(lowers.min()) - (total - middle), 0.0), float(uppers.max())) if told else (0, uppers.min())
+    low, top = float(low), float(top)
+    top = min(top, (number - 1) / number)
+
+    pairs = np.arange(rows * number)
+    if len(pairs) > _MOST_PAIRS:
+        pairs = pairs[:: len(pairs) // _MOST_PAIRS + 1]
+    given = (code[:, None] == np.arange(number)).ravel()
+    isotonic = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    isotonic.fit(shares.ravel()[pairs], given[pairs].astype(np.float64))
+    noisy = isotonic.predict(shares[place, code])
+    each = np.linspace(low, top, _GRID)[:, None]
+    other = each / (number - 1)
+    seen = np.maximum(noisy[None, :], other + 1e-12)  # no label is rarer than by mistake
+    clean = np.clip((seen - other) / np.maximum(1 - each - other, 1e-9), 0.0, 1.0)
+    chance, support = np.full(len(votes), np.nan), np.full(len(votes), np.nan)
+    chance[known] = np.clip(other * (1 - clean) / seen, 0.0, 1.0).mean(axis=0)
+    rest = shares.copy()
+    rest[place, code] = -1.0
+    suggested = np.zeros(len(votes), dtype=np.int64)
+    suggested[known] = rest.argmax(axis=1)
+    support[known] = shares[place, code]
+    middle = missed / size if told else (low + top) / 2
+    return LabelIssues(
+        chance, suggested, support, middle * rows, np.floor(low * rows), np.ceil(top * rows), told, size, missed / size
+    )
+
+
+def _stays(errors: NDArray[np.int64], sizes: NDArray[np.int64], rises: float) -> int:
+    """How many rows, the surest first, disagree with their labels at one rate: no more behind a part of them than in
+    it, but for so many standard errors."""
+    found = int(sizes[0])
+    for place in range(1, len(sizes)):
+        size, parts = int(sizes[place]), sizes[:place]
+        before, after = errors[parts - 1] / parts, (errors[size - 1] - errors[parts - 1]) / (size - parts)
+        rate = errors[size - 1] / size
+        error = np.sqrt(rate * (1 - rate) * (1 / parts + 1 / (size - parts)))
+        if rate == 0 or not (after - before > rises * error).any():
+            found = size
+    return found
+
+
+def _alike(foretold: NDArray[np.int64], wrong: NDArray[np.bool_]) -> bool:
+    """Whether rows disagree with their label as often whichever class is foretold, by a chi-squared test."""
+    from scipy.stats import chi2_contingency
+
+    counts = np.stack([np.bincount(foretold[wrong == one], minlength=int(foretold.max()) + 1) for one in (True, False)])
+    counts = counts[:, counts.sum(axis=0) > 0]
+    if counts.shape[1] < 2 or not counts.sum(axis=1).all():
+        return True
+    return bool(chi2_contingency(counts)[1] >= _DIFFER)

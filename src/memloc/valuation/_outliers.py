@@ -1,0 +1,277 @@
+"""Cells that do not fit: far from what their class and the row's other cells lead one to expect.
+
+Columns of numbers are brought to one scale within each class (median and MAD, after asinh where they are skewed),
+categories are one-hot; the inverse of their correlation then gives every cell's expectation from all others at once,
+linear in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from memloc.data import MOST_CATEGORIES
+
+_NORMAL = 1.4826  # MADs to a standard deviation
+_FEWEST = 20  # rows below which nothing is said
+_FEWEST_OF_CLASS = 10  # rows of a class below which all rows' median stands for its own
+_CLIP = 3.0  # deviations beyond which a cell tells its neighbours no more
+_RIDGE = 0.05  # of the correlations, towards none
+_WIDEST = 3000  # columns of numbers beyond which cells are compared within their class alone
+_TAILS = np.array([1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0])  # degrees of freedom of Student's t
+_OTHER = "(other)"
+
+
+@dataclass(frozen=True)
+class OddCells:
+    """How little cells fit.
+
+    Attributes:
+        by_chance: how many cells of the column would be as odd without errors, shape (row, column); NaN where that is
+            not known, as of missing cells. deviation: of cells of numbers, by how many deviations from what is
+            expected, signed. expected: what is, as text, "" where nothing is known; shape (row, column).
+    """
+
+    by_chance: NDArray[np.float64] = field(repr=False)
+    deviation: NDArray[np.float64] = field(repr=False)
+    _likely: Sequence[Any] = field(repr=False)
+
+    def expected(self, row: int, column: int) -> str:
+        """What a cell would be expected to hold."""
+        likely = self._likely[column]
+        return "" if likely is None else likely(row)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A column on a scale of its own: asinh of it where it is skewed, less its class's median, over its MAD."""
+
+    unit: float  # of asinh; 0 for none
+    middle: NDArray[np.float64]  # of each row's class
+    spread: NDArray[np.float64]
+    told: NDArray[np.bool_]  # cells that differ from what more than half of the column holds, all where none is
+
+    def forward(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved = np.arcsinh(values / self.unit) if self.unit else values
+        return np.where(self.told, (moved - self.middle) / self.spread, 0.0)
+
+    def back(self, row: int, deviations: float) -> float:
+        moved = self.middle[row] + self.spread[row] * deviations
+        return float(np.sinh(moved) * self.unit if self.unit else moved)
+
+
+def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regression: bool) -> OddCells:
+    """How little each cell fits its class and its row.
+
+    Args:
+        X: table: numbers, dates or names. kinds: of each column, as ColumnReading has them. y: target.
+
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.normal(size=200)
+    >>> X = pd.DataFrame({"a": a, "twice": 2 * a + 0.01 * rng.normal(size=200)})
+    >>> X.loc[7, "twice"] = -X.loc[7, "twice"]
+    >>> found = odd_cells(X, np.arange(200) % 2, ["number", "number"], regression=False)
+    >>> int(np.nanargmin(found.by_chance[:, 1])), bool(found.by_chance[7, 1] < 0.1)
+    (7, True)
+    """
+    rows, columns = X.shape
+    classes = np.zeros(rows, dtype=np.int64) if regression else pd.factorize(pd.Series(y))[0]
+    by_chance, deviation = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
+    likely: list[Any] = [None] * columns
+    if rows < _FEWEST:
+        return OddCells(by_chance, deviation, likely)
+    blocks: list[NDArray[np.float64]] = []  # columns of numbers, shape (row, number)
+    scales: dict[int, _Scale] = {}
+    names: dict[int, tuple[list[str], NDArray[np.int64], NDArray[np.float64]]] = {}
+    for place, kind in enumerate(kinds):
+        column = X.iloc[:, place]
+        if kind in ("number", "duration", "date"):
+            values = _numbers(column, kind)
+            scale = _scale(values, classes)
+            scales[place] = scale
+            blocks.append(np.nan_to_num(scale.forward(values))[:, None])
+        elif kind in ("category", "boolean"):
+            levels, codes = _levels(column)
+            shares = _shares(codes, len(levels), classes)
+            names[place] = levels, codes, shares
+            blocks.append((codes[:, None] == np.arange(len(levels))) - shares)
+        else:
+            blocks.append(np.empty((rows, 0)))
+    extra = [_standard(np.asarray(y, dtype=np.float64))[:, None]] if regression else []
+    table = np.concatenate([*blocks, *extra], axis=1)
+    ends = np.cumsum([block.shape[1] for block in blocks])
+    foretold = _foretold(table, [block.shape[1] for block in [*blocks, *extra]])
+    residuals = {}
+    for place, scale in scales.items():
+        start = int(ends[place] - 1)
+        values = _numbers(X.iloc[:, place], kinds[place])
+        actual = np.where(np.isnan(values), np.nan, scale.forward(values))
+        middle, spread = _robust((actual - foretold[:, start])[scale.told & ~np.isnan(actual)])
+        residuals[place] = (actual - foretold[:, start] - middle) / spread
+        deviation[:, place] = residuals[place]
+        likely[place] = _likely_number(scale, foretold[:, start] + middle, X.iloc[:, place], kinds[place])
+    for place, chance in _tails(residuals, {place: scale.told for place, scale in scales.items()}).items():
+        by_chance[:, place] = chance
+    for place, (levels, codes, shares) in names.items():
+        part = slice(int(ends[place]) - len(levels), int(ends[place]))
+        chances = shares + foretold[:, part]
+        by_chance[:, place] = np.where(X.iloc[:, place].isna(), np.nan, _unlikely(chances, codes))
+        likely[place] = _likely_name(levels, chances, codes)
+    return OddCells(by_chance, deviation, likely)
+
+
+def _numbers(column: pd.Series, kind: str) -> NDArray[np.float64]:
+    """A column as float64; dates as days."""
+    if kind == "date":
+        return np.asarray((column - pd.Timestamp("1970-01-01")) / pd.Timedelta(days=1), dtype=np.float64)
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _scale(values: NDArray[np.float64], classes: NDArray[np.int64]) -> _Scale:
+    known = values[~np.isnan(values)]
+    usual, count = (pd.Series(known).mode().iloc[0], 0) if len(known) else (0.0, 0)
+    count = int((known == usual).sum())
+    told = (values != usual) & ~np.isnan(values) if count > len(known) / 2 else ~np.isnan(values)
+    if told.sum() < _FEWEST_OF_CLASS:
+        told = ~np.isnan(values)
+    part = values[told]
+    unit = _unit(part) if len(part) else 0.0
+    moved = np.arcsinh(values / unit) if unit else values
+    middle, spread = (np.full(len(values), one) for one in _robust(moved[told]))
+    for label in np.unique(classes):
+        of_class = classes == label
+        if (of_class & told).sum() >= _FEWEST_OF_CLASS:
+            middle[of_class], spread[of_class] = _robust(moved[of_class & told])
+    return _Scale(unit, middle, spread, told)
+
+
+def _unit(part: NDArray[np.float64]) -> float:
+    """The unit of asinh that makes a skewed column less so; 0 where none does."""
+    unit = float(np.median(np.abs(part))) or float(np.abs(part).mean())
+    if not unit:
+        return 0.0
+    return unit if _skew(np.arcsinh(part / unit)) < _skew(part) - 0.1 else 0.0
+
+
+def _skew(part: NDArray[np.float64]) -> float:
+    low, middle, high = np.quantile(part, (0.1, 0.5, 0.9))
+    return abs(float(np.log(max(high - middle, 1e-12) / max(middle - low, 1e-12))))
+
+
+def _robust(part: NDArray[np.float64]) -> tuple[float, float]:
+    """Median, and MAD as a standard deviation; from quartiles, or the mean distance, where that is 0."""
+    if not len(part):
+        return 0.0, 1.0
+    middle = float(np.median(part))
+    away = np.abs(part - middle)
+    spread = _NORMAL * float(np.median(away))
+    if spread <= 1e-9 * (abs(middle) + 1e-300):
+        spread = float(np.subtract(*np.quantile(part, (0.75, 0.25)))) / 1.349
+    if spread <= 1e-9 * (abs(middle) + 1e-300):
+        spread = 1.2533 * float(away.mean())
+    return middle, spread if spread > 0 else 1.0
+
+
+def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    middle, spread = _robust(values)
+    return (values - middle) / spread
+
+
+def _levels(column: pd.Series) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of categories, the rarest as one, and which each cell is; missing cells are one of their own."""
+    texts = column.astype(object).where(column.notna(), "(missing)").map(str)
+    often = texts.value_counts(sort=True).index[:MOST_CATEGORIES]
+    kept = texts.where(texts.isin(often), _OTHER)
+    codes, names = pd.factorize(kept)
+    return [str(name) for name in names], codes.astype(np.int64)
+
+
+def _shares(codes: NDArray[np.int64], levels: int, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How often each category occurs in the row's class, one more of each counted, shape (row, level)."""
+    counts = np.ones((int(classes.max()) + 1, levels)) / levels
+    np.add.at(counts, (classes, codes), 1.0)
+    return (counts / counts.sum(axis=1, keepdims=True))[classes]
+
+
+def _foretold(table: NDArray[np.float64], widths: Sequence[int]) -> NDArray[np.float64]:
+    """What each column of a block is expected to be from the other blocks, shape (row, number)."""
+    clipped = np.clip(table, -_CLIP, _CLIP)
+    mean, spread = clipped.mean(axis=0), clipped.std(axis=0)
+    if table.shape[1] > _WIDEST:
+        return np.broadcast_to(mean, table.shape).copy()
+    spread[spread == 0] = 1.0
+    scaled = (clipped - mean) / spread
+    correlation = scaled.T @ scaled / len(scaled) * (1 - _RIDGE)
+    np.fill_diagonal(correlation, 1.0)
+    inverse = np.linalg.inv(correlation)
+    weighted = scaled @ inverse
+    found = np.empty_like(scaled)
+    start = 0
+    for width in widths:
+        block = slice(start, start + width)
+        if width == 1:
+            found[:, start] = scaled[:, start] - weighted[:, start] / inverse[start, start]
+        elif width:
+            found[:, block] = scaled[:, block] - np.linalg.solve(inverse[block, block], weighted[:, block].T).T
+        start += width
+    return found * spread + mean
+
+
+def _tails(
+    residuals: dict[int, NDArray[np.float64]], told: dict[int, NDArray[np.bool_]]
+) -> dict[int, NDArray[np.float64]]:
+    """How many cells of a column would lie as far out, by Student's t with the tails of the table's columns."""
+    from scipy.stats import t
+
+    ratios = []
+    for place, residual in residuals.items():
+        far = np.abs(residual[told[place] & ~np.isnan(residual)])
+        if len(far) >= _FEWEST and np.median(far) > 0:
+            ratios.append(float(np.quantile(far, 0.9) / np.median(far)))
+    if not ratios:
+        return {place: np.full(len(residual), np.nan) for place, residual in residuals.items()}
+    likely = t.ppf(0.95, _TAILS) / t.ppf(0.75, _TAILS)
+    freedom = float(_TAILS[np.abs(likely - np.median(ratios)).argmin()])
+    return {
+        place: np.where(
+            told[place],
+            told[place].sum() * 2 * t.sf(np.abs(residual) * t.ppf(0.75, freedom) * _NORMAL, freedom),
+            np.nan,
+        )
+        for place, residual in residuals.items()
+    }
+
+
+def _unlikely(chances: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How many cells of a column would hold as unlikely a category, if categories came with these chances."""
+    rows = len(codes)
+    chances = np.clip(chances, 0.5 / rows, 1.0)
+    order = np.sort(chances.ravel())
+    total = np.cumsum(order)
+    own = chances[np.arange(rows), codes]
+    return total[np.searchsorted(order, own, side="right") - 1]
+
+
+def _likely_number(scale: _Scale, foretold: NDArray[np.float64], column: pd.Series, kind: str) -> Any:
+    whole = kind == "number" and bool((column.dropna() % 1 == 0).all())
+
+    def text(row: int) -> str:
+        value = scale.back(row, float(foretold[row]))
+        if kind == "date":
+            return str((pd.Timestamp("1970-01-01") + pd.Timedelta(days=round(value))).date())
+        return f"{value:.0f}" if whole and abs(value) < 1e15 else f"{value:.4g}"
+
+    return text
+
+
+def _likely_name(levels: list[str], chances: NDArray[np.float64], codes: NDArray[np.int64]) -> Any:
+    def text(row: int) -> str:
+        best = int(chances[row].argmax())
+        return "" if best == codes[row] or levels[best] in (_OTHER, "(missing)") else levels[best]
+
+    return text
