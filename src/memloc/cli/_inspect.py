@@ -158,22 +158,40 @@ def doctor(as_json: Json = False) -> int:
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that memloc audit or memloc value wrote.")],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
     table: Annotated[
-        str, typer.Option(help="issues (cleanlab's convention), points, point_layers, layers or units.")
-    ] = "issues",
+        str | None,
+        typer.Option(
+            help="Of an audit: issues (cleanlab's convention), points, point_layers, layers or units. Of a table's"
+            " values: suspects, checks, cells, rows, labels (cleanlab's convention), or cleaned (with a log of every"
+            " change beside it)."
+        ),
+    ] = None,
     alpha: Annotated[
         float, typer.Option(help="q-value up to which a point is called memorized in the issues table.")
     ] = 0.05,
+    above: Annotated[float, typer.Option(help="Score of suspects above which the cleaned table is changed.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Write a table that other tools open: issues for cleanlab, CSV or JSONL with path and id."""
-    from memloc.integrations import issues_table, write_any
+    """Write a table that other tools open: issues for cleanlab, CSV or JSONL with path and id, a cleaned table."""
+    from memloc.integrations import check_suffix, issues_table, value_export, write_any
     from memloc.results import Audit
 
+    check_suffix(out)
+    if (folder / "value.json").is_file():
+        frame, log = value_export(folder, table or "suspects", above=above)
+        write_any(frame, out)
+        changes = out.with_name(f"{out.stem}.changes.csv")
+        if table == "cleaned":
+            write_any(log, changes)
+        found = {"file": str(out), "rows": len(frame), "changes": str(changes) if table == "cleaned" else None}
+        more = f"; {len(log)} changes: {changes}" if table == "cleaned" else ""
+        common.emit(as_json, found, f"{out}: {len(frame)} rows{more}")
+        return
     audit = Audit.load(folder)
     known = ("issues", "points", "point_layers", "layers", "units")
+    table = table or "issues"
     if table not in known:
         from memloc.errors import nearest
 

@@ -53,6 +53,7 @@ _NUMBER = re.compile(
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}")
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "Mio": 1e6, "mn": 1e6, "B": 1e9, "bn": 1e9}
+_ORDINALS = {"st", "nd", "rd", "th", "t"}  # of 1st, whose s is a plural's to what strips it
 _LEADING_ZERO = re.compile(r"[-+]?0\d{2,}|0\d+[eE]\d+")
 _CLOCK = re.compile(r"-?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?P<half>\s?[aApP]\.?[mM]\.?)?")
 _SPAN = re.compile(r"-?\d+(?:\.\d+)? ?(?:d|days?)\b.*|-?P(?=\d|T\d)(?:\d+[YMWD])*(?:T(?:\d+(?:\.\d+)?[HMS])+)?")
@@ -147,6 +148,8 @@ def as_numbers(texts: Sequence[str], *, comma: bool = False) -> Parsed:
         ambiguous += shown is None and bool(_THOUSANDS.fullmatch(one["body"]))
         minus = (one["sign"] in "-−" and one["sign"] != "") + bool(one["open"]) + bool(one["inner"]) + bool(one["last"])
         values[place] = (-1.0 if minus % 2 else 1.0) * float(digits + (one["power"] or "")) * scale
+    if set(units) <= _ORDINALS and len(units) > 1:
+        return Parsed(plain)
     if len(units) > 1 or len({sign.lower().rstrip(".") for sign in signs}) > 1:
         return Parsed(plain, units=tuple(sorted({*units.values(), *signs})))
     if without and "%" in units:

@@ -424,7 +424,8 @@ def _read_text(
         return _category(name, texts, counts, base, doubt)
     digits = float(np.mean([bool(re.search(r"\d", each)) for each in texts[:1000]]))
     if words < _TALE and not set(doubt) - {"codes"} and (called or (digits >= _SEVERAL and share >= _NAMES_ROWS)):
-        return ColumnReading(name, "id", f"{different} names in {known} rows; left out", base, {**doubt, "ids": ""})
+        return ColumnReading(name, "id", f"{different} names in {known} rows; left out", base, {"ids": ""})
+    doubt = {topic: words for topic, words in doubt.items() if topic != "mixed"}
     if text == "hash":
         return ColumnReading(name, "text", "counts of its words", {**base, "hash": True}, {**doubt, "hashed": ""})
     return ColumnReading(name, "text", "free text; left out", base, {**doubt, "text": ""})

@@ -40,6 +40,7 @@ _MARKS = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
 }
 _SEPARATORS = (",", ";", "\t", "|")
+_SPACES = r"\s+"  # where fields are separated by any number of spaces
 _LOOKED_AT = 60  # lines that say which sign separates fields
 _TOP = 12  # lines above the header, at most
 _SHARE = 0.9  # of those lines that must agree
@@ -263,7 +264,8 @@ def _text(path: Path, content: bytes | None, target: str) -> RawTable:
     text, between, above = _cut_to_header(text, target)
     if above:
         notices += (f"{_count(above, 'line')} above the header left out.",)
-    _check_fields(text, between, path.name)
+    if between != _SPACES:
+        _check_fields(text, between, path.name)
     form: dict[str, Any] = {"sep": between, "dtype": str, "keep_default_na": False, "skipinitialspace": True}
     header = pd.read_csv(io.StringIO(text), header=None, nrows=1, **form)
     names = _named(header.iloc[0].tolist())
@@ -320,9 +322,8 @@ def _cut_to_header(text: str, target: str) -> tuple[str, str, int]:
         _, order, top = max(found)
         cut = text[places[top] :]
         return cut.lstrip("# ") if not target.startswith("#") else cut, _SEPARATORS[-order], top
-    spaced = _by_spaces(text, lines, target)
-    if spaced is not None:
-        return spaced, "\t", 0
+    if _by_spaces(lines, target):
+        return text, _SPACES, 0
     return text, max(_SEPARATORS, key=(lines or [""])[0].count), 0
 
 
@@ -338,14 +339,15 @@ def _first_lines(text: str) -> tuple[list[str], list[int]]:
     return lines, places
 
 
-def _by_spaces(text: str, lines: list[str], target: str) -> str | None:
-    """Text whose fields are separated by spaces, with tabs instead; None where they are not."""
-    rows = [line.split() for line in lines if line.strip()]
-    if not rows or target not in rows[0] or len(rows[0]) < 2 or '"' in text:
-        return None
-    if sum(len(row) == len(rows[0]) for row in rows) < _SHARE * len(rows):
-        return None
-    return re.sub(r"[ \t]+", "\t", re.sub(r"(?m)^[ \t]+|[ \t]+$", "", text))
+def _by_spaces(lines: list[str], target: str) -> bool:
+    """Whether fields are separated by spaces."""
+    try:
+        rows = [next(csv.reader([" ".join(line.split())], delimiter=" "), []) for line in lines if line.strip()]
+    except csv.Error:
+        return False
+    if not rows or target not in rows[0] or len(rows[0]) < 2:
+        return False
+    return sum(len(row) == len(rows[0]) for row in rows) >= _SHARE * len(rows)
 
 
 def _header_of(rows: list[list[str]], target: str) -> int | None:

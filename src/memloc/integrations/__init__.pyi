@@ -8,3 +8,5 @@ from ._exports import check_suffix as check_suffix
 from ._exports import issues_table as issues_table
 from ._exports import write_any as write_any
 from ._lightning import AuditCallback as AuditCallback
+from ._value_exports import VALUE_TABLES as VALUE_TABLES
+from ._value_exports import value_export as value_export

@@ -1,4 +1,4 @@
-"""Values of a table to one HTML file: heat map, worst cells and rows, columns, and maps of images."""
+"""Values of a table to one HTML file: suspects, findings, heat map, cells, rows, columns, and maps of images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _MAP_SHARE = 0.05  # of a class's rows that a map is the mean of
 _MAP_ROWS = 5  # at least
 _UNEVEN = 100  # rows listed
 _MAP_PIXELS = 168
+_SUSPECTS = 300  # of the list that is shown
+_REACH = 0.95  # of the cells of a heat map that lie within its colours
 
 
 def write_value_report(folder: str | Path, path: str | Path | None = None) -> Path:
@@ -47,6 +49,7 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         [record["column_values"][name] if record["column_values"][name] is not None else np.inf for name in columns]
     )
     picked = np.sort(np.argsort(wide, kind="stable")[:_COLUMNS])
+    suspects, checks = (_optional(folder, name) for name in ("suspects", "checks"))
     return {
         "title": f"What helps and hurts in {Path(str(record.get('data') or 'the table')).name}",
         "answer": record["answer"],
@@ -54,6 +57,14 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         "record": record,
         "counts": {"rows": len(rows), "columns": len(columns), "learners": record["learners"]},
         "heat": _heat(record, grid, shown, picked, "value"),
+        "suspects": suspects[:_SUSPECTS],
+        "n_suspects": len(suspects),
+        "checks": checks,
+        "readings": (record.get("reading") or {}).get("columns", []),
+        "left_out": (record.get("reading") or {}).get("rows_left_out", 0),
+        "id_column": (record.get("ids") or {}).get("column"),
+        "ids": _ids(record, rows["row"].tolist()),
+        "row_cells": {"columns": columns, "rows": record.get("row_contents") or {}},
         "all_rows": _all_rows(record, grid, of_rows, picked),
         "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
         "worst_cells": record["worst_cells"],
@@ -66,13 +77,27 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
     }
 
 
+def _optional(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a table, missing cells None; none of a folder that has no such table."""
+    if not (folder / f"{name}.parquet").is_file():
+        return []
+    table = conform(name, read_table(folder / f"{name}.parquet")).astype(object)
+    return table.where(table.notna(), None).to_dict("records")
+
+
+def _ids(record: dict[str, Any], numbers: list[int]) -> dict[int, str]:
+    """The user's id of each row, by its number, where there is one."""
+    ids = record.get("ids")
+    return {} if not ids else dict(zip(numbers, ids["values"], strict=True))
+
+
 def _heat(
     record: dict[str, Any], grid: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64], what: str
 ) -> dict[str, Any]:
     middle = _median(grid) if what == "value" else 0.0
     return {
         "what": what,
-        "rows": rows.tolist(),
+        "rows": [(record.get("row_numbers") or range(len(grid)))[row] for row in rows.tolist()],
         "columns": [record["columns"][number] for number in columns],
         "labels": [record["labels"][row] for row in rows],
         "values": [[_number(value) for value in grid[row, columns]] for row in rows],
@@ -120,7 +145,8 @@ def render_values(summary: dict[str, Any]) -> str:
     return page(
         "value.html",
         "tables.js",
-        **{key: value for key, value in summary.items() if key != "record"},
+        row_cells_json=Markup(json.dumps(summary["row_cells"]).replace("<", "\\u003c")),
+        **{key: value for key, value in summary.items() if key not in ("record", "row_cells")},
         heat_map=Markup(heat_map(summary["heat"])),
         all_rows_map=Markup(heat_map(summary["all_rows"])),
         contrast_map=Markup(heat_map(summary["contrast"])),
@@ -143,7 +169,9 @@ def heat_map(heat: dict[str, Any]) -> str:
     side, left, top, right = 16, 110, 112, 64
     known = [value for row in heat["values"] for value in row if value is not None]
     middle = heat["middle"] or 0.0
-    reach = max((abs(value - middle) for value in known), default=1.0) or 1.0
+    away = [abs(value - middle) for value in known]
+    reach = float(np.quantile(away, _REACH)) if away else 1.0
+    reach = reach or max(away, default=1.0) or 1.0
     width, height = left + side * len(heat["columns"]) + right, top + side * len(heat["rows"]) + 6
     label = (
         f"{heat['what']} of the cells of {len(heat['rows'])} rows and {len(heat['columns'])} columns; the worst cells"

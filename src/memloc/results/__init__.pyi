@@ -1,4 +1,5 @@
 from ._audit import Audit as Audit
+from ._digest import digest_of as digest_of
 from ._digest import new_digest as new_digest
 from ._files import make_folder as make_folder
 from ._files import plain as plain

@@ -46,9 +46,9 @@ def _labels(record: dict[str, Any]) -> list[str]:
             " wrong than right."
         ]
     return [
-        f"Classes overlap: of the {issues['read_from']} rows that are foretold most surely {issues['rate']:.1%} have"
-        " another label, and not all alike. So wrong labels cannot be told from hard rows; from 0 to"
-        f" {issues['high']:.0f} are wrong."
+        f"Up to {issues['high']:.0f} labels may be wrong, and none surely is: where classes overlap, hard rows look"
+        f" like wrong labels (of the {issues['read_from']} rows that are foretold most surely {issues['rate']:.1%} have"
+        " another label)."
     ]
 
 

@@ -62,9 +62,8 @@ def looked_through(valuation: Valuation, table: Table, report: Report = silent) 
         if not issues.told:
             said = _overlap(issues)
             line = pd.DataFrame([{"check": "class overlap", "text": said, "evidence": issues.rate}])
-            checks = (
-                pd.concat([checks, line], ignore_index=True) if len(checks) else line.reindex(columns=checks.columns)
-            )
+            checks = pd.concat([checks, line.reindex(columns=checks.columns)], ignore_index=True)
+            checks = checks.astype({"row": "Int64", "other_row": "Int64", "evidence": np.float64})
     ids = table.ids
     record = {
         **record,
@@ -100,8 +99,8 @@ def _summary(issues: LabelIssues) -> dict[str, Any]:
 
 def _overlap(issues: LabelIssues) -> str:
     return (
-        f"of the {issues.rows} rows that learners foretell most surely {issues.rate:.1%} have another label, and not"
-        " all alike: classes overlap, so wrong labels cannot be told from hard rows"
+        f"of the {issues.rows} rows that learners foretell most surely {issues.rate:.1%} have another label, and of the"
+        " others many more: where classes overlap, wrong labels cannot be told from hard rows"
     )
 
 

@@ -39,8 +39,8 @@ _SAME = 0.995  # share of one value in an almost constant column
 _RARE = 3  # rows of a rare category or class, fewer
 _ALIKE = 0.85  # of difflib's ratio between names that may be one
 _LONG = 5  # letters of such names, at least
-_GAP = 4.0  # of the spread of the rest, by which a sentinel stands apart
-_DATES = ("1900-01-01", "1970-01-01", "1899-12-30", "9999-12-31", "2099-12-31", "1901-01-01")
+_GAP = 4.0  # of the spread of the rest, by which a 0 stands apart
+_DATES = np.array(["1900-01-01", "1970-01-01", "1899-12-30", "9999-12-31", "2099-12-31", "1901-01-01"])
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _foretells(values: NDArray[np.float64], labels: pd.Series, *, regression: bo
     target = labels.to_numpy()[rows] if regression else pd.factorize(labels)[0][rows]
     tree = (DecisionTreeRegressor if regression else DecisionTreeClassifier)(min_samples_leaf=5, random_state=seed)
     folds = KFold(3, shuffle=True, random_state=seed)
-    found = cross_val_predict(tree, values[rows, None].astype(np.float32).clip(-3e38, 3e38), target, cv=folds)
+    found = cross_val_predict(tree, values[rows, None].clip(-3e38, 3e38).astype(np.float32), target, cv=folds)
     if not regression:
         return float((found == target).mean())
     spread = ((target - target.mean()) ** 2).sum()
@@ -223,14 +223,11 @@ def _of_column(column: pd.Series, reading: ColumnReading) -> Iterator[tuple[str,
             )
             yield "sentinel", text, float(count)
     elif reading.kind == "date":
-        days = column.dropna().dt.strftime("%Y-%m-%d").value_counts()
-        for day in _DATES:
-            if days.get(day, 0) > 1:
-                yield (
-                    "sentinel",
-                    f"{reading.name} is {day} in {days[day]} rows: does it stand for none?",
-                    float(days[day]),
-                )
+        days = column.dropna().to_numpy().astype("datetime64[D]")
+        for value, count in _sentinels(days.astype(np.float64), _DATES.astype("datetime64[D]").astype(np.float64)):
+            day = np.datetime64(int(value), "D")
+            text = f"{reading.name} is {day} in {count} rows, apart from all others: does it stand for none?"
+            yield "sentinel", text, float(count)
     elif reading.kind == "category":
         names = counts.rename(index=str)
         for one, other, share in _alike(names):
@@ -245,8 +242,12 @@ def _of_column(column: pd.Series, reading: ColumnReading) -> Iterator[tuple[str,
             )
 
 
-def _sentinels(values: NDArray[np.float64]) -> Iterator[tuple[float, int]]:
-    """The least and the largest number where it is repeated and stands apart from the others."""
+def _sentinels(values: NDArray[np.float64], codes: NDArray[np.float64] | None = None) -> Iterator[tuple[float, int]]:
+    """The least and the largest number where it is repeated and stands apart from the others.
+
+    Args:
+        codes: numbers that may stand for none; by how they look by default.
+    """
     different, counts = np.unique(values, return_counts=True)
     if len(different) < 5:
         return
@@ -255,11 +256,10 @@ def _sentinels(values: NDArray[np.float64]) -> Iterator[tuple[float, int]]:
         inner = values[values != value]
         gap = abs(value - float(rest[0] if end == 0 else rest[-1]))
         spread = float(np.subtract(*np.quantile(inner, (0.75, 0.25)))) / 1.349
-        code = bool(re.fullmatch(r"-?9+|-1|-?\d+00|0", f"{value:g}"))
-        least = 2 if code else max(3, round(0.01 * len(values)))
-        alone = gap > _GAP * spread if not code or value == 0 else gap > spread
-        negative = code and value < 0 <= float(inner.min())  # one negative code in a column of none
-        if count >= least and ((spread > 0 and alone) or negative):
+        code = value in codes if codes is not None else bool(re.fullmatch(r"-9+|99+|-1|-?\d+00|0", f"{value:g}"))
+        negative = value < 0 <= float(inner.min())  # one negative number in a column of none
+        apart = gap > (_GAP if value == 0 else 1) * spread > 0
+        if code and count > 1 and (apart or negative):
             yield value, count
 
 

@@ -25,6 +25,7 @@ _FLAT = 0.5  # share of the rows over which the rate must stay, to be one of wro
 _RISES = (1.0, 2.0, 3.0)  # standard errors by which a rate rises where it does not stay: strictly to leniently
 _LEVEL = 0.975  # of each end of the interval
 _HARD = 0.05  # of the rows that may be hard beside those that disagree as often as the surest do
+_FEW_WRONG = 0.01  # of the surest rows that disagree, up to which none need be wrong to say so
 _DIFFER = 0.01  # p-value below which rates of classes differ
 _GRID = 25  # rates between its ends
 _MOST_PAIRS = 2_000_000  # rows x classes that chances are calibrated on
@@ -71,7 +72,7 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     >>> votes = np.array([[0.9, 0.1]] * 50 + [[0.1, 0.9]] * 50)
     >>> labels = np.array([0] * 45 + [1] * 55)  # five of the first are labelled as the second
     >>> found = label_issues(votes, labels, np.array([0, 1]))
-    >>> bool(found.low <= 5 <= found.high), found.suggested[47], bool(found.chance[47] > 0.5 > 0.1 > found.chance[0])
+    >>> bool(found.low <= 5 <= found.high), int(found.suggested[47]), bool(found.chance[47] > 0.5 > 0.1 > found.chance[0])
     (True, 0, True)
     """
     from scipy.stats import beta
@@ -105,6 +106,7 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     size, missed = int(read[chosen]), int(missed[chosen])
     low, top = (max(float(lowers.min()) - (total - middle), 0.0), float(uppers.max())) if told else (0, uppers.min())
     low, top = float(low), float(top)
+    told = told and (low > 0 or middle <= _FEW_WRONG)
     top = min(top, (number - 1) / number)
 
     pairs = np.arange(rows * number)

@@ -20,6 +20,7 @@ from memloc.data import MOST_CATEGORIES
 _NORMAL = 1.4826  # MADs to a standard deviation
 _FEWEST = 20  # rows below which nothing is said
 _FEWEST_OF_CLASS = 10  # rows of a class below which all rows' median stands for its own
+_FEW = 12  # different numbers of a column up to which they are steps
 _CLIP = 3.0  # deviations beyond which a cell tells its neighbours no more
 _RIDGE = 0.05  # of the correlations, towards none
 _WIDEST = 3000  # columns of numbers beyond which cells are compared within their class alone
@@ -55,6 +56,7 @@ class _Scale:
     middle: NDArray[np.float64]  # of each row's class
     spread: NDArray[np.float64]
     told: NDArray[np.bool_]  # cells that differ from what more than half of the column holds, all where none is
+    step: float  # between the column's numbers where those are few, in deviations: what is no further off is not odd
 
     def forward(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         moved = np.arcsinh(values / self.unit) if self.unit else values
@@ -112,6 +114,7 @@ def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regress
         values = _numbers(X.iloc[:, place], kinds[place])
         actual = np.where(np.isnan(values), np.nan, scale.forward(values))
         middle, spread = _robust((actual - foretold[:, start])[scale.told & ~np.isnan(actual)])
+        spread = max(spread, scale.step)
         residuals[place] = (actual - foretold[:, start] - middle) / spread
         deviation[:, place] = residuals[place]
         likely[place] = _likely_number(scale, foretold[:, start] + middle, X.iloc[:, place], kinds[place])
@@ -142,12 +145,15 @@ def _scale(values: NDArray[np.float64], classes: NDArray[np.int64]) -> _Scale:
     part = values[told]
     unit = _unit(part) if len(part) else 0.0
     moved = np.arcsinh(values / unit) if unit else values
+    different = np.unique(moved[told])
+    step = float(np.diff(different).max()) if 1 < len(different) <= _FEW else 0.0
     middle, spread = (np.full(len(values), one) for one in _robust(moved[told]))
     for label in np.unique(classes):
         of_class = classes == label
         if (of_class & told).sum() >= _FEWEST_OF_CLASS:
             middle[of_class], spread[of_class] = _robust(moved[of_class & told])
-    return _Scale(unit, middle, spread, told)
+    spread = np.maximum(spread, step)
+    return _Scale(unit, middle, spread, told, step / float(np.median(spread)))
 
 
 def _unit(part: NDArray[np.float64]) -> float:

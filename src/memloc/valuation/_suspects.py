@@ -91,10 +91,11 @@ def suspects_table(
             text = f"labelled {labels[row]}; of the learners that did not see it {issues.support[row]:.0%} say so"
             score = float(issues.chance[row]) * (1.0 if issues.told else _MISLEADS)
             add(row, None, "label", score, text, name, -float(issues.support[row]))
+    doubt = _MISLEADS if issues is not None and issues.told else _MISLEADS / 2
     for row, other in conflicts:
         text = f"labelled {labels[row]}, and row {{other}} with the same cells {labels[other]}"
         found.append(
-            {"row": row, "column": None, "kind": "duplicate", "score": _MISLEADS, "value": row_values[row],
+            {"row": row, "column": None, "kind": "duplicate", "score": doubt, "value": row_values[row],
              "suggested": None, "text": text, "tie": 0.0, "other": other}
         )  # fmt: skip
     table = pd.DataFrame(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from memloc.data import Table, TableSpec, is_regression, open_images, read_table_file, table_fingerprint
 from memloc.errors import DataError, SpecError
 from memloc.progress import Report, roughly, silent
-from memloc.results import claimed, write_table
+from memloc.results import claimed, digest_of, write_table
 from memloc.streams import Stream, generator
 from memloc.valuation._describe import describe, looked_through, shown_readings
 from memloc.valuation._images import pixel_groups, pixel_table, recommended_share
@@ -144,6 +144,7 @@ def table_work(
         raise SpecError(f"{path!r} is given without a target. Expected the column to predict. Pass --target COLUMN.")
     table = read_table_file(path, target, columns)
     extra: dict[str, Any] = {"data": path, "target": target, "notices": list(table.notices)}
+    extra["file_digest"] = digest_of(Path(path).expanduser())
     return ValueWork(table.X, table.y.to_numpy(), None, spec, repairing, share, extra=extra, table=table)
 
 
