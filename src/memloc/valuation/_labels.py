@@ -1,8 +1,8 @@
 """Which labels are wrong, how many, and what they should be, from the votes of learners that did not see the row.
 
-The model: each label was replaced with one chance, whatever the row holds, by any of the other classes alike. Under it
-the rows that learners foretell most surely show the chance: they disagree with their labels as often as labels are
-wrong, whichever class is foretold.
+The model: each label was replaced with one chance, whatever the row holds, by another class. Under it the rows that
+learners foretell most surely show the chance: they disagree with their labels as often as labels are wrong, whichever
+class is foretold.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from memloc.streams import Stream, generator
 
 MODEL = (
-    "each label was replaced with the same chance, whatever its row holds, by any of the other classes alike; and some"
-    " rows are of one class beyond doubt"
+    "each label was replaced with the same chance, whatever its row holds; and some rows are of one class beyond doubt"
 )
 _PARTS = 20  # of the rows, by how sure the vote is
 _FEWEST = 20  # rows that a rate is read from
@@ -25,8 +24,10 @@ _FLAT = 0.5  # share of the rows over which the rate must stay, to be one of wro
 _RISES = (1.0, 2.0, 3.0)  # standard errors by which a rate rises where it does not stay: strictly to leniently
 _LEVEL = 0.975  # of each end of the interval
 _HARD = 0.05  # of the rows that may be hard beside those that disagree as often as the surest do
+_LARGEST = 1 / 3  # of all rows that may disagree: where more do, none may be of one class beyond doubt
 _FEW_WRONG = 0.01  # of the surest rows that disagree, up to which none need be wrong to say so
 _DIFFER = 0.01  # p-value below which rates of classes differ
+_ALIKE = 5.0  # labels more of each class, spread over the others alike
 _GRID = 25  # rates between its ends
 _MOST_PAIRS = 2_000_000  # rows x classes that chances are calibrated on
 
@@ -58,13 +59,14 @@ class LabelIssues:
 def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDArray[Any]) -> LabelIssues:
     """The chance that each label is wrong.
 
-    The interval's lower end is less by as much as all rows disagree more often than the surest do: so much of the rate
-    of these may be of hard rows, too. Where that is more than the rate itself, or the rate is not one for all classes,
-    wrong labels cannot be told from hard rows.
+    The interval's lower end is less by half of what all rows disagree more often than the surest do: so much of the
+    rate of these may be of hard rows, too. Where that is more than the rate itself, or the rate is not one for all
+    classes, wrong labels cannot be told from hard rows.
 
     Votes are turned into chances of the labels as they are by isotonic regression (a row's own label had no part in its
-    votes); with wrong labels at a rate r, p_label = (1 - r) p + r / (K - 1) (1 - p), so that a label is wrong with the
-    chance r / (K - 1) (1 - p) / p_label. This is averaged over the rates in the interval.
+    votes); with wrong labels at a rate r, of which a share s goes to this label, p_label = (1 - r) p + r s (1 - p), so
+    that a label is wrong with the chance r s (1 - p) / p_label. The shares are those among the surest rows. This is
+    averaged over the rates in the interval, most over those near its middle.
 
     Args:
         votes: shares of learners, shape (row, class). labels: of the rows. classes: what the columns stand for, sorted.
@@ -72,8 +74,10 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     >>> votes = np.array([[0.9, 0.1]] * 50 + [[0.1, 0.9]] * 50)
     >>> labels = np.array([0] * 45 + [1] * 55)  # five of the first are labelled as the second
     >>> found = label_issues(votes, labels, np.array([0, 1]))
-    >>> bool(found.low <= 5 <= found.high), int(found.suggested[47]), bool(found.chance[47] > 0.5 > 0.1 > found.chance[0])
-    (True, 0, True)
+    >>> bool(found.low <= 5 <= found.high), int(found.suggested[47])
+    (True, 0)
+    >>> bool(found.chance[47] > 0.5 > 0.1 > found.chance[0])
+    True
     """
     from scipy.stats import beta
     from sklearn.isotonic import IsotonicRegression
@@ -96,7 +100,7 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     first = order[: flat[1]]
     total, middle = errors[-1] / rows, errors[flat[1] - 1] / flat[1]
     told = bool(flat[-1] >= _FLAT * rows and total - middle <= max(middle, _HARD))
-    told = told and _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
+    told = told and total <= _LARGEST and _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
     read = flat if told else sizes
     level = _LEVEL if told else 1 - (1 - _LEVEL) / len(sizes)
     missed = errors[read - 1]
@@ -104,7 +108,9 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     lowers = np.where(missed > 0, beta.ppf(1 - level, np.maximum(missed, 1e-9), read - missed + 1), 0.0)
     chosen = 1 if told else int(uppers.argmin())
     size, missed = int(read[chosen]), int(missed[chosen])
-    low, top = (max(float(lowers.min()) - (total - middle), 0.0), float(uppers.max())) if told else (0, uppers.min())
+    low, top = (
+        (max(float(lowers.min()) - (total - middle) / 2, 0.0), float(uppers.max())) if told else (0, uppers.min())
+    )
     low, top = float(low), float(top)
     told = told and (low > 0 or middle <= _FEW_WRONG)
     top = min(top, (number - 1) / number)
@@ -116,21 +122,43 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     isotonic = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
     isotonic.fit(shares.ravel()[pairs], given[pairs].astype(np.float64))
     noisy = isotonic.predict(shares[place, code])
-    each = np.linspace(low, top, _GRID)[:, None]
-    other = each / (number - 1)
+    rest = shares.copy()
+    rest[place, code] = -1.0
+    likeliest = rest.argmax(axis=1)
+    into = _replacements(shares.argmax(axis=1)[order[:size]], code[order[:size]], number)[likeliest, code]
+    each = _rates(low, missed / size if told else (low + top) / 2, top)[:, None]
+    other = each * into[None, :]
     seen = np.maximum(noisy[None, :], other + 1e-12)  # no label is rarer than by mistake
     clean = np.clip((seen - other) / np.maximum(1 - each - other, 1e-9), 0.0, 1.0)
     chance, support = np.full(len(votes), np.nan), np.full(len(votes), np.nan)
     chance[known] = np.clip(other * (1 - clean) / seen, 0.0, 1.0).mean(axis=0)
-    rest = shares.copy()
-    rest[place, code] = -1.0
     suggested = np.zeros(len(votes), dtype=np.int64)
-    suggested[known] = rest.argmax(axis=1)
+    suggested[known] = likeliest
     support[known] = shares[place, code]
     middle = missed / size if told else (low + top) / 2
     return LabelIssues(
         chance, suggested, support, middle * rows, np.floor(low * rows), np.ceil(top * rows), told, size, missed / size
     )
+
+
+def _replacements(foretold: NDArray[np.int64], labels: NDArray[np.int64], number: int) -> NDArray[np.float64]:
+    """Of the labels that disagree with a foretold class, the share of each other class, shape (foretold, label); drawn
+    towards equal shares as by a few more labels."""
+    counts = np.zeros((number, number))
+    np.add.at(counts, (foretold, labels), 1.0)
+    counts += _ALIKE / (number - 1)
+    np.fill_diagonal(counts, 0.0)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _rates(low: float, middle: float, top: float) -> NDArray[np.float64]:
+    """Rates between the ends of an interval, as many at each as its triangle with the tip in the middle is high."""
+    from scipy.stats import triang
+
+    if top <= low:
+        return np.full(1, top)
+    tip = min(max((middle - low) / (top - low), 0.0), 1.0)
+    return np.asarray(triang.ppf((np.arange(_GRID) + 0.5) / _GRID, tip, loc=low, scale=top - low))
 
 
 def _stays(errors: NDArray[np.int64], sizes: NDArray[np.int64], rises: float) -> int:
