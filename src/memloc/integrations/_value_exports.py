@@ -70,7 +70,7 @@ def _labels(found: Valuation) -> pd.DataFrame:
         )
     given = pd.Series(found.record["labels"], index=found.rows.index)
     wrong = found.rows["label_wrong"]
-    issue = (wrong > _WRONG).fillna(False) & bool(found.record["label_issues"]["told"])
+    issue = (wrong > _WRONG).fillna(False)
     table = pd.DataFrame(
         {
             "row": found.rows["row"],

@@ -329,7 +329,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c(
             "label_wrong",
             "float",
-            "chance that the label is wrong, if labels were replaced at random",
+            "chance that the label is wrong, if labels were replaced at random; two thirds of it where wrong labels"
+            " cannot be told from hard rows",
             optional=True,
             low=0,
             high=1,

@@ -56,7 +56,7 @@ def looked_through(valuation: Valuation, table: Table, report: Report = silent) 
     checks = found.table
     if issues is not None:
         rows = rows.assign(
-            label_wrong=issues.chance,
+            label_wrong=issues.score,
             suggested=[str(valuation.classes[place]) for place in issues.suggested],  # type: ignore[index]
         )
         if not issues.told:
@@ -84,7 +84,7 @@ def shown_readings(table: Table) -> list[dict[str, str]]:
 
 
 def _summary(issues: LabelIssues) -> dict[str, Any]:
-    flagged = int((np.nan_to_num(issues.chance) > 0.5).sum())
+    flagged = int((np.nan_to_num(issues.score) > 0.5).sum())
     return {
         "model": MODEL,
         "expected": round(issues.number, 1),

@@ -18,6 +18,7 @@ from memloc.streams import Stream, generator
 MODEL = (
     "each label was replaced with the same chance, whatever its row holds; and some rows are of one class beyond doubt"
 )
+UNTOLD = 2 / 3  # of a chance, where wrong labels cannot be told from hard rows
 _PARTS = 20  # of the rows, by how sure the vote is
 _FEWEST = 20  # rows that a rate is read from
 _FLAT = 0.5  # share of the rows over which the rate must stay, to be one of wrong labels rather than of hard rows
@@ -54,6 +55,11 @@ class LabelIssues:
     told: bool
     rows: int
     rate: float
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """The chance where wrong labels can be told from hard rows, else two thirds of it: as sure as one may be."""
+        return self.chance * (1.0 if self.told else UNTOLD)
 
 
 def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDArray[Any]) -> LabelIssues:
@@ -108,11 +114,9 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     lowers = np.where(missed > 0, beta.ppf(1 - level, np.maximum(missed, 1e-9), read - missed + 1), 0.0)
     chosen = 1 if told else int(uppers.argmin())
     size, missed = int(read[chosen]), int(missed[chosen])
-    low, top = (
-        (max(float(lowers.min()) - (total - middle) / 2, 0.0), float(uppers.max())) if told else (0, uppers.min())
-    )
-    low, top = float(low), float(top)
-    told = told and (low > 0 or middle <= _FEW_WRONG)
+    spill = (total - middle) / 2  # of the rate, which may be of hard rows
+    low, top = (max(float(lowers.min()) - spill, 0.0), float(uppers.max())) if told else (0.0, float(uppers.min()))
+    told = told and bool(lowers[1] > spill or middle <= _FEW_WRONG)
     top = min(top, (number - 1) / number)
 
     pairs = np.arange(rows * number)

@@ -39,10 +39,10 @@ def suspects_table(
 ) -> pd.DataFrame:
     """Suspects, likeliest first; every row at most once of each kind.
 
-    The score is the chance that it is an error: of a label by `label_issues`, half of it where wrong labels cannot be
-    told from hard rows; of a cell 1 / (1 + e), where e is how
-    many cells of its column would be as odd without errors, times exp(-z / 4) of its value less its row's in standard
-    errors; half of that where value less row alone speaks against a cell.
+    The score is the chance that it is an error: of a label by `label_issues`, two thirds of it where wrong labels
+    cannot be told from hard rows; of a cell 1 / (1 + e), where e is how many cells of the table would be as odd without
+    errors, times exp(-z / 4) of its value less its row's in standard errors; half of that where value less row alone
+    speaks against a cell.
 
     Args:
         values, errors: of cells, shape (row, column). row_values: of rows. odd: how little cells fit.
@@ -86,11 +86,11 @@ def suspects_table(
         )
         add(row, column, "misleads", _MISLEADS * score, text, None, float(below[row, column]))
     if issues is not None:
-        for row in np.flatnonzero(np.nan_to_num(issues.chance) >= _LEAST).tolist():
+        scores = issues.score
+        for row in np.flatnonzero(np.nan_to_num(scores) >= _LEAST).tolist():
             name = class_names[int(issues.suggested[row])]
             text = f"labelled {labels[row]}; of the learners that did not see it {issues.support[row]:.0%} say so"
-            score = float(issues.chance[row]) * (1.0 if issues.told else _MISLEADS)
-            add(row, None, "label", score, text, name, -float(issues.support[row]))
+            add(row, None, "label", float(scores[row]), text, name, -float(issues.support[row]))
     doubt = _MISLEADS if issues is not None and issues.told else _MISLEADS / 2
     for row, other in conflicts:
         text = f"labelled {labels[row]}, and row {{other}} with the same cells {labels[other]}"
