@@ -350,13 +350,27 @@ def test_the_report_in_a_browser(place, browser):
     figures = [float(text) for text in shown if text != "–"]
     assert shown[len(figures) :] == ["–"] * (len(shown) - len(figures))  # cells without a z-score come last
     assert figures == sorted(figures, reverse=True)
+    suspects = browser.find_element("id", "suspect-table")
+    first = suspects.find_element("css selector", "button.open")
+    first.click()
+    cells = suspects.find_element("css selector", "tr.cells")
+    assert len(cells.find_elements("css selector", "dt")) == 14
+    assert first.get_attribute("aria-expanded") == "true"
     browser.find_element("id", "filter").send_keys("alcohol")
-    shown = [row for row in table.find_elements("css selector", "tbody tr") if row.is_displayed()]
+    shown = [row for row in suspects.find_elements("css selector", "tbody tr") if row.is_displayed()]
     assert shown
     assert all("alcohol" in row.text for row in shown)
-    panel = browser.find_element("css selector", "[data-panel=contrast]")
+    browser.find_element("id", "filter").clear()
+    browser.execute_script(
+        "const kind = document.getElementById('kind'); kind.value = 'label'; kind.dispatchEvent(new Event('change'))"
+    )
+    shown = [row for row in suspects.find_elements("css selector", "tbody tr") if row.is_displayed()]
+    assert {row.get_attribute("data-kind") for row in shown} == {"label"}
+    browser.find_element("id", "copy").click()
+    assert f"{len(shown)} suspects copied" in browser.find_element("id", "shown").text
+    panel = browser.find_element("css selector", "[data-panel=value]")
     assert not panel.is_displayed()
-    browser.find_element("css selector", "[data-tab=contrast]").click()
+    browser.find_element("css selector", "[data-tab=value]").click()
     assert panel.is_displayed()
     browser.find_element("css selector", "[data-tab=all]").click()
     assert not panel.is_displayed()

@@ -256,7 +256,6 @@ def test_datasets_of_three_kinds_train_alike(monkeypatch):
 
 def test_augmentation_is_of_training_and_not_of_selection():
     pixels = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pixels[::2] //= 4  # so that the classes can be told apart
     images = as_images(pixels, labels=torch.arange(40) % 2)
     seen = []
 
@@ -269,10 +268,10 @@ def test_augmentation_is_of_training_and_not_of_selection():
             seen.append((self.training, x.detach().clone()))
             return self.layer(x.flatten(1))
 
-    train_robust(Watched(), images, crust=CENTRAL, epochs=9, warmup=8, batch_size=10, augmentation="crop", mixup="none")
+    train_robust(Watched(), images, crust=CENTRAL, epochs=2, warmup=1, augmentation="crop", mixup="none")
     plain = pixels.float() / 255
     scored = [x for training, x in seen if not training and len(x) == 40]
-    assert len(scored) == 9
+    assert len(scored) == 2
     assert all(torch.equal(x, plain) for x in scored)
     trained = [x for training, x in seen if training]
     assert not any(any(torch.equal(one, other) for other in plain) for x in trained for one in x)

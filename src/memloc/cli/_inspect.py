@@ -181,7 +181,7 @@ def export(
     check_suffix(out)
     if (folder / "value.json").is_file():
         frame, log = value_export(folder, table or "suspects", above=above)
-        write_any(frame, out)
+        write_any(frame, out, own=table == "cleaned")
         changes = out.with_name(f"{out.stem}.changes.csv")
         if table == "cleaned":
             write_any(log, changes)

@@ -150,6 +150,9 @@ class TableClassifier:
 
     def predict(self, table: Any) -> NDArray[Any]:
         """Names of the predicted classes, shape (row,)."""
+        wanted = getattr(self.encoder, "_names", None)
+        if isinstance(table, pd.DataFrame) and wanted is not None and set(wanted) <= set(table.columns):
+            table = table[wanted]  # without ids, text and the target, which the model does not look at
         return np.array(self.class_names, dtype=object)[self.model.predict(self.encoder.transform(table))]
 
 

@@ -83,7 +83,7 @@ def robust_run(
             "points": len(table),
             "agreement": agreements,
             "answer": _answer(table, run.history, agreements),
-            "warnings": [*notices, *_warnings(crust, run.history)],
+            "warnings": [*notices, *_warnings(crust, run.history, labels)],
             "versions": versions(),
             "seconds": time.monotonic() - began,
             **(record or {}),
@@ -209,8 +209,14 @@ def _share(values: pd.Series) -> str:
     return f"{values.mean():.1%}" if len(values) else "none"
 
 
-def _warnings(crust: Crust, history: pd.DataFrame) -> list[str]:
+def _warnings(crust: Crust, history: pd.DataFrame, labels: Tensor) -> list[str]:
     found = []
+    base = float(torch.bincount(labels).max()) / len(labels)
+    if history["accuracy"].iloc[-1] <= base:
+        found.append(
+            f"The model foretells {history['accuracy'].iloc[-1]:.1%} of the labels right, and the commonest class alone"
+            f" {base:.1%}: its coreset tells no wrong label from a right one. Train longer, or pass another encoder."
+        )
     if crust.objective == "facility_location":
         found.append(
             "Facility location covers the gradients of wrong labels too, and picks more of them than chance does."

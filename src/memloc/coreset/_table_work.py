@@ -17,7 +17,15 @@ from memloc.coreset._results import CoresetRun
 from memloc.coreset._runs import robust_run
 from memloc.coreset._sources import class_numbers
 from memloc.coreset._spec import RobustSpec
-from memloc.data import TableEncoder, TableSpec, is_regression, read_table_file, read_target, table_fingerprint
+from memloc.data import (
+    TableEncoder,
+    TableSpec,
+    is_regression,
+    read_raw,
+    read_table_file,
+    read_target,
+    table_fingerprint,
+)
 from memloc.errors import DataError, SpecError, nearest
 from memloc.progress import roughly
 
@@ -91,14 +99,23 @@ class TableWork:
         check_folds(self.labels, spec.folds)
         self.test = None
         if test is not None:
-            other = read_table_file(test, target, TableSpec(na=columns.na))
-            wanted = _as_text(other.y).map(number)
+            held = read_raw(test, target).frame.reset_index(drop=True)
+            if target not in held:
+                raise DataError(
+                    f"{test!r} has no column {target!r}. {nearest(target, map(str, held.columns))} Expected the target"
+                    " of the table. Pass another --test."
+                )
+            y = read_target(held[target], target, columns, keeps=target in columns.categorical)[0]
+            told = y.notna().to_numpy()
+            if not told.all():
+                self.notices.append(f"{int((~told).sum())} of {len(y)} test rows have no target and are left out.")
+            held, y = held[told], y[told]
+            wanted = _as_text(y).map(number)
             if wanted.isna().any():
                 raise DataError(
-                    f"{test!r} has the class {other.y[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the"
+                    f"{test!r} has the class {y[wanted.isna()].iloc[0]!r}, which {path!r} has not. Expected the"
                     " same classes. Leave such rows out."
                 )
-            held = other.raw
             self.test = (
                 self.encoder.transform(held[frame.columns] if set(frame.columns) <= set(held.columns) else held),
                 wanted.to_numpy(dtype=np.int64),

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._estimator import fit_robust
-from memloc.coreset._points import check_useful, measures, points_table
+from memloc.coreset._points import measures, points_table
 from memloc.coreset._sampler import CrustSampler
 from memloc.coreset._sources import Source, class_numbers
 from memloc.coreset._spec import RobustSpec
@@ -234,7 +234,6 @@ class _Training:
 
     def _selected(self, epoch: int) -> Coreset:
         if isinstance(self.crust, Crust):
-            check_useful(self.logits, self.source.labels)
             return self.crust.select_logits(self.logits, self.source.labels)
         assert self.crust is not None, "it was looked at"
         found = self.crust(self.logits, self.source.labels, epoch)

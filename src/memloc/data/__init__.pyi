@@ -2,7 +2,7 @@ from ._cells import BLANKS as BLANKS
 from ._classes import matched as matched
 from ._classes import matched_labels as matched_labels
 from ._coded import fit_classes as fit_classes
-from ._columns import MOST_CATEGORIES as MOST_CATEGORIES
+from ._column_notices import MOST_CATEGORIES as MOST_CATEGORIES
 from ._columns import ColumnReading as ColumnReading
 from ._columns import read_columns as read_columns
 from ._images import Images as Images

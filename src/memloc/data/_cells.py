@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,7 @@ _DATE = re.compile(
     r"|[A-Za-z]{3,9}\.?[-/. ]\d{1,2}(?:st|nd|rd|th)?,? \d{4}|[A-Za-z]{3,9}\.?[-/. ]\d{4})(?P<time>[T ,].*)?"
 )
 _PARTS = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})(?P<time>[T ].*)?")
+_YEARS = (1500, 2500)  # of dates; 9999-12-31 is one that stands for none
 _FORMS = 6  # of dates in one column, at most
 _COMPACT = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 
@@ -74,11 +76,13 @@ class Parsed:
     Attributes:
         values: float64, or datetime64[us]; NaN, or NaT, where a text is none. words: what was made of their form, to
             say. units: the units found, where they are several, so that the texts are no numbers of one kind.
+        decided: what the texts as a whole decided, to read others alike.
     """
 
     values: NDArray[np.float64] | NDArray[np.datetime64]
     words: tuple[str, ...] = ()
     units: tuple[str, ...] = field(default=())
+    decided: Mapping[str, Any] = field(default_factory=dict)
 
 
 def has_decimal_commas(texts: Sequence[str]) -> bool | None:
@@ -89,9 +93,18 @@ def has_decimal_commas(texts: Sequence[str]) -> bool | None:
     """
     found = [one for one in map(_NUMBER.fullmatch, texts) if one and not one["after"]]
     bodies = [one["body"] for one in found]
+    thousands = {sign for body in bodies for sign, other in (",.", ".,") if _is_grouped(body, sign, other)}
+    if thousands:
+        return None if len(thousands) > 1 else thousands == {"."}
     comma = any(body.count(",") == 1 and _after_last(body, ",") for body in bodies)
     point = any(body.count(".") == 1 and _after_last(body, ".") for body in bodies)
     return None if comma == point else comma
+
+
+def _is_grouped(body: str, sign: str, other: str) -> bool:
+    """Whether a sign stands between thousands more than once, as no decimal sign does."""
+    whole = body.partition(other)[0]
+    return whole.count(sign) > 1 and _THOUSANDS.fullmatch(whole.replace(sign, ",")) is not None
 
 
 def _after_last(body: str, sign: str) -> bool:
@@ -101,11 +114,14 @@ def _after_last(body: str, sign: str) -> bool:
     return other in whole or (other not in rest and (len(rest.strip()) != 3 or len(whole) > 3 or whole in ("", "0")))
 
 
-def as_numbers(texts: Sequence[str], *, comma: bool = False) -> Parsed:
+def as_numbers(
+    texts: Sequence[str], *, comma: bool = False, decimal: bool | None = None, unit: str | None = None
+) -> Parsed:
     """Texts as numbers: with thousands separators, a currency, per cent or one unit, brackets for minus.
 
     Args:
-        comma: whether the file writes decimal commas, where the texts themselves do not show it.
+        comma: whether the file writes decimal commas, where the texts themselves do not show it. decimal: whether
+            they do in any case. unit: the one that numbers may have; others are none.
 
     >>> as_numbers(["$1,234.50", "(7)", "x"]).values.tolist()
     [1234.5, -7.0, nan]
@@ -116,11 +132,11 @@ def as_numbers(texts: Sequence[str], *, comma: bool = False) -> Parsed:
     plain = np.where(
         np.isinf(plain) & ~np.array([text.lower().lstrip("+-").startswith("inf") for text in texts]), np.nan, plain
     )
-    if not np.isnan(plain).any() and not comma:
-        return Parsed(plain)
+    if not np.isnan(plain).any() and not (comma if decimal is None else decimal):
+        return Parsed(plain, decided={"decimal": False})
     found = [_NUMBER.fullmatch(text) for text in texts]
     found = [one if one and bool(one["open"]) == bool(one["close"]) else None for one in found]
-    shown = has_decimal_commas(texts)
+    shown = has_decimal_commas(texts) if decimal is None else decimal
     decimal = comma if shown is None else shown
     values, ambiguous = np.full(len(texts), np.nan), 0
     units: dict[str, str] = {}
@@ -135,15 +151,17 @@ def as_numbers(texts: Sequence[str], *, comma: bool = False) -> Parsed:
         digits = _digits(one["body"], decimal=decimal)
         if digits is None:
             continue
-        unit = one["after"] or ""
-        scale = _TIMES.get(unit, 1.0)
+        after = one["after"] or ""
+        scale = _TIMES.get(after, 1.0)
+        if unit is not None and after and after not in _TIMES and _singular(after) != unit:
+            continue
         if one["before"]:
             signs.add(one["before"])
-        if unit and unit not in _TIMES:
-            units.setdefault(unit.lower().rstrip("s.") or unit, unit)
-        scales |= {unit} & set(_TIMES)
+        if after and after not in _TIMES:
+            units.setdefault(_singular(after), after)
+        scales |= {after} & set(_TIMES)
         around |= bool(one["open"] or one["last"])
-        without += not unit and not one["before"]
+        without += not after and not one["before"]
         grouped |= digits != one["body"].strip()
         ambiguous += shown is None and bool(_THOUSANDS.fullmatch(one["body"]))
         minus = (one["sign"] in "-−" and one["sign"] != "") + bool(one["open"]) + bool(one["inner"]) + bool(one["last"])
@@ -166,7 +184,13 @@ def as_numbers(texts: Sequence[str], *, comma: bool = False) -> Parsed:
     words += [f"times {scale:g} for {sign}" for sign, scale in _TIMES.items() if sign in scales]
     if around:
         words.append("(5) or 5- is -5")
-    return Parsed(values, tuple(words))
+    held = next(iter(units), None)
+    return Parsed(values, tuple(words), decided={"decimal": decimal} | ({"unit": held} if held else {}))
+
+
+def _singular(unit: str) -> str:
+    """A unit in one form: 3 days, 1 day, 2 kg., 2 KG."""
+    return unit.lower().rstrip("s.") or unit
 
 
 def _digits(body: str, *, decimal: bool) -> str | None:
@@ -196,8 +220,11 @@ def are_codes(texts: Sequence[str]) -> bool:
     return any(_LEADING_ZERO.fullmatch(text) for text in texts)
 
 
-def as_durations(texts: Sequence[str]) -> Parsed:
+def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
     """Texts such as 12:30 as hours, such as 1 day 02:00:00 as seconds.
+
+    Args:
+        hours: whether they are hours of a day; found by default.
 
     >>> as_durations(["12:30", "23:00"]).values.tolist(), as_durations(["26:00:00", "1 days"]).values.tolist()
     ([12.5, 23.0], [93600.0, 86400.0])
@@ -209,23 +236,25 @@ def as_durations(texts: Sequence[str]) -> Parsed:
         if clock:
             half = clock["half"] or ""
             parts = [float(part) for part in text.removesuffix(half).lstrip("-").replace(",", ".").split(":")]
-            hours = parts[0] % 12 + 12 * ("p" in half.lower()) if half else parts[0]
-            seconds = sum(part * unit for part, unit in zip([hours, *parts[1:]], (3600, 60, 1), strict=False))
+            first = parts[0] % 12 + 12 * ("p" in half.lower()) if half else parts[0]
+            seconds = sum(part * unit for part, unit in zip([first, *parts[1:]], (3600, 60, 1), strict=False))
             values[place] = -seconds if text.startswith("-") else seconds
         elif spans[place]:
             values[place] = pd.to_timedelta(pd.Series([text]), errors="coerce").dt.total_seconds().iloc[0]
     known = values[~np.isnan(values)]
-    if not any(spans) and len(known) and known.min() >= 0 and known.max() < 24 * 3600:
-        return Parsed(values / 3600, ("hours of a day",))
-    return Parsed(values, ("seconds",))
+    if hours is None:
+        hours = bool(not any(spans) and len(known) and known.min() >= 0 and known.max() < 24 * 3600)
+    if hours:
+        return Parsed(values / 3600, ("hours of a day",), decided={"hours": True})
+    return Parsed(values, ("seconds",), decided={"hours": False})
 
 
-def as_dates(texts: Sequence[str], *, day_first: bool = False) -> Parsed:
+def as_dates(texts: Sequence[str], *, day_first: bool = False, days: bool | None = None) -> Parsed:
     """Texts as dates and times, in UTC where they name a zone; which of day and month comes first is found, and said
     where it cannot be.
 
     Args:
-        day_first: what to take where either would do.
+        day_first: what to take where either would do. days: whether the day comes first in any case.
 
     >>> as_dates(["2020-01-31", "x"]).values.astype("datetime64[D]").astype(str).tolist()
     ['2020-01-31', 'NaT']
@@ -236,12 +265,14 @@ def as_dates(texts: Sequence[str], *, day_first: bool = False) -> Parsed:
     parts = [_PARTS.fullmatch(text) for text in texts]
     known = [one for one in parts if one]
     first, second = (any(int(one[group]) > 12 for one in known) for group in (1, 3))
-    if first and second:  # those that either could be cannot be told
+    if days is None and first and second:  # those that either could be cannot be told
         return Parsed(values, units=("day before month", "month before day"))
     points = any(one[2] == "." for one in known)
-    days = first or (not second and (day_first or points))
     words = []
-    if known and not first and not second and not points:
+    told = days is not None
+    if days is None:
+        days = first or (not second and (day_first or points))
+    if not told and known and not first and not second and not points:
         words.append(f"{'day before month' if days else 'month before day'}, which either could be")
     plain = [_plain(text, one, days) for text, one in zip(texts, parts, strict=True)]
     left = [place for place, text in enumerate(texts) if _DATE.fullmatch(text)]
@@ -262,7 +293,9 @@ def as_dates(texts: Sequence[str], *, day_first: bool = False) -> Parsed:
             left = [place for place, is_found in zip(left, good, strict=True) if not is_found]
     if forms > 1:
         words.append("written in several ways")
-    return Parsed(values, tuple(words))
+    years = values.astype("datetime64[Y]").astype(np.int64) + 1970
+    values[(years < _YEARS[0]) | (years > _YEARS[1])] = np.datetime64("NaT")
+    return Parsed(values, tuple(words), decided={"days": days})
 
 
 def _plain(text: str, parts: re.Match[str] | None, days: bool) -> str:

@@ -21,14 +21,14 @@ from memloc.data._cells import (
     has_decimal_commas,
     word_count,
 )
+from memloc.data._column_flags import raise_problems, resolved
+from memloc.data._column_notices import MOST_CATEGORIES
 from memloc.data._column_types import different_texts, finite, is_number, typed_date, typed_duration
 from memloc.data._table_spec import TableSpec
-from memloc.errors import SpecError, nearest
+from memloc.errors import SpecError
 
 LEFT_OUT = ("id", "text", "constant", "empty", "dropped")
 """Kinds of columns that are not valued."""
-MOST_CATEGORIES = 50
-"""Of one column: the others, the rarest, are taken together."""
 _MOST = 0.9  # of the cells that must be numbers, or dates, for the others to be missing
 _UNIQUE = 0.95  # of the cells of an id that differ
 _NAMES_ROWS = 0.9  # of the cells with digits that differ, above which they name rows
@@ -38,14 +38,15 @@ _EXACT = 2**53  # whole numbers beyond which floats are not exact
 _FEW_TEXTS = 5  # different sentences, up to which they are kinds
 _SURE = 20  # rows from which numbers that count on are an id
 _BOOLEANS = ({"yes", "no"}, {"y", "n"}, {"true", "false"}, {"t", "f"}, {"on", "off"})
-_TRUE = {"yes", "y", "true", "t", "on"}
+_TRUTH = dict.fromkeys(("yes", "y", "true", "t", "on", "1"), 1.0) | dict.fromkeys(
+    ("no", "n", "false", "f", "off", "0"), 0.0
+)
 _ID_NAME = re.compile(
     r"unnamed: ?\d+|index|idx|id|uuid|guid|key|row[_ .-]?(?:id|names?|numbers?|num|nr|no)?|rownames?"
     r"|.*[_ .-](?:id|uuid|guid|idx|index)|(?-i:.*[a-z](?:Id|ID))|id[_ .-].*",
     re.IGNORECASE,
 )
 _EXAMPLES = 3
-_NAMED = 8  # columns of a notice
 _PROSE = 4.0  # words, on average, from which texts that mostly differ are free text however few they are
 
 
@@ -85,7 +86,7 @@ def read_columns(table: pd.DataFrame, spec: TableSpec | None = None) -> list[Col
     wanted, problems = resolved(table, spec)
     if problems:
         raise_problems(problems, table)
-    comma = _writes_decimal_commas(table)
+    comma = writes_decimal_commas(table)
     missing = frozenset(spec.na)
     found = []
     for place, name in enumerate(table.columns):
@@ -103,7 +104,7 @@ def column_values(column: pd.Series, reading: ColumnReading) -> pd.Series:
     """A column as it is read: float64 for numbers, booleans and durations, datetime64 for dates, text for the others.
 
     >>> column = pd.Series(["1,5", "x", "2"])
-    >>> column_values(column, ColumnReading("a", "number", "", {"comma": True})).tolist()
+    >>> column_values(column, ColumnReading("a", "number", "", {"decimal": True})).tolist()
     [1.5, nan, 2.0]
     """
     how, kind = reading.how, reading.kind
@@ -127,93 +128,19 @@ def _parsed(texts: list[str], kind: str, how: Mapping[str, Any]) -> NDArray[Any]
     if kind in ("number", "date", "duration"):
         texts = ["" if text.lower() in BLANKS else text.strip() for text in texts]
         if kind == "number":
-            values = as_numbers(texts, comma=bool(how.get("comma"))).values
+            values = as_numbers(texts, decimal=how.get("decimal"), unit=how.get("unit")).values
             return np.append(np.where(np.isinf(values), np.nan, values), np.nan)
         if kind == "duration":
-            return np.append(as_durations(texts).values, np.nan)
+            return np.append(as_durations(texts, hours=how.get("hours")).values, np.nan)
         if how.get("compact"):
             texts = [f"{text[:4]}-{text[4:6]}-{text[6:]}" for text in texts]
-        return np.append(as_dates(texts, day_first=bool(how.get("day_first"))).values, np.datetime64("NaT"))
+        return np.append(as_dates(texts, days=how.get("days")).values, np.datetime64("NaT"))
     if kind == "boolean":
-        return np.array([float(text.strip().lower() in (*_TRUE, "1")) for text in texts] + [np.nan])
+        return np.array([*(_TRUTH.get(text.strip().lower(), np.nan) for text in texts), np.nan])
     return np.array([*texts, np.nan], dtype=object)
 
 
-def notices_of(readings: Sequence[ColumnReading]) -> list[str]:
-    """A sentence for each topic that there is something to say of, with the columns it is of."""
-    topics: dict[str, list[str]] = {}
-    for reading in readings:
-        for topic, words in reading.notice.items():
-            topics.setdefault(topic, []).append(f"{reading.name}{f' ({words})' if words else ''}")
-    return [_SAID[topic].format(_listed(named)) for topic, named in sorted(topics.items(), key=_order)]
-
-
-def _listed(named: list[str]) -> str:
-    more = len(named) - _NAMED
-    return "; ".join(named) if more <= 1 else f"{'; '.join(named[:_NAMED])}; and {more} more"
-
-
-def _order(topic: tuple[str, Any]) -> int:
-    return list(_SAID).index(topic[0])
-
-
-_SAID = {
-    "forms": "read as numbers: {}.",
-    "odd": "cells that are no number or date, in columns of those, are missing: {}. With --categorical they are names.",
-    "dates": "dates are read as days, month and weekday, and the hour where there are times: {}.",
-    "durations": "times are read as numbers: {}.",
-    "mixed": "hold numbers beside other text, and are taken as text: {}. With --numeric other text is missing.",
-    "blanks": "names that may stand for missing cells are kept as names: {}. Otherwise: --na NAME.",
-    "counts": "hold each number from 1 on once, in another order than the rows: {}. If that is an id: --id COLUMN.",
-    "units": "numbers that cannot be compared, and so no numbers here: {}. Bring them to one form.",
-    "codes": "digits that begin with 0 are taken as names, not numbers: {}. Otherwise: --numeric COLUMN.",
-    "rare": f"categories beyond the {MOST_CATEGORIES} most frequent are taken together: {{}}.",
-    "ids": "left out, since they name rows: {}. Otherwise: --categorical COLUMN, or --numeric COLUMN.",
-    "text": "left out as free text: {}. Otherwise: --text hash.",
-    "hashed": "free text is read as counts of its words: {}.",
-    "constant": "left out, since every cell is the same or missing: {}.",
-    "nested": "left out, since their cells hold several values: {}.",
-}
-
-
-def resolved(table: pd.DataFrame, spec: TableSpec) -> tuple[dict[Any, str], list[str]]:
-    """What a spec says of each column it names, and what is wrong with it."""
-    names = {str(name): name for name in table.columns}
-    problems: list[str] = []
-    said: dict[Any, str] = {}
-    by_flag: dict[str, list[Any]] = {flag: [] for flag in ("drop", "only", "id", "categorical", "numeric")}
-    for flag, listed in by_flag.items():
-        for given in getattr(spec, flag):
-            parts = [given] if given in names else [part.strip() for part in given.split(",") if part.strip()]
-            for part in parts:
-                if part in names:
-                    listed.append(names[part])
-                else:
-                    problems.append(f"--{flag} {part}: there is no such column. {nearest(part, names)}")
-    for flag, kind in (("drop", "dropped"), ("id", "id"), ("categorical", "category"), ("numeric", "number")):
-        for name in by_flag[flag]:
-            if said.setdefault(name, kind) != kind:
-                problems.append(f"--{flag} {name}: another flag names the column, too. Name it once.")
-    if by_flag["only"]:
-        for name in table.columns:
-            if name not in by_flag["only"] and said.get(name) != "id":
-                said[name] = "dropped"
-            elif said.get(name) == "dropped":
-                problems.append(f"--drop {name}: --only keeps it. Name it once.")
-    return said, problems
-
-
-def raise_problems(problems: Sequence[str], table: pd.DataFrame) -> None:
-    """Raise SpecError with all that is wrong with the names of columns."""
-    names = list(map(str, table.columns))
-    what = "this is wrong" if len(problems) == 1 else f"these {len(problems)} are wrong"
-    raise SpecError(
-        f"of the names of columns {what}. {' '.join(problem.strip() for problem in problems)} Expected columns of the"
-        f" table, each in one flag. There are: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
-    )
-
-
-def _writes_decimal_commas(table: pd.DataFrame) -> bool:
+def writes_decimal_commas(table: pd.DataFrame) -> bool:
     """Whether the numbers of a table's columns of text are written with decimal commas."""
     shown = set()
     for place in range(table.shape[1]):
@@ -354,7 +281,7 @@ def _read_numbers(
         notice["forms"] = ", ".join(parsed.words)
     if not good.all():
         notice["odd"] = _odd(held, weight, good)
-    return ColumnReading(name, "number", ", ".join(["numbers", *parsed.words]), {**base, "comma": comma}, notice)
+    return ColumnReading(name, "number", ", ".join(["numbers", *parsed.words]), {**base, **parsed.decided}, notice)
 
 
 def _odd(texts: list[str], counts: NDArray[Any], good: NDArray[np.bool_]) -> str:
@@ -377,7 +304,7 @@ def _read_times(
     good = np.isfinite(durations.values)
     if weight[good].sum() >= _MOST * weight.sum():
         notice = {"durations": durations.words[0]} | ({} if good.all() else {"odd": _odd(held, weight, good)})
-        return ColumnReading(name, "duration", durations.words[0], base, notice)
+        return ColumnReading(name, "duration", durations.words[0], {**base, **durations.decided}, notice)
     if np.isnat(as_dates(few, day_first=comma).values).all() and not as_dates(few).units:
         return None
     dates = as_dates(held, day_first=comma)
@@ -387,8 +314,7 @@ def _read_times(
     if weight[good].sum() < _MOST * weight.sum():
         return None
     notice = {"dates": ", ".join(dates.words)} | ({} if good.all() else {"odd": _odd(held, weight, good)})
-    days = any("day before month" in words for words in dates.words) or comma
-    return ColumnReading(name, "date", "days, month, weekday", {**base, "day_first": days}, notice)
+    return ColumnReading(name, "date", "days, month, weekday", {**base, **dates.decided}, notice)
 
 
 def _perhaps_id(reading: ColumnReading, texts: Sequence[str], values: pd.Series, forced: str | None) -> ColumnReading:
@@ -420,11 +346,13 @@ def _read_text(
     called = bool(_ID_NAME.fullmatch(str(name))) and share >= _UNIQUE and different > 1 and known >= _SURE
     words = word_count(texts[:1000])
     prose = words >= _PROSE and share >= _SEVERAL and different > _FEW_TEXTS
-    if text == "category" or (not called and not prose and (not many or share < _SEVERAL)):
+    if not called and not prose and (not many or share < _SEVERAL):
         return _category(name, texts, counts, base, doubt)
     digits = float(np.mean([bool(re.search(r"\d", each)) for each in texts[:1000]]))
     if words < _TALE and not set(doubt) - {"codes"} and (called or (digits >= _SEVERAL and share >= _NAMES_ROWS)):
         return ColumnReading(name, "id", f"{different} names in {known} rows; left out", base, {"ids": ""})
+    if text == "category":
+        return _category(name, texts, counts, base, doubt)
     doubt = {topic: words for topic, words in doubt.items() if topic != "mixed"}
     if text == "hash":
         return ColumnReading(name, "text", "counts of its words", {**base, "hash": True}, {**doubt, "hashed": ""})

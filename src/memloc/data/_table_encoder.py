@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from memloc.data._column_notices import MOST_CATEGORIES, notices_of
 from memloc.data._column_types import is_number
-from memloc.data._columns import MOST_CATEGORIES, ColumnReading, column_values, notices_of, parts_of_dates, read_columns
+from memloc.data._columns import ColumnReading, column_values, parts_of_dates, read_columns
 from memloc.data._table_spec import TableSpec
 from memloc.errors import DataError, SpecError
 

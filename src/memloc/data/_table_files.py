@@ -4,7 +4,6 @@ text."""
 from __future__ import annotations
 
 import bz2
-import csv
 import gzip
 import io
 import json
@@ -21,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from memloc.data._limits import Capped, check_limit, read_parquet
+from memloc.data._separated import SPACES, TOP, check_fields, cut_to_header, header_lines, header_of
 from memloc.errors import DataError, DataNotFoundError, MemlocError
 
 TEXT_TABLES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".dat", ".data")
@@ -39,13 +39,8 @@ _MARKS = {
     b"ARROW1": "Arrow (.arrow or .feather)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
 }
-_SEPARATORS = (",", ";", "\t", "|")
-_SPACES = r"\s+"  # where fields are separated by any number of spaces
-_LOOKED_AT = 60  # lines that say which sign separates fields
-_TOP = 12  # lines above the header, at most
-_SHARE = 0.9  # of those lines that must agree
+_CELL = 8  # bytes that a cell of a sheet takes at least
 _PART = 1 << 20  # bytes that are unpacked at once
-_LONG = 100_000  # characters of a line that is looked at
 
 
 @dataclass(frozen=True)
@@ -204,7 +199,7 @@ def _lines(path: Path, content: bytes | None, target: str) -> RawTable:
     text, notices = _decoded(content)
     if text.lstrip().startswith("["):
         return RawTable(pd.DataFrame(_objects(json.loads(text))), notices)
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     try:
         return RawTable(pd.DataFrame(_objects([json.loads(line) for line in lines])), notices)
     except json.JSONDecodeError:
@@ -227,14 +222,20 @@ def _sheets(path: Path, content: bytes | None, target: str) -> RawTable:
     from python_calamine import CalamineWorkbook
 
     assert content is not None, "only parquet is read in parts"
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            check_limit("BYTES", sum(one.file_size for one in packed.infolist()), path)
     book = CalamineWorkbook.from_filelike(io.BytesIO(content))
     notices: list[str] = []
     chosen = None
     for name in book.sheet_names:
-        rows = [list(row) for row in book.get_sheet_by_name(name).to_python()]
+        sheet = book.get_sheet_by_name(name)
+        check_limit("ROWS", sheet.total_height, path)
+        check_limit("BYTES", sheet.total_height * sheet.total_width * _CELL, path)
+        rows = [list(row) for row in sheet.to_python()]
         rows = [row for row in rows if any(cell != "" for cell in row)]
         check_limit("ROWS", len(rows), path)
-        top = _header_of([[str(cell) for cell in row] for row in rows[: _TOP + 1]], target)
+        top = header_of([[str(cell) for cell in row] for row in rows[: TOP + 1]], target)
         if rows and (chosen is None or top is not None):
             chosen = (name, rows, top)
             if top is not None:
@@ -261,14 +262,14 @@ def _text(path: Path, content: bytes | None, target: str) -> RawTable:
         raise DataError(f"{path.name} holds HTML or XML. Expected separated text. Save the table itself as .csv.")
     if "\n" not in text and "\r" in text:
         text = text.replace("\r", "\n")
-    text, between, above = _cut_to_header(text, target)
+    text = re.sub(r"(?m)^ +$", "", text) if re.search(r"(?m)^ +$", text) else text
+    text, between, above = cut_to_header(text, target)
     if above:
         notices += (f"{_count(above, 'line')} above the header left out.",)
-    if between != _SPACES:
-        _check_fields(text, between, path.name)
+    unnamed_first = between != SPACES and check_fields(text, between, path.name)
     form: dict[str, Any] = {"sep": between, "dtype": str, "keep_default_na": False, "skipinitialspace": True}
     header = pd.read_csv(io.StringIO(text), header=None, nrows=1, **form)
-    names = _named(header.iloc[0].tolist())
+    names = _named([*([""] if unnamed_first else []), *header.iloc[0].tolist()])
     if len(set(names)) < len(names):  # which pandas would rename
         name = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"the table has two columns named {name!r}. Expected different names. Rename or drop one.")
@@ -278,7 +279,14 @@ def _text(path: Path, content: bytes | None, target: str) -> RawTable:
     with warnings.catch_warnings():  # of separators at the ends of lines, which were looked at
         warnings.simplefilter("ignore", pd.errors.ParserWarning)
         frame = pd.read_csv(
-            io.StringIO(text), header=0, names=names, index_col=False, na_filter=False, low_memory=False, **form
+            io.StringIO(text),
+            header=None,
+            skiprows=header_lines(text, between),
+            names=names,
+            index_col=False,
+            na_filter=False,
+            low_memory=False,
+            **form,
         )
     return RawTable(frame, notices, is_text=True)
 
@@ -306,60 +314,6 @@ def _decoded(content: bytes) -> tuple[str, tuple[str, ...]]:
         return text, (said,)
 
 
-def _cut_to_header(text: str, target: str) -> tuple[str, str, int]:
-    """Text from its header on, the sign between its fields, and how many lines stood above."""
-    lines, places = _first_lines(text)
-    found: list[tuple[int, int, int]] = []
-    for order, between in enumerate(_SEPARATORS):
-        rows = [
-            next(csv.reader([line], delimiter=between, skipinitialspace=True), []) if len(line) < _LONG else []
-            for line in lines
-        ]
-        top = _header_of(rows[: _TOP + 1], target)
-        if top is not None:
-            found.append((len(rows[top]), -order, top))
-    if found:
-        _, order, top = max(found)
-        cut = text[places[top] :]
-        return cut.lstrip("# ") if not target.startswith("#") else cut, _SEPARATORS[-order], top
-    if _by_spaces(lines, target):
-        return text, _SPACES, 0
-    return text, max(_SEPARATORS, key=(lines or [""])[0].count), 0
-
-
-def _first_lines(text: str) -> tuple[list[str], list[int]]:
-    """Some lines, and where each begins."""
-    lines: list[str] = []
-    places = [0]
-    while len(lines) < _LOOKED_AT and places[-1] < len(text):
-        end = text.find("\n", places[-1])
-        end = len(text) if end < 0 else end + 1
-        lines.append(text[places[-1] : end].rstrip("\r\n"))
-        places.append(end)
-    return lines, places
-
-
-def _by_spaces(lines: list[str], target: str) -> bool:
-    """Whether fields are separated by spaces."""
-    try:
-        rows = [next(csv.reader([" ".join(line.split())], delimiter=" "), []) for line in lines if line.strip()]
-    except csv.Error:
-        return False
-    if not rows or target not in rows[0] or len(rows[0]) < 2:
-        return False
-    return sum(len(row) == len(rows[0]) for row in rows) >= _SHARE * len(rows)
-
-
-def _header_of(rows: list[list[str]], target: str) -> int | None:
-    """Which of the first rows names the target among others, the rows above it being shorter; None where none does."""
-    for place, row in enumerate(rows):
-        names = [cell.strip() for cell in row]
-        if len(names) > 1 and (target in names or names[0].lstrip("# ") == target):
-            shorter = all(sum(cell.strip() != "" for cell in above) < len(row) for above in rows[:place])
-            return place if shorter else None
-    return None
-
-
 def _named(header: list[str]) -> list[str]:
     """Names of columns; those without are named by their place, as pandas does."""
     return [name.strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
@@ -367,23 +321,3 @@ def _named(header: list[str]) -> list[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _check_fields(text: str, between: str, name: str) -> None:
-    """Raise DataError for a line with more or fewer fields than the header, which would shift or empty its columns;
-    empty ones at its end aside."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True)
-    try:
-        wanted = len(next(lines, []))
-        for fields in lines:
-            if fields and len(fields) != wanted and (len(fields) < wanted or any(fields[wanted:])):
-                raise DataError(
-                    f"line {lines.line_num} of {name} has {len(fields)} fields and the header {wanted}."
-                    f" Expected as many in every line. Correct it, or put text that holds {between!r} between"
-                    " quotation marks."
-                )
-    except csv.Error as problem:
-        raise DataError(
-            f"line {lines.line_num} of {name} cannot be read ({problem}). Expected fields separated by"
-            f" {between!r}. Correct it."
-        ) from problem

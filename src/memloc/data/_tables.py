@@ -14,8 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.data._cells import BLANKS, as_dates, as_numbers
+from memloc.data._column_flags import raise_problems, resolved
+from memloc.data._column_notices import notices_of
 from memloc.data._column_types import different_texts, finite, is_number, typed_date
-from memloc.data._columns import ColumnReading, column_values, notices_of, raise_problems, read_columns, resolved
+from memloc.data._columns import ColumnReading, column_values, read_columns, writes_decimal_commas
 from memloc.data._table_files import RawTable, read_raw
 from memloc.data._table_spec import TableSpec
 from memloc.errors import DataError, SpecError, nearest
@@ -114,7 +116,9 @@ def read_table(
             f"{name} has no column {target!r}. {nearest(target, names)} Expected the column to predict. Pass --target"
             " NAME."
         )
-    y, said = read_target(frame[names[target]].reset_index(drop=True), target, spec, keeps=keeps)
+    y, said = read_target(
+        frame[names[target]].reset_index(drop=True), target, spec, keeps=keeps, comma=writes_decimal_commas(others)
+    )
     kept = np.flatnonzero(y.notna().to_numpy())
     left_out = len(y) - len(kept)
     if not len(kept):
@@ -144,12 +148,12 @@ def read_table(
 
 
 def read_target(
-    column: pd.Series, name: str, spec: TableSpec | None = None, *, keeps: bool = False
+    column: pd.Series, name: str, spec: TableSpec | None = None, *, keeps: bool = False, comma: bool = False
 ) -> tuple[pd.Series, list[str]]:
     """A target as numbers or as names of classes, missing where it is; and what to say of it.
 
     Args:
-        keeps: whether names that may stand for missing ones are classes.
+        keeps: whether names that may stand for missing ones are classes. comma: whether the file writes decimal commas.
 
     >>> read_target(pd.Series(["1.0", "", "2"]), "kind")[0].tolist()
     [1.0, nan, 2.0]
@@ -169,7 +173,7 @@ def read_target(
     held = [text for text, is_blank in zip(texts, blank, strict=True) if not is_blank]
     if not held:
         return pd.Series(np.full(len(column), np.nan), index=column.index, name=name), []
-    parsed = as_numbers(held)
+    parsed = as_numbers(held, comma=comma)
     numbers = np.isfinite(parsed.values)
     coded = any(re.fullmatch(r"0\d+", text) for text in held)
     if numbers.all() and not coded and not keeps:

@@ -49,9 +49,20 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
     ).sort_values("memorized_score", ignore_index=True)
 
 
-def write_any(table: pd.DataFrame, path: Path) -> None:
+def _number(text: str) -> bool:
+    try:
+        float(text.strip().replace(",", "."))
+    except ValueError:
+        return text.strip("-") == ""
+    return True
+
+
+def write_any(table: pd.DataFrame, path: Path, *, own: bool = False) -> None:
     """Write a table as .csv, .jsonl or .parquet, whole or not at all.
 
+    Args:
+        own: whether it is the user's own table, whose text stays as it is; elsewhere text that a spreadsheet would take
+            for a formula has an apostrophe before it.
     Raises:
         SpecError: another suffix. OutputError: the file cannot be written.
     """
@@ -62,7 +73,7 @@ def write_any(table: pd.DataFrame, path: Path) -> None:
         return
     with replacing(path) as temporary:
         if path.suffix == ".csv":
-            _harmless(table).to_csv(temporary, index=False)
+            (table if own else _harmless(table)).to_csv(temporary, index=False)
         else:
             table.to_json(temporary, orient="records", lines=True, force_ascii=False)
 
@@ -71,7 +82,7 @@ def _harmless(table: pd.DataFrame) -> pd.DataFrame:
     """The table with an apostrophe before text that a spreadsheet would take for a formula."""
 
     def escaped(value: object) -> object:
-        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value) else value
 
     result = table.rename(columns=escaped)
     for place, kind in enumerate(table.dtypes):

@@ -94,21 +94,23 @@ def _cleaned(found: Valuation, above: float) -> tuple[pd.DataFrame, pd.DataFrame
             " back, or run memloc value again."
         )
     table = read_raw(path, record["target"]).frame.reset_index(drop=True)
-    table = table.astype(object)
     names = {str(name): place for place, name in enumerate(table.columns)}
+    labels = {str(one).strip(): one for one in table.iloc[:, names[record["target"]]].dropna().unique()}
+    cells: dict[str, list[Any]] = {}
     changes = []
     for one in found.suspects[found.suspects["score"] > above].to_dict("records"):
         if one["kind"] not in ("outlier", "category", "label"):
             continue
-        column = record["target"] if one["kind"] == "label" else one["column"]
-        after = one["suggested"] if one["kind"] == "label" else ""
-        place = names[column]
-        before = table.iat[one["row"], place]
-        table.iat[one["row"], place] = after if one["kind"] == "label" else None
+        is_label = one["kind"] == "label"
+        column = record["target"] if is_label else one["column"]
+        held = cells.setdefault(column, table.iloc[:, names[column]].astype(object).tolist())
+        before, held[one["row"]] = held[one["row"]], labels.get(one["suggested"]) if is_label else None
         changes.append(
-            {"row": one["row"], "column": column, "before": str(before), "after": after, "kind": one["kind"],
-             "score": one["score"], "text": one["text"]}
+            {"row": one["row"], "column": column, "before": str(before), "after": one["suggested"] if is_label else "",
+             "kind": one["kind"], "score": one["score"], "text": one["text"]}
         )  # fmt: skip
+    for column, held in cells.items():
+        table.isetitem(names[column], pd.Series(held, dtype=object).convert_dtypes())
     columns = ["row", "column", "before", "after", "kind", "score", "text"]
     log = pd.DataFrame(changes, columns=columns).sort_values(["row", "column"], kind="stable", ignore_index=True)
     return table, _with_ids(log, record)

@@ -49,7 +49,8 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         [record["column_values"][name] if record["column_values"][name] is not None else np.inf for name in columns]
     )
     picked = np.sort(np.argsort(wide, kind="stable")[:_COLUMNS])
-    suspects, checks = (_optional(folder, name) for name in ("suspects", "checks"))
+    looked = "reading" in record  # a table's odd cells were looked for
+    suspects, checks = (_rows_of(folder, name) if looked else [] for name in ("suspects", "checks"))
     return {
         "title": f"What helps and hurts in {Path(str(record.get('data') or 'the table')).name}",
         "answer": record["answer"],
@@ -77,10 +78,8 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
     }
 
 
-def _optional(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a table, missing cells None; none of a folder that has no such table."""
-    if not (folder / f"{name}.parquet").is_file():
-        return []
+def _rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a table, missing cells None."""
     table = conform(name, read_table(folder / f"{name}.parquet")).astype(object)
     return table.where(table.notna(), None).to_dict("records")
 

@@ -8,15 +8,11 @@ import pandas as pd
 
 from memloc.errors import ResultsError
 from memloc.results._units import UNIT_COLUMNS, Column
-
-
-def _c(
-    name: str, kind: str, tooltip: str, *, optional: bool = False, low: float | None = None, high: float | None = None
-) -> Column:
-    return Column(name, kind, tooltip, optional, low, high)
-
+from memloc.results._value_columns import VALUE_TABLES
+from memloc.results._value_columns import column as _c
 
 TABLES: dict[str, tuple[Column, ...]] = {
+    **VALUE_TABLES,
     "points": (
         _c("point", "int", "stable id of the image"),
         _c("name", "text", "file or row of the image"),
@@ -265,18 +261,6 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _c("point", "int", "stable id of the image"),
         _c("png", "bytes", "small picture of it"),
     ),
-    "cells": (
-        _c("row", "int", "row of the table, from 0", low=0),
-        _c("column", "text", "column of the table"),
-        _c(
-            "value",
-            "float",
-            "mean utility of the learners that used the column and did not see the row; high = the cell helps; missing"
-            " where none did",
-        ),
-        _c("stderr", "float", "its standard error over draws of learners", low=0),
-        _c("n_draws", "int", "learners behind it", low=0),
-    ),
     "coreset": (
         _c("point", "int", "id of the image, or row of the table"),
         _c("class", "int", "group it was selected in: given label, predicted class, or -1 where all are one group"),
@@ -315,45 +299,6 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ),
         _c("true_accuracy", "float", "on true labels of all points", optional=True, low=0, high=1),
         _c("test_accuracy", "float", "on test data", optional=True, low=0, high=1),
-    ),
-    "rows": (
-        _c("row", "int", "row of the table, from 0", low=0),
-        _c(
-            "value",
-            "float",
-            "Data-OOB: mean utility of the learners that did not see the row; of numbers 1 less the squared error over"
-            " the target's variance",
-        ),
-        _c("stderr", "float", "its standard error over draws of learners", low=0),
-        _c("n_draws", "int", "learners behind it", low=0),
-        _c(
-            "label_wrong",
-            "float",
-            "chance that the label is wrong, if labels were replaced at random; two thirds of it where wrong labels"
-            " cannot be told from hard rows",
-            optional=True,
-            low=0,
-            high=1,
-        ),
-        _c("suggested", "text", "the likeliest class but the label", optional=True),
-    ),
-    "suspects": (
-        _c("rank", "int", "place in the list, from 1", low=1),
-        _c("row", "int", "row of the table, from 0", low=0),
-        _c("column", "text", "column of the table; missing of whole rows", optional=True),
-        _c("kind", "text", "outlier, category, label, duplicate or misleads"),
-        _c("score", "float", "chance that it is an error, as far as one can tell", low=0, high=1),
-        _c("value", "float", "value of the cell, or of the row"),
-        _c("suggested", "text", "what would be expected; missing where nothing is", optional=True),
-        _c("text", "text", "what is odd, in words"),
-    ),
-    "checks": (
-        _c("check", "text", "what was looked for"),
-        _c("column", "text", "column of the table; missing of the whole", optional=True),
-        _c("row", "int", "row of the table, from 0; missing of a column", optional=True, low=0),
-        _c("other_row", "int", "the row that it is like", optional=True, low=0),
-        _c("text", "text", "what was found, in words"),
-        _c("evidence", "float", "how strong it is: a share, or a count"),
     ),
 }
 

@@ -46,9 +46,10 @@ def _labels(record: dict[str, Any]) -> list[str]:
             " wrong than right."
         ]
     return [
-        f"Up to {issues['high']:.0f} labels may be wrong: where classes overlap, hard rows look like wrong labels (of"
-        f" the {issues['read_from']} rows that are foretold most surely {issues['rate']:.1%} have another label);"
-        f" {issues['likely_wrong']} rows are more likely labelled wrong than right."
+        f"Up to {issues['high']:.0f} labels may be wrong, were they replaced at random. Where classes overlap, hard"
+        f" rows look like wrong labels: of the {issues['read_from']} rows that are foretold most surely"
+        f" {issues['rate']:.1%} have another label. {issues['likely_wrong']} rows are more likely labelled wrong than"
+        " right."
     ]
 
 

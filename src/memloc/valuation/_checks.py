@@ -266,7 +266,12 @@ def checked_weights(
             " sample_weight. Leave sample_weight and class_weight out."
         )
     rows = np.empty((len(target), 0))
-    weights = np.ones(len(target)) if sample_weight is None else _check_sample_weight(sample_weight, rows)
+    try:
+        weights = np.ones(len(target)) if sample_weight is None else _check_sample_weight(sample_weight, rows)
+    except (TypeError, ValueError) as problem:
+        raise SpecError(
+            f"sample_weight is none ({problem}). Expected a finite number for each of {len(target)} rows. Correct it."
+        ) from problem
     if sample_weight is not None and ((weights < 0).any() or not (weights > 0).any()):
         raise SpecError("sample_weight holds numbers below 0, or no other than 0. Expected weights. Correct them.")
     if valuer.class_weight is not None:
@@ -278,6 +283,13 @@ def checked_weights(
                 raise SpecError(
                     f"class_weight names {wrong[0]!r}, which is no class. Expected labels of the target. Correct it."
                 )
+            if not all(np.isfinite(weight) and weight >= 0 for weight in valuer.class_weight.values()):
+                raise SpecError("class_weight holds numbers below 0, or none. Expected weights. Correct them.")
+        elif valuer.class_weight != "balanced":
+            raise SpecError(
+                f"class_weight is {valuer.class_weight!r}. Expected a dictionary by label, or 'balanced'. Pass"
+                " class_weight='balanced'."
+            )
         order = np.argsort(classes)
         by_class = compute_class_weight(valuer.class_weight, classes=classes[order], y=classes[target])
         weights = weights * by_class[np.argsort(order)][target]

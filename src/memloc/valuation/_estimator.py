@@ -10,34 +10,23 @@ import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_regressor
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 from memloc.data import (
     ColumnReading,
     TableEncoder,
     TableSpec,
     as_pandas,
-    check_names,
-    needs_encoding,
-    read_columns,
-    refuse_missing,
-    refuse_text,
 )
-from memloc.errors import DataError, SpecError
+from memloc.errors import SpecError
 from memloc.valuation._checks import (
-    as_target,
-    check_columns,
-    check_range,
-    check_settings,
-    checked_classes,
-    checked_numbers,
     checked_weights,
     dense,
-    say_what_surprises,
 )
 from memloc.valuation._draws import drawn_number, drawn_rows, learner_seeds
+from memloc.valuation._inputs import checked_inputs, grouped, takes_missing
 from memloc.valuation._learners import Outcome, Task, run_learner, same_task, standardized
 from memloc.valuation._sums import CellSums
 
@@ -97,6 +86,7 @@ class TwoDOOB(BaseEstimator):
     """
 
     _task: Task
+    _encoder: TableEncoder | None
     _sums: CellSums
     _before: tuple[CellSums, int] | None = None  # sums and number of learners that a first fit goes on from
 
@@ -137,7 +127,7 @@ class TwoDOOB(BaseEstimator):
 
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.input_tags.sparse, tags.input_tags.allow_nan = True, self._takes_missing
+        tags.input_tags.sparse, tags.input_tags.allow_nan = True, takes_missing(self)
         if self.regresses:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags(poor_score=True)
         else:
@@ -175,9 +165,9 @@ class TwoDOOB(BaseEstimator):
     def _prepare(self, X: Any, y: Any, sample_weight: Any = None) -> None:
         """Check everything, and begin with no learners, or go on from those of the last fit."""
         again = self.warm_start and hasattr(self, "_sums")
-        table, target, places = self._checked(X, y)
+        table, target, places = checked_inputs(self, X, y)
         weights = checked_weights(self, sample_weight, target, None if places is None else self.classes_[places])
-        of_group, column_group = self._grouping(table.shape[1])
+        of_group, column_group = grouped(self, table.shape[1])
         drawn = drawn_number(self.max_features, len(of_group))
         task = Task(
             columns=np.ascontiguousarray(table.T, dtype=np.float32 if self.estimator is None else np.float64),
@@ -214,8 +204,8 @@ class TwoDOOB(BaseEstimator):
     def check(self, X: ArrayLike | pd.DataFrame, y: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         """Raise what `fit` would raise for these settings and this table, without fitting a learner."""
         other = clone(self)
-        table, target, places = other._checked(X, y)
-        other._grouping(table.shape[1])
+        table, target, places = checked_inputs(other, X, y)
+        grouped(other, table.shape[1])
         checked_weights(other, sample_weight, target, None if places is None else other.classes_[places])
 
     def predict(self, X: ArrayLike | pd.DataFrame) -> NDArray[Any]:
@@ -304,11 +294,6 @@ class TwoDOOB(BaseEstimator):
         """Whether targets are numbers to predict."""
         return self.utility == "squared_error" or (self.estimator is not None and is_regressor(self.estimator))
 
-    @property
-    def _takes_missing(self) -> bool:
-        """Whether learners take NaN."""
-        return self.estimator is None or bool(get_tags(self.estimator).input_tags.allow_nan)
-
     def _seeds(self) -> NDArray[np.int64]:
         return learner_seeds(self._entropy, len(self.estimators_))
 
@@ -345,81 +330,6 @@ class TwoDOOB(BaseEstimator):
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         yield from parallel(delayed(_run_block)(self._task, block) for block in blocks)
 
-    def _checked(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64] | None]:
-        """The table as numbers, the target as codes or numbers, and the place of each code's label in `classes_`."""
-        check_settings(self)
-        X = as_pandas(X)
-        check_names(X)
-        refuse_text(X)
-        if hasattr(X, "shape") and len(X.shape) == 2 and X.shape[0] < 2:
-            found = "is 1 sample (row)" if X.shape[0] else "are 0 samples (rows)"
-            raise DataError(f"there {found}. Expected at least two rows. Pass more.")
-        y = as_target(y, X)
-        readings = self._readings(X)
-        self._encoder = TableEncoder(self.columns).fit(X) if needs_encoding(X, readings) else None
-        if self._encoder is None:
-            refuse_missing(X, takes_nan=self._takes_missing and not self.distance_weight)
-            finite: Any = "allow-nan" if self._takes_missing else True
-            table, y = validate_data(
-                self, X, y, dtype=np.float64, ensure_min_samples=2, multi_output=True, accept_sparse=True,
-                ensure_all_finite=finite,
-            )  # fmt: skip
-            table = dense(table)
-        else:
-            validate_data(self, X, y, skip_check_array=True)
-            table = self._encoder.transform(X)
-        check_range(table, getattr(self, "feature_names_in_", None), self.estimator is None)
-        y = column_or_1d(y, warn=True)
-        if len(y) != len(table):
-            raise DataError(f"there are {len(table)} rows and {len(y)} targets. Expected one target per row. Check y.")
-        names = getattr(self, "feature_names_in_", None)
-        if self.regresses:
-            target = checked_numbers(y)
-            say_what_surprises(table, None, self._encoder, names)
-            return table, target, None
-        self.classes_ = checked_classes(y)
-        say_what_surprises(table, y, self._encoder, names)
-        return table, *_codes(table, y)
-
-    def _readings(self, X: Any) -> Sequence[ColumnReading] | None:
-        """How the columns of a data frame are read; None of anything else."""
-        if not isinstance(X, pd.DataFrame):
-            return None
-        return (
-            read_columns(X, self.columns)
-            if self.columns is None or isinstance(self.columns, TableSpec)
-            else self.columns
-        )
-
-    def _grouping(self, columns: int) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
-        """The fitted columns of each group, and the group of each column the user gave."""
-        given = self.n_features_in_
-        if self.groups is None:
-            names = np.arange(given)
-        else:
-            names = np.asarray(self.groups)
-            if names.dtype == object and len({type(each) for each in names.ravel().tolist()}) > 1:
-                raise SpecError(
-                    "groups mixes text with other values, or holds None. Expected names or numbers of one kind. Correct"
-                    " them."
-                )
-            if names.shape != (given,):
-                raise SpecError(
-                    f"groups has shape {names.shape} and the table {given} columns. Expected one group per column. Pass"
-                    f" {given} of them."
-                )
-        _, group = np.unique(names, return_inverse=True)
-        if self._encoder is None:
-            number, of_column = int(group.max()) + 1, group
-        else:  # of the columns that are left out, none has a group
-            used, of_column = np.unique(group[self._encoder.source], return_inverse=True)
-            number = len(used)
-            group = np.where(np.isin(group, used), np.searchsorted(used, group), -1)
-            gone = np.isin(np.arange(given), self._encoder.source, invert=True)
-            group[gone] = -1
-        check_columns(self, number)
-        return tuple(np.flatnonzero(of_column == one) for one in range(number)), group
-
     def _summarize(self) -> None:
         """Turn the sums into the fitted attributes."""
         sums, group = self._sums, self._column_group
@@ -442,7 +352,7 @@ class TwoDOOB(BaseEstimator):
         check_is_fitted(self)
         X = as_pandas(X)
         if self._encoder is None:
-            finite: Any = "allow-nan" if self._takes_missing else True
+            finite: Any = "allow-nan" if takes_missing(self) else True
             table = dense(
                 validate_data(self, X, dtype=np.float64, reset=False, accept_sparse=True, ensure_all_finite=finite)
             )
@@ -471,20 +381,3 @@ def _entropy(random_state: Any) -> int:
 
 def _run_block(task: Task, seeds: NDArray[np.int64]) -> list[Outcome]:
     return [run_learner(task, int(seed)) for seed in seeds]
-
-
-def _codes(table: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Class codes, and the place of each code's label among the sorted labels.
-
-    Codes follow the classes' own rows, sorted, so neither the names of the labels nor the order of the rows matters for
-    ties: by size, then by the sorted rows. Only classes with the very same rows may swap.
-    """
-    labels, inverse = np.unique(y, return_inverse=True)
-    keys = []
-    for label in range(len(labels)):
-        rows = table[inverse == label]
-        keys.append((len(rows), rows[np.lexsort(rows.T[::-1])].tobytes()))
-    order = np.array(sorted(range(len(labels)), key=lambda label: keys[label]), dtype=np.int64)
-    code = np.empty(len(labels), dtype=np.int64)
-    code[order] = np.arange(len(labels))
-    return code[inverse], order

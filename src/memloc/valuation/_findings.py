@@ -31,6 +31,7 @@ CHECKS = (
 """What is looked for."""
 _SAMPLE = 20_000  # rows that a column's foretelling is measured on
 _LEAK = 0.99  # accuracy, or R^2, of a column alone
+_GAINED = 0.9  # of what accuracy could gain over the commonest class, that a leak gains at least
 _ORDER = 0.5  # of what accuracy could gain over the commonest class, that the row's number gains
 _FEWEST = 50  # rows below which neither is measured
 _LISTED = 100  # findings of one kind
@@ -106,7 +107,7 @@ def table_findings(
         for label, size in zip(small.index, small.tolist(), strict=True):
             found.append(("rare classes", None, None, None, f"the class {label} has {size} rows", size))
         written = _alike(labels[labels.notna()].map(str).value_counts())
-        for name, like, share in written if labels.dtype == object else []:
+        for name, like, share in [] if pd.api.types.is_numeric_dtype(labels) else written:
             text = f"the classes {name!r} and {like!r} may be one"
             found.append(("near-duplicate categories", "(target)", None, None, text, share))
     columns = ["check", "column", "row", "other_row", "text", "evidence"]
@@ -129,11 +130,12 @@ def _coded(column: pd.Series) -> NDArray[np.float64]:
 
 def _alone(table: pd.DataFrame, labels: pd.Series, *, regression: bool, seed: int) -> Iterator[tuple[Any, float]]:
     """Columns that foretell the target by themselves, and how well."""
-    if len(table) < _FEWEST or _base(labels, regression=regression) > _LEAK - 0.05:
+    base = _base(labels, regression=regression)
+    if len(table) < _FEWEST or base >= 1:
         return
     for name in table.columns:
         score = _foretells(_coded(table[name]), labels, regression=regression, seed=seed)
-        if score >= _LEAK:
+        if score >= _LEAK and score - base >= _GAINED * (1 - base):
             yield name, score
 
 

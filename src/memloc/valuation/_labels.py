@@ -66,8 +66,8 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     """The chance that each label is wrong.
 
     The interval's lower end is less by half of what all rows disagree more often than the surest do: so much of the
-    rate of these may be of hard rows, too. Where that is more than the rate itself, or the rate is not one for all
-    classes, wrong labels cannot be told from hard rows.
+    rate of these may be of hard rows, too. Where that is more than the rate itself, where the rate is not one for all
+    classes, or votes are hardly better than the commonest class, wrong labels cannot be told from hard rows.
 
     Votes are turned into chances of the labels as they are by isotonic regression (a row's own label had no part in its
     votes); with wrong labels at a rate r, of which a share s goes to this label, p_label = (1 - r) p + r s (1 - p), so
@@ -105,8 +105,10 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     flat = np.array([_stays(errors, sizes, rises) for rises in _RISES])
     first = order[: flat[1]]
     total, middle = errors[-1] / rows, errors[flat[1] - 1] / flat[1]
+    chance_level = 1 - np.bincount(code, minlength=number).max() / rows  # of a vote for the commonest class
+    alike = _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
     told = bool(flat[-1] >= _FLAT * rows and total - middle <= max(middle, _HARD))
-    told = told and total <= _LARGEST and _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
+    told = told and alike and total <= _LARGEST and middle <= chance_level / 2
     read = flat if told else sizes
     level = _LEVEL if told else 1 - (1 - _LEVEL) / len(sizes)
     missed = errors[read - 1]
@@ -115,9 +117,13 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     chosen = 1 if told else int(uppers.argmin())
     size, missed = int(read[chosen]), int(missed[chosen])
     spill = (total - middle) / 2  # of the rate, which may be of hard rows
-    low, top = (max(float(lowers.min()) - spill, 0.0), float(uppers.max())) if told else (0.0, float(uppers.min()))
+    if told:
+        low, top = max(float(lowers.min()) - spill, 0.0), float(uppers.max())
+    else:  # one rate for all classes lies below that of any part of the rows; several lie below that of all rows
+        low, top = 0.0, float(uppers.min() if alike else uppers[-1])
     told = told and bool(lowers[1] > spill or middle <= _FEW_WRONG)
     top = min(top, (number - 1) / number)
+    low = min(low, top)
 
     pairs = np.arange(rows * number)
     if len(pairs) > _MOST_PAIRS:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memloc.data import TableEncoder, needs_encoding
+from memloc.data import TableEncoder, TableSpec, needs_encoding
 from memloc.errors import SpecError, warn
 from memloc.progress import Report, silent
 from memloc.streams import Stream, generator
@@ -143,12 +143,14 @@ def repair_gain(
     kind = RandomForestRegressor if regression else RandomForestClassifier
     splitter = (KFold if regression else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     scores: list[list[float]] = [[], [], []]
-    numbers, columns = X.to_numpy() if not needs_encoding(X) else None, np.arange(X.shape[1])
+    readings = valuer.columns
+    plain = not needs_encoding(X, None if readings is None or isinstance(readings, TableSpec) else readings)
+    numbers, columns = X.to_numpy() if plain else None, np.arange(X.shape[1])
     if numbers is None:
-        encoder = TableEncoder().fit(X)
+        encoder = TableEncoder(readings).fit(X)
         numbers, columns = encoder.transform(X), encoder.source
     first = np.array([np.flatnonzero(columns == column)[0] for column in range(X.shape[1])])
-    valuer = clone(valuer).set_params(groups=columns)
+    valuer = clone(valuer).set_params(groups=columns, columns=None)
     for number, (train, test) in enumerate(splitter.split(X, y)):
         report("measuring what the repair gains", number, folds)
         part = X.iloc[train].reset_index(drop=True)
@@ -157,12 +159,12 @@ def repair_gain(
         anywhere = generator(Stream.RANDOM_CELLS, seed, number).permutation(lowest.ravel()).reshape(lowest.shape)
         for found, cells in zip(scores, (np.zeros_like(lowest), lowest, anywhere), strict=True):
             table = repair(part, cells, how) if cells.any() else part
-            encoded, held = _encoded(table, X.iloc[test])
+            encoded, held = _encoded(table, X.iloc[test], readings)
             found.append(float(kind(200, random_state=seed).fit(encoded, y[train]).score(held, y[test])))
     report("measuring what the repair gains", folds, folds)
     return Gain(*(np.array(found) for found in scores))
 
 
-def _encoded(train: pd.DataFrame, test: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    encoder = TableEncoder().fit(pd.concat([train, test]))
+def _encoded(train: pd.DataFrame, test: pd.DataFrame, readings: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    encoder = TableEncoder(readings).fit(pd.concat([train, test]))
     return encoder.transform(train), encoder.transform(test)

@@ -60,7 +60,7 @@ class Valuation:
         record = read_record(folder, "value.json", "values", f"memloc value TABLE --target COLUMN --out {folder}")
         cells, rows = (conform(name, read_table(folder / f"{name}.parquet")) for name in ("cells", "rows"))
         suspects, checks = (
-            conform(name, read_table(folder / f"{name}.parquet")) if (folder / f"{name}.parquet").is_file() else None
+            conform(name, read_table(folder / f"{name}.parquet")) if "reading" in record else None
             for name in ("suspects", "checks")
         )
         return Valuation(cells, rows, record, suspects, checks)
@@ -140,13 +140,16 @@ def value_table(
         X if isinstance(X, pd.DataFrame) else pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
     )
     labels, regression = np.asarray(y), is_regression(pd.Series(y), spec.task)
-    numbers = frame.index.to_numpy() if frame.index.dtype.kind in "iu" else np.arange(len(frame))
+    named = frame.index.dtype.kind in "iu" and frame.index.is_unique and frame.index.min() >= 0
+    numbers = frame.index.to_numpy() if named else np.arange(len(frame))
     scale = float(np.var(labels.astype(np.float64))) if regression else 1.0
     began = time.monotonic()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", category=ConvergenceWarning)  # of single weak learners
         valuer = make_valuer(spec, regression=regression, groups=groups, readings=readings)
+        if spec.tol is not None:  # of values as they are told
+            valuer.set_params(tol=spec.tol * scale)
         fitted = _fit_in_steps(valuer, frame if groups is None else frame.to_numpy(), labels, work, report)
     share = fitted.vote_shares_ if not regression else None
 

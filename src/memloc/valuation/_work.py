@@ -97,6 +97,9 @@ class ValueWork:
         X, y = self.X, self.y
         fingerprint = table_fingerprint(X, y)
         identity = {**settings, "block": self.block, **repairing, "fingerprint": fingerprint}
+        if self.table is not None:
+            identity["columns"] = [[str(one.name), one.kind, dict(one.how)] for one in self.table.columns]
+            identity["file"] = self.extra["file_digest"]
         with claimed(out, identity, overwrite=overwrite, inputs=(self.extra.get("data"),)):
             work = out / ".sums.npz"
             if (out / "value.json").is_file():
@@ -119,8 +122,11 @@ class ValueWork:
         how: How = cast("How", self.repairing)
         grid = result.cells["value"].to_numpy().reshape(self.X.shape)
         repaired = repair(self.X, lowest_cells(grid, self.share), how)
-        write_table(out / "repaired.parquet", repaired.assign(**{self.extra["target"]: np.asarray(self.y)}))
-        valuer = make_valuer(self.spec, regression=is_regression(self.y, self.spec.task))
+        repaired = repaired.assign(**{self.extra["target"]: np.asarray(self.y)})
+        if self.table is not None and self.table.left_out:
+            repaired.insert(0, "row" if "row" not in repaired else "row (of the file)", self.table.rows)
+        write_table(out / "repaired.parquet", repaired.reset_index(drop=True))
+        valuer = make_valuer(self.spec, regression=is_regression(self.y, self.spec.task), readings=self._readings)
         gain = repair_gain(self.X, np.asarray(self.y), valuer, share=self.share, how=how, report=progress)
         folds = {name: values.tolist() for name, values in gain._asdict().items()}
         return {"how": how, "share": self.share, **folds}
