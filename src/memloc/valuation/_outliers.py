@@ -25,6 +25,7 @@ _CLIP = 3.0  # deviations beyond which a cell tells its neighbours no more
 _RIDGE = 0.05  # of the correlations, towards none
 _WIDEST = 3000  # columns of numbers beyond which cells are compared within their class alone
 _TAILS = np.array([1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0])  # degrees of freedom of Student's t
+_SHRUNK = 200  # rows by which a column's tails are drawn towards the table's
 _OTHER = "(other)"
 
 
@@ -231,26 +232,27 @@ def _foretold(table: NDArray[np.float64], widths: Sequence[int]) -> NDArray[np.f
 def _tails(
     residuals: dict[int, NDArray[np.float64]], told: dict[int, NDArray[np.bool_]]
 ) -> dict[int, NDArray[np.float64]]:
-    """How many cells of a column would lie as far out, by Student's t with the tails of the table's columns."""
+    """How many cells of a column would lie as far out, by Student's t with its tails, or those of the table's columns
+    where these are heavier; a column of few rows is drawn towards them."""
     from scipy.stats import t
 
-    ratios = []
+    ratios: dict[int, float] = {}
     for place, residual in residuals.items():
         far = np.abs(residual[told[place] & ~np.isnan(residual)])
         if len(far) >= _FEWEST and np.median(far) > 0:
-            ratios.append(float(np.quantile(far, 0.9) / np.median(far)))
+            ratios[place] = float(np.quantile(far, 0.9) / np.median(far))
     if not ratios:
         return {place: np.full(len(residual), np.nan) for place, residual in residuals.items()}
+    usual = float(np.median(list(ratios.values())))
     likely = t.ppf(0.95, _TAILS) / t.ppf(0.75, _TAILS)
-    freedom = float(_TAILS[np.abs(likely - np.median(ratios)).argmin()])
-    return {
-        place: np.where(
-            told[place],
-            told[place].sum() * 2 * t.sf(np.abs(residual) * t.ppf(0.75, freedom) * _NORMAL, freedom),
-            np.nan,
-        )
-        for place, residual in residuals.items()
-    }
+    found = {}
+    for place, residual in residuals.items():
+        rows = int(told[place].sum())
+        own = (rows * ratios.get(place, usual) + _SHRUNK * usual) / (rows + _SHRUNK)
+        freedom = float(np.interp(max(own, usual), likely[::-1], _TAILS[::-1]))
+        chance = 2 * t.sf(np.abs(residual) * t.ppf(0.75, freedom) * _NORMAL, freedom)
+        found[place] = np.where(told[place], rows * chance, np.nan)
+    return found
 
 
 def _unlikely(chances: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
