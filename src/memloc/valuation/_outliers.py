@@ -23,6 +23,7 @@ _FEWEST_OF_CLASS = 10  # rows of a class below which all rows' median stands for
 _FEW = 12  # different numbers of a column up to which they are steps
 _CLIP = 3.0  # deviations beyond which a cell tells its neighbours no more
 _RIDGE = 0.05  # of the correlations, towards none
+_AT_ONCE = 1 << 14  # rows that are foretold at once
 _WIDEST = 3000  # columns of numbers beyond which cells are compared within their class alone
 _TAILS = np.array([1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0])  # degrees of freedom of Student's t
 _SHRUNK = 200  # rows by which a column's tails are drawn towards the table's
@@ -88,9 +89,9 @@ def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regress
     likely: list[Any] = [None] * columns
     if rows < _FEWEST:
         return OddCells(by_chance, deviation, likely)
-    blocks: list[NDArray[np.float64]] = []  # columns of numbers, shape (row, number)
+    blocks: list[NDArray[Any]] = []  # columns of numbers, shape (row, number)
     scales: dict[int, _Scale] = {}
-    names: dict[int, tuple[list[str], NDArray[np.int64], NDArray[np.float64]]] = {}
+    names: dict[int, tuple[list[str], NDArray[np.int64], NDArray[np.float32]]] = {}
     for place, kind in enumerate(kinds):
         column = X.iloc[:, place]
         if kind in ("number", "duration", "date"):
@@ -102,13 +103,15 @@ def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regress
             levels, codes = _levels(column)
             shares = _shares(codes, len(levels), classes)
             names[place] = levels, codes, shares
-            blocks.append((codes[:, None] == np.arange(len(levels))) - shares)
+            blocks.append(((codes[:, None] == np.arange(len(levels))) - shares).astype(np.float32))
         else:
             blocks.append(np.empty((rows, 0)))
     extra = [_standard(np.asarray(y, dtype=np.float64))[:, None]] if regression else []
-    table = np.concatenate([*blocks, *extra], axis=1)
+    widths = [block.shape[1] for block in [*blocks, *extra]]
     ends = np.cumsum([block.shape[1] for block in blocks])
-    foretold = _foretold(table, [block.shape[1] for block in [*blocks, *extra]])
+    table = np.concatenate([*blocks, *extra], axis=1, dtype=np.float32)
+    blocks.clear()
+    foretold = _foretold(table, widths)
     residuals = {}
     for place, scale in scales.items():
         start = int(ends[place] - 1)
@@ -170,7 +173,7 @@ def _skew(part: NDArray[np.float64]) -> float:
     return abs(float(np.log(max(high - middle, 1e-12) / max(middle - low, 1e-12))))
 
 
-def _robust(part: NDArray[np.float64]) -> tuple[float, float]:
+def _robust(part: NDArray[Any]) -> tuple[float, float]:
     """Median, and MAD as a standard deviation; from quartiles, or the mean distance, where that is 0."""
     if not len(part):
         return 0.0, 1.0
@@ -198,40 +201,44 @@ def _levels(column: pd.Series) -> tuple[list[str], NDArray[np.int64]]:
     return [str(name) for name in names], codes.astype(np.int64)
 
 
-def _shares(codes: NDArray[np.int64], levels: int, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def _shares(codes: NDArray[np.int64], levels: int, classes: NDArray[np.int64]) -> NDArray[np.float32]:
     """How often each category occurs in the row's class, one more of each counted, shape (row, level)."""
     counts = np.ones((int(classes.max()) + 1, levels)) / levels
     np.add.at(counts, (classes, codes), 1.0)
-    return (counts / counts.sum(axis=1, keepdims=True))[classes]
+    return (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)[classes]
 
 
-def _foretold(table: NDArray[np.float64], widths: Sequence[int]) -> NDArray[np.float64]:
-    """What each column of a block is expected to be from the other blocks, shape (row, number)."""
-    clipped = np.clip(table, -_CLIP, _CLIP)
-    mean, spread = clipped.mean(axis=0), clipped.std(axis=0)
+def _foretold(table: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float32]:
+    """What each column of a block is expected to be from the other blocks, shape (row, number); in place of the
+    table."""
+    np.clip(table, -_CLIP, _CLIP, out=table)
+    mean, spread = table.mean(axis=0, dtype=np.float64), table.std(axis=0, dtype=np.float64)
     if table.shape[1] > _WIDEST:
-        return np.broadcast_to(mean, table.shape).copy()
+        table[:] = mean
+        return table
     spread[spread == 0] = 1.0
-    scaled = (clipped - mean) / spread
-    correlation = scaled.T @ scaled / len(scaled) * (1 - _RIDGE)
+    table -= mean.astype(np.float32)
+    table /= spread.astype(np.float32)
+    correlation = (table.T @ table).astype(np.float64) / len(table) * (1 - _RIDGE)
     np.fill_diagonal(correlation, 1.0)
     inverse = np.linalg.inv(correlation)
-    weighted = scaled @ inverse
-    found = np.empty_like(scaled)
+    own = []  # of each block, what brings its weighted cells back to cells
     start = 0
     for width in widths:
-        block = slice(start, start + width)
-        if width == 1:
-            found[:, start] = scaled[:, start] - weighted[:, start] / inverse[start, start]
-        elif width:
-            found[:, block] = scaled[:, block] - np.linalg.solve(inverse[block, block], weighted[:, block].T).T
+        own.append(np.linalg.inv(inverse[start : start + width, start : start + width]))
         start += width
-    return found * spread + mean
+    for first in range(0, len(table), _AT_ONCE):
+        part = table[first : first + _AT_ONCE].astype(np.float64)
+        weighted, start = part @ inverse, 0
+        for width, back in zip(widths, own, strict=True):
+            block = slice(start, start + width)
+            part[:, block] -= weighted[:, block] @ back.T
+            start += width
+        table[first : first + _AT_ONCE] = part * spread + mean
+    return table
 
 
-def _tails(
-    residuals: dict[int, NDArray[np.float64]], told: dict[int, NDArray[np.bool_]]
-) -> dict[int, NDArray[np.float64]]:
+def _tails(residuals: dict[int, NDArray[Any]], told: dict[int, NDArray[np.bool_]]) -> dict[int, NDArray[np.float64]]:
     """How many cells of a column would lie as far out, by Student's t with its tails, or those of the table's columns
     where these are heavier; a column of few rows is drawn towards them."""
     from scipy.stats import t
@@ -255,7 +262,7 @@ def _tails(
     return found
 
 
-def _unlikely(chances: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+def _unlikely(chances: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """How many cells of a column would hold as unlikely a category, if categories came with these chances."""
     rows = len(codes)
     chances = np.clip(chances, 0.5 / rows, 1.0)
@@ -265,7 +272,7 @@ def _unlikely(chances: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray
     return total[np.searchsorted(order, own, side="right") - 1]
 
 
-def _likely_number(scale: _Scale, foretold: NDArray[np.float64], column: pd.Series, kind: str) -> Any:
+def _likely_number(scale: _Scale, foretold: NDArray[Any], column: pd.Series, kind: str) -> Any:
     whole = kind == "number" and bool((column.dropna() % 1 == 0).all())
 
     def text(row: int) -> str:
@@ -277,7 +284,7 @@ def _likely_number(scale: _Scale, foretold: NDArray[np.float64], column: pd.Seri
     return text
 
 
-def _likely_name(levels: list[str], chances: NDArray[np.float64], codes: NDArray[np.int64]) -> Any:
+def _likely_name(levels: list[str], chances: NDArray[Any], codes: NDArray[np.int64]) -> Any:
     def text(row: int) -> str:
         best = int(chances[row].argmax())
         return "" if best == codes[row] or levels[best] in (_OTHER, "(missing)") else levels[best]
