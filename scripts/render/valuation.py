@@ -1,4 +1,4 @@
-"""docs/valuation.md, from valuation_quality.json."""
+"""docs/valuation.md, from valuation_quality.json and suspects.json."""
 
 from __future__ import annotations
 
@@ -30,8 +30,52 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
     for part, make in makers.items():
         if found.get(part):
             tables |= make(found[part])
+    listed = read("suspects.json")
+    for part, make in (("cells", injected), ("labels", flipped)):
+        if listed.get(part):
+            tables[part] = make(listed[part])
     number, seeds = at(settings, "learners"), at(settings, "seeds")
     return tables, {"trees": number and str(number), "seeds": seeds and str(tuple(seeds))}
+
+
+def injected(rows: Rows) -> Table:
+    """Precision of each score's first cells and its average precision, by data and kind of error."""
+    scores = [key for key in rows[0] if key not in ("data", "how", "share")]
+    lines: list[list[str | None]] = [
+        [row["data"], row["how"], f"{row['share']:.0%}"]
+        + [f"{row[score][0]:.2f} / {row[score][1]:.2f}" if score in row else None for score in scores]
+        for row in rows
+    ]
+    return Table(["data", "cells", "share", *scores], lines, keys=3)
+
+
+def flipped(rows: Rows) -> Table:
+    """How many labels are said to be wrong, how many are, and average precisions."""
+
+    def number(row: dict[str, Any], key: str, digits: int = 2) -> str | None:
+        value = row.get(key)
+        return None if value is None or value != value else f"{value:.{digits}f}"
+
+    lines: list[list[str | None]] = [
+        [
+            row["data"],
+            f"{row['flipped']:.0%}",
+            number(row, "true", 0),
+            f"{row['expected']:.0f} ({row['low']:.0f} to {row['high']:.0f})",
+            number(row, "within"),
+            number(row, "told"),
+            f"{row['flagged']:.1%}",
+            number(row, "right of flagged"),
+            number(row, "chance of flagged"),
+            number(row, "ap", 3),
+            number(row, "ap over seeds", 3),
+            number(row, "ap of cleanlab, self_confidence", 3),
+            number(row, "ap of cleanlab, normalized_margin", 3),
+        ]
+        for row in rows
+    ]
+    header = ["data", "flipped", "wrong", "said", "within", "told", "flagged", "right", "their chance", "AP", "± seeds"]
+    return Table([*header, "cleanlab, confidence", "cleanlab, margin"], lines, keys=2)
 
 
 def cell(row: dict[str, Any] | None, place: int = 0, digits: int = 2) -> str | None:
