@@ -136,7 +136,8 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     rest[place, code] = -1.0
     likeliest = rest.argmax(axis=1)
     into = _replacements(shares.argmax(axis=1)[order[:size]], code[order[:size]], number)[likeliest, code]
-    each = _rates(low, missed / size if told else (low + top) / 2, top)[:, None]
+    reach = top if told else min(top, float(uppers.min()))  # a rate that no part of the rows gainsays
+    each = _rates(low, missed / size if told else reach / 2, reach)[:, None]
     other = each * into[None, :]
     seen = np.maximum(noisy[None, :], other + 1e-12)  # no label is rarer than by mistake
     clean = np.clip((seen - other) / np.maximum(1 - each - other, 1e-9), 0.0, 1.0)
