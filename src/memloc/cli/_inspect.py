@@ -164,8 +164,8 @@ def export(
         str | None,
         typer.Option(
             help="Of an audit: issues (cleanlab's convention), points, point_layers, layers or units. Of a table's"
-            " values: suspects, checks, cells, rows, labels (cleanlab's convention), or cleaned (with a log of every"
-            " change beside it)."
+            " values: suspects, checks, cells, rows, labels (cleanlab's convention), or cleaned (suspected cells"
+            " emptied, labels replaced; a log of every change beside it)."
         ),
     ] = None,
     alpha: Annotated[
@@ -186,7 +186,7 @@ def export(
         if table == "cleaned":
             write_any(log, changes)
         found = {"file": str(out), "rows": len(frame), "changes": str(changes) if table == "cleaned" else None}
-        more = f"; {len(log)} changes: {changes}" if table == "cleaned" else ""
+        more = f"; {len(log)} cells emptied or relabelled, listed in {changes}" if table == "cleaned" else ""
         common.emit(as_json, found, f"{out}: {len(frame)} rows{more}")
         return
     audit = Audit.load(folder)

@@ -12,18 +12,18 @@ from memloc.errors import DataError
 
 
 def check_useful(logits: Tensor, labels: Tensor) -> None:
-    """Raise DataError where a model foretells labels no better than the commonest class does, so that its gradients
+    """Raise DataError where a model predicts labels no better than the commonest class does, so that its gradients
     tell no label from another.
 
     >>> check_useful(torch.eye(2)[[0, 0, 0]], torch.tensor([0, 0, 1]))
     Traceback (most recent call last):
-    memloc.errors.DataError: the model foretells 66.7% of the labels right, and the commonest class alone 66.7%. ...
+    memloc.errors.DataError: the model predicts 66.7% of the labels right, and the commonest class alone 66.7%. ...
     """
     right = float((logits.argmax(dim=1).cpu() == labels.cpu()).double().mean())
     base = float(torch.bincount(labels.cpu()).max()) / len(labels)
     if right <= base:
         raise DataError(
-            f"the model foretells {right:.1%} of the labels right, and the commonest class alone {base:.1%}. Expected a"
+            f"the model predicts {right:.1%} of the labels right, and the commonest class alone {base:.1%}. Expected a"
             " model that learned what tells classes apart, for a coreset to go by. Train it longer (--warmup), use"
             " another --learner, or better columns."
         )

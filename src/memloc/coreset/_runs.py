@@ -214,7 +214,7 @@ def _warnings(crust: Crust, history: pd.DataFrame, labels: Tensor) -> list[str]:
     base = float(torch.bincount(labels).max()) / len(labels)
     if history["accuracy"].iloc[-1] <= base:
         found.append(
-            f"The model foretells {history['accuracy'].iloc[-1]:.1%} of the labels right, and the commonest class alone"
+            f"The model predicts {history['accuracy'].iloc[-1]:.1%} of the labels right, and the commonest class alone"
             f" {base:.1%}: its coreset tells no wrong label from a right one. Train longer, or pass another encoder."
         )
     if crust.objective == "facility_location":

@@ -305,7 +305,9 @@ def _plain(text: str, parts: re.Match[str] | None, days: bool) -> str:
     day, month = (parts[1], parts[3]) if days else (parts[3], parts[1])
     year = int(parts[4])
     year += 0 if len(parts[4]) > 2 else 2000 if year < 69 else 1900
-    return f"{year:04d}-{int(month):02d}-{int(day):02d}{parts['time'] or ''}"
+    time = parts["time"] or ""
+    time = time.replace(".", ":") if re.fullmatch(r"[T ]\d{1,2}\.\d\d(?:\.\d\d)?", time) else time
+    return f"{year:04d}-{int(month):02d}-{int(day):02d}{time}"
 
 
 def _form_of(text: str) -> str | None:

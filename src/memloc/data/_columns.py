@@ -27,6 +27,7 @@ from memloc.data._column_types import different_texts, finite, is_number, typed_
 from memloc.data._table_spec import TableSpec
 from memloc.errors import SpecError
 
+ASKED = "names rows, as asked"
 LEFT_OUT = ("id", "text", "constant", "empty", "dropped")
 """Kinds of columns that are not valued."""
 _MOST = 0.9  # of the cells that must be numbers, or dates, for the others to be missing
@@ -87,14 +88,14 @@ def read_columns(table: pd.DataFrame, spec: TableSpec | None = None) -> list[Col
     if problems:
         raise_problems(problems, table)
     comma = writes_decimal_commas(table)
-    missing = frozenset(spec.na)
+    missing = spec.missing
     found = []
     for place, name in enumerate(table.columns):
         forced = wanted.get(name)
         if forced == "dropped":
             found.append(ColumnReading(name, "dropped", "left out, as asked"))
         elif forced == "id":
-            found.append(ColumnReading(name, "id", "names rows, as asked"))
+            found.append(ColumnReading(name, "id", ASKED))
         else:
             found.append(_read(table.iloc[:, place], name, forced, missing, comma, spec.text))
     return found

@@ -25,13 +25,18 @@ class TableSpec:
         (), "Tables: columns to take as numbers; other text in them is missing.", text_type=list[str]
     )
     na: tuple[str, ...] = setting(
-        (), "Tables: what stands for a missing value, such as -200 or unknown.", text_type=list[str]
+        (), "Tables: what stands for a missing value, such as -200,unknown; may be repeated.", text_type=list[str]
     )
     text: str = setting(
         "leave-out",
         "Tables: free text is left out, hashed (hash: counts of its words in 16 columns), or a category.",
         choices=TEXTS,
     )
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """What stands for a missing value: each of `na`, and the parts between its commas."""
+        return frozenset(part.strip() for text in self.na for part in (text, *text.split(",")))
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -17,7 +17,7 @@ from memloc.data._cells import BLANKS, as_dates, as_numbers
 from memloc.data._column_flags import raise_problems, resolved
 from memloc.data._column_notices import notices_of
 from memloc.data._column_types import different_texts, finite, is_number, typed_date
-from memloc.data._columns import ColumnReading, column_values, read_columns, writes_decimal_commas
+from memloc.data._columns import ASKED, ColumnReading, column_values, read_columns, writes_decimal_commas
 from memloc.data._table_files import RawTable, read_raw
 from memloc.data._table_spec import TableSpec
 from memloc.errors import DataError, SpecError, nearest
@@ -59,7 +59,10 @@ class Table:
 
     @property
     def ids(self) -> pd.Series | None:
-        """The first column of ids whose cells all differ, as text."""
+        """The first column that was named as an id, else of ids whose cells all differ, as text."""
+        for column in self.columns:
+            if column.kind == "id" and column.text == ASKED:
+                return self.raw[column.name].astype(object).where(self.raw[column.name].notna(), "").map(str)
         for column in self.columns:
             if column.kind == "id":
                 found = self.raw[column.name]
@@ -140,7 +143,7 @@ def read_table(
         y = y.astype(np.int64)
         if y.nunique() > _FEW:
             said.append(
-                f"the target has {y.nunique()} different whole numbers, and is foretold as a number where --task"
+                f"the target has {y.nunique()} different whole numbers, and is predicted as a number where --task"
                 " does not say otherwise."
             )
     notices = (*raw.notices, *missing, *said, *notices_of(columns))
@@ -158,7 +161,7 @@ def read_target(
     >>> read_target(pd.Series(["1.0", "", "2"]), "kind")[0].tolist()
     [1.0, nan, 2.0]
     """
-    missing = frozenset(spec.na if spec else ())
+    missing = spec.missing if spec else frozenset()
     if typed_date(column) is not None:
         raise DataError(_DATES.format(repr(name)))
     if pd.api.types.is_bool_dtype(column) and not column.isna().any():

@@ -65,7 +65,7 @@ def summarize_values(folder: str | Path) -> dict[str, Any]:
         "left_out": (record.get("reading") or {}).get("rows_left_out", 0),
         "id_column": (record.get("ids") or {}).get("column"),
         "ids": _ids(record, rows["row"].tolist()),
-        "row_cells": {"columns": columns, "rows": record.get("row_contents") or {}},
+        "row_cells": {"columns": record.get("row_columns") or columns, "rows": record.get("row_contents") or {}},
         "all_rows": _all_rows(record, grid, of_rows, picked),
         "contrast": _heat(record, grid - of_rows[:, None], shown, picked, "value less row value"),
         "worst_cells": record["worst_cells"],

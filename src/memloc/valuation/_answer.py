@@ -24,7 +24,7 @@ def answer(valuation: Valuation) -> list[str]:
     if record["regression"]:
         first = f"Learners that did not see a row explain {oob:.0%} of the target's variance."
     else:
-        first = f"Learners that did not see a row foretell {oob:.1%} of the labels right by vote."
+        first = f"Learners that did not see a row predict {oob:.1%} of the labels right by vote."
     error = f"The standard error of a row's value is {float(np.nanmean(valuation.rows['stderr'])):.3f} on average."
     sentences = [first, *_labels(record), *_suspects(valuation), f"{_columns(record)} {error}"]
     if record.get("unevenness") is not None:
@@ -47,7 +47,7 @@ def _labels(record: dict[str, Any]) -> list[str]:
         ]
     return [
         f"Up to {issues['high']:.0f} labels may be wrong, were they replaced at random. Where classes overlap, hard"
-        f" rows look like wrong labels: of the {issues['read_from']} rows that are foretold most surely"
+        f" rows look like wrong labels: of the {issues['read_from']} rows that are predicted most surely"
         f" {issues['rate']:.1%} have another label. {issues['likely_wrong']} rows are more likely labelled wrong than"
         " right."
     ]
@@ -60,8 +60,8 @@ def _suspects(valuation: Valuation) -> list[str]:
     if suspects is not None:
         likely = int((suspects["score"] > _LIKELY).sum())
         sentences.append(
-            f"{likely} suspects are more likely an error than not"
-            + ("." if not likely else f", first row {suspects['row'].iloc[0]}: {suspects['text'].iloc[0]}.")
+            f"{likely or 'No'} suspect{' scores' if likely == 1 else 's score'} above one half"
+            + ("." if not likely else f"; the first is in row {suspects['row'].iloc[0]}: {suspects['text'].iloc[0]}.")
         )
     if checks is not None and len(checks):
         counts = checks.groupby("check", sort=False)["evidence"].agg(["size", "max"])

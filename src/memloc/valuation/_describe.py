@@ -75,7 +75,10 @@ def looked_through(valuation: Valuation, table: Table, report: Report = silent) 
     }
     report("looking for odd cells", 3, 3)
     result = replace(valuation, rows=rows, suspects=suspects, checks=checks, record=record)
-    return describe(result, table.X, contents, kinds)
+    whole = table.raw.copy()
+    whole.insert(0, f"{table.y.name} (target)", table.y.to_numpy())
+    found_in = replace(result, record={**record, "row_columns": list(map(str, whole.columns))})
+    return describe(found_in, table.X, contents, kinds, whole=whole)
 
 
 def shown_readings(table: Table) -> list[dict[str, str]]:
@@ -99,7 +102,7 @@ def _summary(issues: LabelIssues) -> dict[str, Any]:
 
 def _overlap(issues: LabelIssues) -> str:
     return (
-        f"of the {issues.rows} rows that learners foretell most surely {issues.rate:.1%} have another label, and of the"
+        f"of the {issues.rows} rows that learners predict most surely {issues.rate:.1%} have another label, and of the"
         " others many more: where classes overlap, wrong labels cannot be told from hard rows"
     )
 
@@ -118,13 +121,19 @@ def _numbered(suspects: pd.DataFrame, numbers: NDArray[np.int64]) -> pd.DataFram
 
 
 def describe(
-    valuation: Valuation, X: pd.DataFrame, contents: pd.DataFrame | None = None, kinds: Iterable[str] | None = None
+    valuation: Valuation,
+    X: pd.DataFrame,
+    contents: pd.DataFrame | None = None,
+    kinds: Iterable[str] | None = None,
+    *,
+    whole: pd.DataFrame | None = None,
 ) -> Valuation:
     """A valuation whose record also holds the answer in sentences, the worst cells and rows with their contents, and
     the columns.
 
     Args:
         X: the table. contents: its cells as the user has them. kinds: of its columns; numbers by default.
+        whole: rows as the user has them, with target and columns that are not valued.
     """
     record, rows = valuation.record, valuation.rows
     contents = X if contents is None else contents
@@ -189,7 +198,9 @@ def describe(
         "by_column": columns,
     }
     if record.get("image_shape") is None:
-        record["row_contents"] = _contents(valuation, contents, [int(one["row"]) for one in worst_rows])
+        record["row_contents"] = _contents(
+            valuation, contents if whole is None else whole, [int(one["row"]) for one in worst_rows]
+        )
     result = replace(valuation, record=record)
     return replace(result, record={**record, "answer": answer(result)})
 

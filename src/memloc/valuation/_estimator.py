@@ -68,7 +68,7 @@ class TwoDOOB(BaseEstimator):
         row_values_: shape (row,): Data-OOB of the same learners. row_counts_, row_stderr_: likewise.
         column_values_: shape (column,), mean over the learners and rows that used the column. column_stderr_: of it,
             over the draws of learners.
-        vote_shares_: of the learners that did not see a row, the share that foretells each class, shape (row, class),
+        vote_shares_: of the learners that did not see a row, the share that predicts each class, shape (row, class),
             in the order of `classes_`; classes only.
         oob_score_: accuracy of the vote (or R^2 of the mean) of the learners that did not see a row.
         classes_, feature_names_in_, n_features_in_, estimators_, estimators_samples_, estimators_features_: as in

@@ -29,7 +29,7 @@ CHECKS = (
     "class overlap",
 )
 """What is looked for."""
-_SAMPLE = 20_000  # rows that a column's foretelling is measured on
+_SAMPLE = 20_000  # rows that a column's predicting is measured on
 _LEAK = 0.99  # accuracy, or R^2, of a column alone
 _GAINED = 0.9  # of what accuracy could gain over the commonest class, that a leak gains at least
 _ORDER = 0.5  # of what accuracy could gain over the commonest class, that the row's number gains
@@ -79,21 +79,24 @@ def table_findings(
     table = X.reset_index(drop=True)
     for name, score in _alone(table, labels, regression=regression, seed=seed):
         words = "R² of" if regression else "share of rows that"
-        text = f"{name} alone foretells the target ({words} {score:.3f}): does it hold the answer?"
+        text = f"{name} alone predicts the target ({words} {score:.3f}): does it hold the answer?"
         found.append(("leak", name, None, None, text, score))
     gain = _by_order(labels, regression=regression, seed=seed)
     if gain is not None:
         text = (
-            f"the row's number alone foretells the target ({gain:.0%} of what could be gained): rows are sorted by it,"
-            " so shuffle before any split, and leave out columns that count the rows."
+            f"the row's number alone predicts the target ({gain:.0%} of what could be gained): rows are sorted by it,"
+            " or it changes over time. Split by time in that case, else shuffle; leave out columns that count rows."
         )
         found.append(("order", None, None, None, text, gain))
     same, conflicts = _duplicates(table, labels)
     for row, other in same[:_LISTED]:
-        text = f"the same cells and label as row {numbers[other]}"
+        text = f"the same label as row {numbers[other]}, and the same cells in the columns that are valued"
         found.append(("duplicate rows", None, numbers[row], numbers[other], text, float(len(same))))
     for row, other in [] if regression else conflicts[:_LISTED]:
-        text = f"the same cells as row {numbers[other]}, labelled {labels[row]} here and {labels[other]} there"
+        text = (
+            f"the same cells as row {numbers[other]} in the columns that are valued, labelled {labels[row]} here and"
+            f" {labels[other]} there"
+        )
         found.append(("conflicting rows", None, numbers[row], numbers[other], text, float(len(conflicts))))
     for row, other, name in _near(table, labels, regression=regression):
         text = f"the same cells as row {numbers[other]} but for {name}, and another label"
@@ -129,7 +132,7 @@ def _coded(column: pd.Series) -> NDArray[np.float64]:
 
 
 def _alone(table: pd.DataFrame, labels: pd.Series, *, regression: bool, seed: int) -> Iterator[tuple[Any, float]]:
-    """Columns that foretell the target by themselves, and how well."""
+    """Columns that predict the target by themselves, and how well."""
     base = _base(labels, regression=regression)
     if len(table) < _FEWEST or base >= 1:
         return

@@ -1,8 +1,8 @@
 """Which labels are wrong, how many, and what they should be, from the votes of learners that did not see the row.
 
 The model: each label was replaced with one chance, whatever the row holds, by another class. Under it the rows that
-learners foretell most surely show the chance: they disagree with their labels as often as labels are wrong, whichever
-class is foretold.
+learners predict most surely show the chance: they disagree with their labels as often as labels are wrong, whichever
+class is predicted.
 """
 
 from __future__ import annotations
@@ -152,11 +152,11 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     )
 
 
-def _replacements(foretold: NDArray[np.int64], labels: NDArray[np.int64], number: int) -> NDArray[np.float64]:
-    """Of the labels that disagree with a foretold class, the share of each other class, shape (foretold, label); drawn
-    towards equal shares as by a few more labels."""
+def _replacements(predicted: NDArray[np.int64], labels: NDArray[np.int64], number: int) -> NDArray[np.float64]:
+    """Of the labels that disagree with a predicted class, the share of each other class, shape (predicted, label);
+    drawn towards equal shares as by a few more labels."""
     counts = np.zeros((number, number))
-    np.add.at(counts, (foretold, labels), 1.0)
+    np.add.at(counts, (predicted, labels), 1.0)
     counts += _ALIKE / (number - 1)
     np.fill_diagonal(counts, 0.0)
     return counts / counts.sum(axis=1, keepdims=True)
@@ -186,11 +186,13 @@ def _stays(errors: NDArray[np.int64], sizes: NDArray[np.int64], rises: float) ->
     return found
 
 
-def _alike(foretold: NDArray[np.int64], wrong: NDArray[np.bool_]) -> bool:
-    """Whether rows disagree with their label as often whichever class is foretold, by a chi-squared test."""
+def _alike(predicted: NDArray[np.int64], wrong: NDArray[np.bool_]) -> bool:
+    """Whether rows disagree with their label as often whichever class is predicted, by a chi-squared test."""
     from scipy.stats import chi2_contingency
 
-    counts = np.stack([np.bincount(foretold[wrong == one], minlength=int(foretold.max()) + 1) for one in (True, False)])
+    counts = np.stack(
+        [np.bincount(predicted[wrong == one], minlength=int(predicted.max()) + 1) for one in (True, False)]
+    )
     counts = counts[:, counts.sum(axis=0) > 0]
     if counts.shape[1] < 2 or not counts.sum(axis=1).all():
         return True

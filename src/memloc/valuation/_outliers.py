@@ -23,10 +23,11 @@ _FEWEST_OF_CLASS = 10  # rows of a class below which all rows' median stands for
 _FEW = 12  # different numbers of a column up to which they are steps
 _CLIP = 3.0  # deviations beyond which a cell tells its neighbours no more
 _RIDGE = 0.05  # of the correlations, towards none
-_AT_ONCE = 1 << 14  # rows that are foretold at once
+_AT_ONCE = 1 << 14  # rows that are predicted at once
 _WIDEST = 3000  # columns of numbers beyond which cells are compared within their class alone
 _TAILS = np.array([1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0])  # degrees of freedom of Student's t
 _SHRUNK = 200  # rows by which a column's tails are drawn towards the table's
+_YES = {1.0: "yes", 0.0: "no"}  # of booleans; categories are text
 _OTHER = "(other)"
 
 
@@ -111,22 +112,22 @@ def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regress
     ends = np.cumsum([block.shape[1] for block in blocks])
     table = np.concatenate([*blocks, *extra], axis=1, dtype=np.float32)
     blocks.clear()
-    foretold = _foretold(table, widths)
+    predicted = _foretold(table, widths)
     residuals = {}
     for place, scale in scales.items():
         start = int(ends[place] - 1)
         values = _numbers(X.iloc[:, place], kinds[place])
         actual = np.where(np.isnan(values), np.nan, scale.forward(values))
-        middle, spread = _robust((actual - foretold[:, start])[scale.told & ~np.isnan(actual)])
+        middle, spread = _robust((actual - predicted[:, start])[scale.told & ~np.isnan(actual)])
         spread = max(spread, scale.step)
-        residuals[place] = (actual - foretold[:, start] - middle) / spread
+        residuals[place] = (actual - predicted[:, start] - middle) / spread
         deviation[:, place] = residuals[place]
-        likely[place] = _likely_number(scale, foretold[:, start] + middle, X.iloc[:, place], kinds[place])
+        likely[place] = _likely_number(scale, predicted[:, start] + middle, X.iloc[:, place], kinds[place])
     for place, chance in _tails(residuals, {place: scale.told for place, scale in scales.items()}).items():
         by_chance[:, place] = chance
     for place, (levels, codes, shares) in names.items():
         part = slice(int(ends[place]) - len(levels), int(ends[place]))
-        chances = shares + foretold[:, part]
+        chances = shares + predicted[:, part]
         by_chance[:, place] = np.where(X.iloc[:, place].isna(), np.nan, _unlikely(chances, codes))
         likely[place] = _likely_name(levels, chances, codes)
     return OddCells(by_chance, deviation, likely)
@@ -194,7 +195,7 @@ def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _levels(column: pd.Series) -> tuple[list[str], NDArray[np.int64]]:
     """Names of categories, the rarest as one, and which each cell is; missing cells are one of their own."""
-    texts = column.astype(object).where(column.notna(), "(missing)").map(str)
+    texts = column.astype(object).where(column.notna(), "(missing)").map(lambda one: _YES.get(one, str(one)))
     often = texts.value_counts(sort=True).index[:MOST_CATEGORIES]
     kept = texts.where(texts.isin(often), _OTHER)
     codes, names = pd.factorize(kept)
@@ -272,11 +273,11 @@ def _unlikely(chances: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.flo
     return total[np.searchsorted(order, own, side="right") - 1]
 
 
-def _likely_number(scale: _Scale, foretold: NDArray[Any], column: pd.Series, kind: str) -> Any:
+def _likely_number(scale: _Scale, predicted: NDArray[Any], column: pd.Series, kind: str) -> Any:
     whole = kind == "number" and bool((column.dropna() % 1 == 0).all())
 
     def text(row: int) -> str:
-        value = scale.back(row, float(foretold[row]))
+        value = scale.back(row, float(predicted[row]))
         if kind == "date":
             return str((pd.Timestamp("1970-01-01") + pd.Timedelta(days=round(value))).date())
         return f"{value:.0f}" if whole and abs(value) < 1e15 else f"{value:.4g}"

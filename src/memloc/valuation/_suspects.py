@@ -17,6 +17,7 @@ _WEIGHT = 0.25  # of value less row, in standard errors, beside the logarithm of
 _LEAST = 0.1  # score from which a suspect is listed
 _MOST = 5000  # suspects listed
 _MISLEADS = 0.5  # of its score: a cell that misleads hurts, which is no sign that it is wrong
+_RARE = 0.6  # of its score: a rare category is oftener right than a number far out
 _NORMAL = 1.4826
 _SURE = 3.0  # standard errors by which a cell that misleads lies below its row
 _LARGE = 1e4  # numbers that are shown in full
@@ -42,7 +43,7 @@ def suspects_table(
     The score is the chance that it is an error: of a label by `label_issues`, two thirds of it where wrong labels
     cannot be told from hard rows; of a cell 1 / (1 + e), where e is how many cells of the table would be as odd without
     errors, times exp(-z / 4) of its value less its row's in standard errors; half of that where value less row alone
-    speaks against a cell.
+    speaks against a cell, and six tenths for a category, since rare ones are often right.
 
     Args:
         values, errors: of cells, shape (row, column). row_values: of rows. odd: how little cells fit.
@@ -77,11 +78,11 @@ def suspects_table(
         likely = odd.expected(row, column)
         text = f"{columns[column]} is {_shown(contents, row, column)}, rare for its class and the row's other cells"
         text += f"; {likely} would be likelier" if likely else ""
-        score = float(scores[row, column])
+        score = _RARE * float(scores[row, column])
         add(row, column, "category", score, text, likely or None, score)
     for row, column, score in _misleading(contrast, below):
         text = (
-            f"learners given {columns[column]} ({_shown(contents, row, column)}) foretell this row worse than others by"
+            f"learners given {columns[column]} ({_shown(contents, row, column)}) predict this row worse than others by"
             f" {-contrast[row, column]:.3f}, beyond what the column does elsewhere"
         )
         add(row, column, "misleads", _MISLEADS * score, text, None, float(below[row, column]))

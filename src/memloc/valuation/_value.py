@@ -31,7 +31,7 @@ class Valuation:
         cells: row, column, value, stderr, n_draws. rows: row, value, stderr, n_draws.
         record: spec, settings, scores, names, timings, warnings (value.json).
         suspects, checks: cells, rows and labels worth a look, and findings about the table, where they were looked for.
-        votes: the share of learners that foretold each class of a row that they did not see, shape (row, class); of
+        votes: the share of learners that predicted each class of a row that they did not see, shape (row, class); of
             `classes`. Not stored.
     """
 
@@ -118,7 +118,7 @@ def value_table(
 ) -> Valuation:
     """Value every cell and row of a table.
 
-    Values of numbers to predict are 1 less the squared error over the target's variance: 1 where it is foretold
+    Values of numbers to predict are 1 less the squared error over the target's variance: 1 where it is predicted
     exactly, 0 where its mean would do as well, below 0 where that would do better.
 
     Args:
