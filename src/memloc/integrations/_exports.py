@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -50,11 +51,8 @@ def issues_table(audit: Audit, *, alpha: float = 0.05) -> pd.DataFrame:
 
 
 def _number(text: str) -> bool:
-    try:
-        float(text.strip().replace(",", "."))
-    except ValueError:
-        return text.strip("-") == ""
-    return True
+    """Whether text is a negative number, which is no formula."""
+    return re.fullmatch(r"-\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?", text) is not None
 
 
 def write_any(table: pd.DataFrame, path: Path, *, own: bool = False) -> None:
