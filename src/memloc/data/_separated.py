@@ -19,22 +19,36 @@ _LONG = 100_000  # characters of a line that is looked at
 def cut_to_header(text: str, target: str) -> tuple[str, str, int]:
     """Text from its header on, the sign between its fields, and how many lines stood above."""
     lines, places = _first_lines(text)
-    found: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int, int, float]] = []
     for order, between in enumerate(_SEPARATORS):
-        rows = [
-            next(csv.reader([line], delimiter=between, skipinitialspace=True), []) if len(line) < _LONG else []
-            for line in lines
-        ]
+        rows, starts = _rows(lines, between)
         top = header_of(rows[: TOP + 1], target)
         if top is not None:
-            found.append((len(rows[top]), -order, top))
-    if found:
-        _, order, top = max(found)
+            wide = len(rows[top])
+            alike = sum(len(row) == wide for row in rows[top:]) / len(rows[top:])
+            found.append((wide, -order, starts[top], alike))
+    spaced = _by_spaces(lines, target)
+    if found and not (spaced and max(found)[3] < _SHARE):
+        _, order, top, _ = max(found)
         cut = text[places[top] :]
         return re.sub(r"^#\s*(?=[^\s,;|])", "", cut), _SEPARATORS[-order], top
-    if _by_spaces(lines, target):
+    if spaced:
         return text, SPACES, 0
     return text, max(_SEPARATORS, key=(lines or [""])[0].count), 0
+
+
+def _rows(lines: list[str], between: str) -> tuple[list[list[str]], list[int]]:
+    """The rows that some lines hold, of which one may take several, and the line that each begins in."""
+    reader = csv.reader([f"{line}\n" for line in lines if len(line) < _LONG], delimiter=between, skipinitialspace=True)
+    rows: list[list[str]] = []
+    starts: list[int] = []
+    while True:
+        start = reader.line_num
+        try:
+            rows.append(next(reader))
+        except (StopIteration, csv.Error):
+            return rows, starts
+        starts.append(start)
 
 
 def _first_lines(text: str) -> tuple[list[str], list[int]]:
