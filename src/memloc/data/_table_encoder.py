@@ -170,9 +170,11 @@ class TableEncoder:
     def __init__(self, columns: Columns = None) -> None:
         self._given = columns if columns is None or isinstance(columns, TableSpec) else list(columns)
 
-    def fit(self, X: pd.DataFrame) -> TableEncoder:
+    def fit(self, X: pd.DataFrame, readings: Sequence[ColumnReading] | None = None) -> TableEncoder:
         """Learn categories and medians.
 
+        Args:
+            readings: what `read_columns` says of X, where that was asked already.
         Raises:
             SpecError, DataError: the spec does not fit the table, or no column can be valued.
         """
@@ -180,7 +182,7 @@ class TableEncoder:
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-        readings = self._readings(X)
+        readings = self._readings(X) if readings is None else readings
         self._columns = [{"name": one.name, "kind": one.kind, "how": dict(one.how)} for one in readings]
         self.left_out = [one.name for one in readings if not one.valued]
         self.notices = notices_of(readings) if not isinstance(self._given, list) else []

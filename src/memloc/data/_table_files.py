@@ -49,12 +49,10 @@ class RawTable:
 
     Attributes:
         frame: cells, text where the file is text; columns named by text. notices: what was done to the file, to say.
-        is_text: whether all cells are text.
     """
 
     frame: pd.DataFrame
     notices: tuple[str, ...] = ()
-    is_text: bool = False
 
 
 def is_table(path: str | Path, target: str | None) -> bool:
@@ -288,7 +286,7 @@ def _text(path: Path, content: bytes | None, target: str) -> RawTable:
             low_memory=False,
             **form,
         )
-    return RawTable(frame, notices, is_text=True)
+    return RawTable(frame, notices)
 
 
 def _decoded(content: bytes) -> tuple[str, tuple[str, ...]]:

@@ -56,7 +56,7 @@ def checked_inputs(
         raise DataError(f"there {found}. Expected at least two rows. Pass more.")
     y = as_target(y, X)
     readings = _readings(valuer, X)
-    valuer._encoder = TableEncoder(valuer.columns).fit(X) if needs_encoding(X, readings) else None
+    valuer._encoder = TableEncoder(valuer.columns).fit(X, readings) if needs_encoding(X, readings) else None
     if valuer._encoder is None:
         refuse_missing(X, takes_nan=takes_missing(valuer) and not valuer.distance_weight)
         finite: Any = "allow-nan" if takes_missing(valuer) else True

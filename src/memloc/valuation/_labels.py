@@ -85,7 +85,6 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     >>> bool(found.chance[47] > 0.5 > 0.1 > found.chance[0])
     True
     """
-    from scipy.stats import beta
     from sklearn.isotonic import IsotonicRegression
 
     known = ~np.isnan(votes).any(axis=1)
@@ -97,6 +96,54 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
             nothing, np.zeros(len(votes), dtype=np.int64), nothing, 0.0, 0.0, float(len(votes)), False, 0, 0.0
         )
     place = np.arange(rows)
+    rate = _read_rate(shares, code)
+    pairs = np.arange(rows * number)
+    if len(pairs) > _MOST_PAIRS:
+        pairs = pairs[:: len(pairs) // _MOST_PAIRS + 1]
+    given = (code[:, None] == np.arange(number)).ravel()
+    isotonic = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    isotonic.fit(shares.ravel()[pairs], given[pairs].astype(np.float64))
+    noisy = isotonic.predict(shares[place, code])
+    rest = shares.copy()
+    rest[place, code] = -1.0
+    likeliest = rest.argmax(axis=1)
+    into = _replacements(shares.argmax(axis=1)[rate.surest], code[rate.surest], number)[likeliest, code]
+    each = _rates(rate.low, rate.value if rate.told else rate.reach / 2, rate.reach)[:, None]
+    other = each * into[None, :]
+    seen = np.maximum(noisy[None, :], other + 1e-12)  # no label is rarer than by mistake
+    clean = np.clip((seen - other) / np.maximum(1 - each - other, 1e-9), 0.0, 1.0)
+    chance, support = np.full(len(votes), np.nan), np.full(len(votes), np.nan)
+    chance[known] = np.clip(other * (1 - clean) / seen, 0.0, 1.0).mean(axis=0)
+    suggested = np.zeros(len(votes), dtype=np.int64)
+    suggested[known] = likeliest
+    support[known] = shares[place, code]
+    middle = rate.value if rate.told else (rate.low + rate.top) / 2
+    low, high = np.floor(rate.low * rows), np.ceil(rate.top * rows)
+    return LabelIssues(chance, suggested, support, middle * rows, low, high, rate.told, len(rate.surest), rate.value)
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """The rate at which labels are wrong.
+
+    Attributes:
+        value: of the surest rows. low, top: its interval. reach: the largest that no part of the rows contradicts.
+        told: whether it is one of wrong labels. surest: the rows it was read from.
+    """
+
+    value: float
+    low: float
+    top: float
+    reach: float
+    told: bool
+    surest: NDArray[np.int64]
+
+
+def _read_rate(shares: NDArray[np.float64], code: NDArray[np.int64]) -> _Rate:
+    """The rate at which the rows that are predicted most surely disagree with their labels."""
+    from scipy.stats import beta
+
+    rows, number = shares.shape
     shuffled = generator(Stream.EQUAL_VOTES, 0).permutation(rows)  # so that equal votes come in no order of the file
     order = shuffled[np.argsort(-shares.max(axis=1)[shuffled], kind="stable")]
     wrong = (shares.argmax(axis=1) != code)[order]
@@ -124,32 +171,8 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     told = told and bool(lowers[1] > spill or middle <= _FEW_WRONG)
     top = min(top, (number - 1) / number)
     low = min(low, top)
-
-    pairs = np.arange(rows * number)
-    if len(pairs) > _MOST_PAIRS:
-        pairs = pairs[:: len(pairs) // _MOST_PAIRS + 1]
-    given = (code[:, None] == np.arange(number)).ravel()
-    isotonic = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    isotonic.fit(shares.ravel()[pairs], given[pairs].astype(np.float64))
-    noisy = isotonic.predict(shares[place, code])
-    rest = shares.copy()
-    rest[place, code] = -1.0
-    likeliest = rest.argmax(axis=1)
-    into = _replacements(shares.argmax(axis=1)[order[:size]], code[order[:size]], number)[likeliest, code]
-    reach = top if told else min(top, float(uppers.min()))  # a rate that no part of the rows gainsays
-    each = _rates(low, missed / size if told else reach / 2, reach)[:, None]
-    other = each * into[None, :]
-    seen = np.maximum(noisy[None, :], other + 1e-12)  # no label is rarer than by mistake
-    clean = np.clip((seen - other) / np.maximum(1 - each - other, 1e-9), 0.0, 1.0)
-    chance, support = np.full(len(votes), np.nan), np.full(len(votes), np.nan)
-    chance[known] = np.clip(other * (1 - clean) / seen, 0.0, 1.0).mean(axis=0)
-    suggested = np.zeros(len(votes), dtype=np.int64)
-    suggested[known] = likeliest
-    support[known] = shares[place, code]
-    middle = missed / size if told else (low + top) / 2
-    return LabelIssues(
-        chance, suggested, support, middle * rows, np.floor(low * rows), np.ceil(top * rows), told, size, missed / size
-    )
+    reach = top if told else min(top, float(uppers.min()))
+    return _Rate(missed / size, low, top, reach, told, order[:size])
 
 
 def _replacements(predicted: NDArray[np.int64], labels: NDArray[np.int64], number: int) -> NDArray[np.float64]:
