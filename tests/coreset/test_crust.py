@@ -159,6 +159,46 @@ def test_stochastic_is_near_exact_and_follows_its_seed():
     assert facility_location(x, random)[1] > 1.1 * exact.cost
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_centrality_over_squares_serves_as_pick_after_pick(metric, kind, monkeypatch):
+    """Of more points than a square has, with equal points among them: what every pick adds by itself, row by row."""
+    x = clusters(1100).round(1).astype(kind)
+    x[700:740] = x[:40]
+    distances = Distances(torch.from_numpy(x), metric, dense=True)
+    rows = distances.rows(list(range(len(x)))).double().numpy()
+    picks = np.argsort(rows.sum(axis=1), kind="stable")[:330]
+    near = rows[:, np.sort(picks)]
+    owner = np.sort(picks)[near.argmin(axis=1)]
+    owner[picks] = picks
+    settings = {"fraction": 0.3, "group_by": None, "objective": "centrality", "metric": metric}
+    found = [Crust(memory=memory, **settings).select(x) for memory in ("dense", "free")]
+    monkeypatch.setattr(greedy, "_coverage", lambda distances, by_candidate: coverage.DeviceCoverage(distances))
+    monkeypatch.setattr(coverage, "_least", coverage._first_least)
+    found += [Crust(memory=memory, **settings).select(x) for memory in ("dense", "free")]
+    for one in found:
+        assert one.indices.tolist() == picks.tolist()
+        assert (one.assignment == owner).all()
+        assert one.cost == pytest.approx(near.min(axis=1).sum() * distances.step, rel=1e-12)
+
+
+def test_progress_rises_to_the_end():
+    said = []
+    for one in (
+        {"objective": "centrality", "memory": "free"},
+        {},
+        {"optimizer": "stochastic"},
+        {"optimizer": "naive"},
+    ):
+        said.clear()
+        Crust(0.1, **one).select(clusters(600), np.arange(600) % 3, progress=lambda *told: said.append(told))
+        assert {text for text, _, _ in said} == {"selecting a coreset"}
+        shares = [done / total for _, done, total in said]
+        assert shares == sorted(shares)
+        assert shares[0] < 0.5
+        assert shares[-1] == 1
+
+
 def test_centrality_is_the_order_of_total_similarity():
     x = clusters(200)
     total = (cdist(x, x).max() - cdist(x, x)).sum(axis=1)

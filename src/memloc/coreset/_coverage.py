@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from memloc.coreset._distances import Distances
 
@@ -88,6 +90,12 @@ class Coverage:
         closer = after < before
         self.owner[served] = np.where(closer, point, np.minimum(self.owner[served], point))
         return served[closer], before[closer]
+
+    def serve_all(self, points: NDArray[np.int64], progress: Callable[[float], None]) -> None:
+        """Add picks at once, which serve the points as one after the other would."""
+        self.picks += points.tolist()
+        near, owner = nearest_of(self.distances, points, progress)
+        self.near, self.owner = near.numpy().astype(self.near.dtype), owner.numpy()
 
     def updated(
         self, gains: NDArray[np.float64], served: NDArray[np.int64], before: NDArray[np.floating]
@@ -180,6 +188,47 @@ def _summed(places: NDArray[np.integer], numbers: NDArray[np.floating], n: int) 
     return np.bincount(places, weights=numbers, minlength=n).astype(np.float64, copy=False)
 
 
+def nearest_of(
+    distances: Distances, picks: NDArray[np.int64], progress: Callable[[float], None]
+) -> tuple[Tensor, Tensor]:
+    """How far every point is from the nearest of some picks, in steps, float64, and that pick; the lower number of
+    equals."""
+    n, device = distances.n, distances.device
+    near = torch.zeros(n, dtype=torch.float64, device=device)
+    owner = torch.arange(n, device=device)
+    chosen = torch.zeros(n, dtype=torch.bool)
+    chosen[torch.from_numpy(picks)] = True
+    columns = chosen.nonzero().flatten().to(device)
+    rows = (~chosen).nonzero().flatten().to(device)
+    for part in distances.parts(len(rows)):
+        mine = rows[part]
+        best = torch.full((len(mine),), math.inf, dtype=torch.float64, device=device)
+        place = torch.full((len(mine),), n, device=device)
+        for some in distances.parts(len(columns)):
+            tile = distances.between(mine, columns[some])
+            least, at = _least(tile)
+            closer = least < best
+            best[closer], place[closer] = least[closer], columns[some][at[closer]]
+        near[mine], owner[mine] = best, place
+        progress(part.stop / len(rows))
+    return near, owner
+
+
+def _least(tile: Tensor) -> tuple[Tensor, Tensor]:
+    """The least of each row, float64, and the first place where it stands."""
+    if tile.device.type != "cpu":
+        return _first_least(tile)
+    at = torch.from_numpy(tile.numpy().argmin(axis=1))  # ten times as fast as torch's
+    return tile.gather(1, at[:, None])[:, 0].double(), at
+
+
+def _first_least(tile: Tensor) -> tuple[Tensor, Tensor]:
+    """`_least` on an accelerator, which does not say which of equals it finds."""
+    least = tile.amin(dim=1)
+    places = torch.arange(tile.shape[1], device=tile.device)
+    return least.double(), torch.where(tile == least[:, None], places, tile.shape[1]).amin(dim=1)
+
+
 class DeviceCoverage:
     """`Coverage` on an accelerator, where whole rows are cheaper than lists."""
 
@@ -210,6 +259,11 @@ class DeviceCoverage:
         self._owner.masked_fill_(nearer, point)
         self._near = torch.minimum(self._near, row)
         return closer.cpu().numpy(), before.cpu().numpy()
+
+    def serve_all(self, points: NDArray[np.int64], progress: Callable[[float], None]) -> None:
+        """As of `Coverage`."""
+        self.picks += points.tolist()
+        self._near, self._owner = nearest_of(self.distances, points, progress)
 
     def shorten(self) -> None:
         """Rows are looked at whole."""

@@ -15,9 +15,10 @@ from torch import Tensor
 from memloc.coreset._coverage import lists_bytes
 from memloc.coreset._distances import METRICS, Distances, free_bytes, matrix_bytes
 from memloc.coreset._gradients import loss_gradients, moved, names_of, on_host, points_of
-from memloc.coreset._greedy import Picks, exact_greedy, most_central, naive_greedy, stochastic_greedy
+from memloc.coreset._greedy import Picks, Step, exact_greedy, most_central, naive_greedy, stochastic_greedy
 from memloc.coreset._spec import EPSILON, SelectionSpec
 from memloc.errors import DataError, ShapeError, SpecError, nearest
+from memloc.progress import Report, silent
 from memloc.streams import Stream, generator
 
 OBJECTIVES = ("facility_location", "centrality")
@@ -26,6 +27,22 @@ OPTIMIZERS = ("lazy", "stochastic", "naive")
 MEMORIES = ("auto", "dense", "free")
 _LIBRARIES = 32 << 20  # that blocks and the buffers of linear algebra take (measured: 20 to 30 MB)
 DENSE_BYTES = 2 << 30  # that a group's matrix of distances may take under memory="auto"
+
+
+class _Steps:
+    """Progress within one of several groups: distances are the first half of a group's work, picks the second."""
+
+    def __init__(self, progress: Report, sizes: list[int], number: int) -> None:
+        self._progress, self._all = progress, float(sum(size * size for size in sizes))
+        self._before, self._mine = float(sum(size * size for size in sizes[:number])), float(sizes[number] ** 2)
+
+    def first(self, share: float) -> None:
+        """Distances are computed to this share."""
+        self._progress("selecting a coreset", self._before + self._mine * share / 2, self._all)
+
+    def second(self, share: float) -> None:
+        """Points are picked to this share."""
+        self._progress("selecting a coreset", self._before + self._mine * (1 + share) / 2, self._all)
 
 
 @dataclass(frozen=True)
@@ -142,22 +159,23 @@ class Crust(SelectionSpec):
                 " epsilon out."
             )
 
-    def select(self, gradients: Any, labels: Any = None, *, groups: Any = None) -> Coreset:
+    def select(self, gradients: Any, labels: Any = None, *, groups: Any = None, progress: Report = silent) -> Coreset:
         """Select from gradients of the loss at the last layer, or from any representation.
 
         Args:
             gradients: NumPy array or tensor, shape (point, feature); never changed. The work is done where a tensor
                 lies.
             labels: class of each point, which `group_by="label"` groups by. groups: groups to use instead.
+            progress: called with what is done, such as memloc.progress.Console().
         Returns:
             Coreset, of the kind of `gradients`.
         Raises:
             ShapeError: no points, no features, or labels of another length. NonFiniteError: NaN or Inf.
             SpecError: nothing to group by, or a budget above a group. DataError: memory below what is needed.
         """
-        return self._select(gradients, labels, groups)
+        return self._select(gradients, labels, groups, progress)
 
-    def _select(self, gradients: Any, labels: Any, groups: Any, *, capped: bool = False) -> Coreset:
+    def _select(self, gradients: Any, labels: Any, groups: Any, progress: Report, *, capped: bool = False) -> Coreset:
         """Select; with `capped` a group smaller than the budget is taken whole."""
         points = points_of(gradients)
         of = self._groups(points, labels, groups)
@@ -181,8 +199,9 @@ class Crust(SelectionSpec):
         value, cost, evaluations = 0.0, 0.0, 0
         for number, (member, budget) in enumerate(zip(members, budgets, strict=True)):
             rows = points if len(member) == len(points) else points[torch.from_numpy(member).to(points.device)]
-            distances = Distances(rows, self.metric, dense=dense[number])
-            picks = self._pick(distances, budget, number)
+            step = _Steps(progress, sizes, number)
+            distances = Distances(rows, self.metric, dense=dense[number], progress=step.first)
+            picks = self._pick(distances, budget, number, step.second)
             indices.append(member[picks.points])
             weights.append(self._weights(picks))
             gains.append(picks.gains)
@@ -201,7 +220,7 @@ class Crust(SelectionSpec):
         found = Coreset(*arrays, value, cost, evaluations)
         return found.on(gradients.device) if isinstance(gradients, Tensor) else found
 
-    def select_logits(self, logits: Any, y: Any) -> Coreset:
+    def select_logits(self, logits: Any, y: Any, *, progress: Report = silent) -> Coreset:
         """Select by the gradients softmax(logits) - onehot(y), shape (point, class); groups by prediction are of the
         largest logit.
 
@@ -240,7 +259,7 @@ class Crust(SelectionSpec):
             )
         gradients = loss_gradients(scores, classes)
         predicted = scores.argmax(dim=1) if self.group_by == "prediction" else None
-        found = self._select(gradients, classes, predicted, capped=predicted is not None)
+        found = self._select(gradients, classes, predicted, progress, capped=predicted is not None)
         return found if isinstance(logits, Tensor) else found.on(None)
 
     def plan(self, groups: Any, *, features: int, float64: bool = False) -> dict[str, Any]:
@@ -334,13 +353,13 @@ class Crust(SelectionSpec):
             )
         return self._fits(needed, device)
 
-    def _pick(self, distances: Distances, budget: int, number: int) -> Picks:
+    def _pick(self, distances: Distances, budget: int, number: int, step: Step) -> Picks:
         if self.objective == "centrality":
-            return most_central(distances, budget)
+            return most_central(distances, budget, step)
         if self.optimizer == "stochastic":
             rng = generator(Stream.STOCHASTIC_GREEDY, self.random_state, number)
-            return stochastic_greedy(distances, budget, self.epsilon, rng)
-        return exact_greedy(distances, budget) if self.optimizer == "lazy" else naive_greedy(distances, budget)
+            return stochastic_greedy(distances, budget, self.epsilon, rng, step)
+        return (exact_greedy if self.optimizer == "lazy" else naive_greedy)(distances, budget, step)
 
     def _weights(self, picks: Picks) -> NDArray[np.float64]:
         """γ for facility location; uniform for centrality, whose γ would hand the mass of the noisy points to the

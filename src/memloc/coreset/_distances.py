@@ -4,7 +4,7 @@ pick."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -18,6 +18,20 @@ _FLOAT64_POINTS, _FLOAT64_PRODUCTS = 4096, 500_000_000  # up to which float64 in
 _EXACT = 50_000_000  # products up to which Euclidean distances are of differences, not of the Gram matrix
 _ZERO = 4e-15  # of the largest squared length: squared distances below are rounding of the Gram matrix
 _BLOCK_BYTES = 2 << 20
+_SIDE = 512  # points of a square of distances: its numbers stay in the processor's cache
+
+
+class _Buffers:
+    """Memory that blocks of distances are written to: fresh blocks leave holes that add up to gigabytes."""
+
+    def __init__(self, height: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.height = height
+        self.product, self.both = (torch.empty(height, width, dtype=torch.float64, device=device) for _ in range(2))
+        self.block = torch.empty(height, width, dtype=dtype, device=device)
+
+    def of(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Products, sums of squares, and distances, of a block of that size."""
+        return self.product[:height, :width], self.both[:height, :width], self.block[:height, :width]
 
 
 class Distances:
@@ -36,7 +50,9 @@ class Distances:
     ([[3.0, 0.0, 1.0]], 4.0)
     """
 
-    def __init__(self, points: Tensor, metric: str, *, dense: bool) -> None:
+    def __init__(
+        self, points: Tensor, metric: str, *, dense: bool, progress: Callable[[float], None] = lambda _share: None
+    ) -> None:
         self.n, self.metric, self.device = len(points), metric, points.device
         wide = is_wide(self.n, points.shape[1], points.dtype == torch.float64)
         self.dtype = torch.float64 if wide else torch.float32
@@ -52,19 +68,43 @@ class Distances:
         self._squared = self._points.square().sum(dim=1)
         self._zero = float(_ZERO * self._squared.max())
         self.height = max(_BLOCK_BYTES // (8 * self.n), 1)
-        # Blocks are written to the same memory each time: fresh ones of a few rows leave holes that add up to
-        # gigabytes.
-        self._product, self._both = (
-            torch.empty(self.height, self.n, dtype=torch.float64, device=self.device) for _ in range(2)
-        )
-        self._block = torch.empty(self.height, self.n, dtype=self.dtype, device=self.device)
+        self._held = _Buffers(self.height, self.n, self.dtype, self.device)
+        side = min(_SIDE, self.n)
+        self._tile = _Buffers(side, side, self.dtype, self.device)
         self._matrix = torch.empty(self.n, self.n, dtype=self.dtype, device=self.device) if dense else None
-        self._sums: list[NDArray[np.float64]] = []
+        self._sums: NDArray[np.float64] | None = None
         self.largest = 0.0
-        for _, block in self._computed(self._matrix):
+        if self._matrix is None:
+            self._sums = self._added_up(progress)
+            return
+        for start in range(0, self.n, self.height):
+            block = self._compute(slice(start, start + self.height), into=self._matrix[start : start + self.height])
             self.largest = max(self.largest, float(block.max()))
-            if self._matrix is None:
-                self._sums.append(_sums(block))
+            progress(min((start + self.height) / self.n, 1.0))
+
+    def _added_up(self, progress: Callable[[float], None]) -> NDArray[np.float64]:
+        """Each point's sum of distances to all, of every pair once; finds the largest, too."""
+        sums = torch.zeros(self.n, dtype=torch.float64, device=self.device)
+        parts = self.parts(self.n)
+        for number, rows in enumerate(parts):
+            for columns in parts[number:]:
+                tile = self._compute(rows, columns)
+                self.largest = max(self.largest, float(tile.max()))
+                wide = self._tile.of(*tile.shape)[0].copy_(tile)
+                sums[rows] += wide.sum(dim=1)
+                if columns is not rows:
+                    sums[columns] += wide.sum(dim=0)
+            progress(1 - (1 - rows.stop / self.n) ** 2)
+        return sums.cpu().numpy()
+
+    @staticmethod
+    def parts(n: int) -> list[slice]:
+        """So many points in parts of a square's side."""
+        return [slice(start, min(start + _SIDE, n)) for start in range(0, n, _SIDE)]
+
+    def between(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Distances of up to 512 points to as many, in steps; good until the next call."""
+        return self._compute(rows, columns) if self._matrix is None else self._matrix[rows[:, None], columns]
 
     def rows(self, indices: list[int]) -> Tensor:
         """Distances of some points to all, in steps, shape (len(indices), point); of up to `height` points good until
@@ -77,9 +117,9 @@ class Distances:
 
     def first_gains(self) -> NDArray[np.float64]:
         """What each point would add as first pick, its total similarity n d_0 - Σ d, shape (point,)."""
-        if not self._sums:
-            self._sums = [_sums(block) for _, block in self.blocks()]
-        return self.n * self.largest - np.concatenate(self._sums)
+        if self._sums is None:
+            self._sums = np.concatenate([_sums(block) for _, block in self.blocks()])
+        return self.n * self.largest - self._sums
 
     @property
     def dtype_of_numpy(self) -> type[np.floating]:
@@ -93,36 +133,33 @@ class Distances:
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """All rows, some at a time, with the number of the first; a block is good until the next one."""
-        if self._matrix is None:
-            yield from self._computed(None)
-        else:
-            for start in range(0, self.n, self.height):
-                yield start, self._matrix[start : start + self.height]
-
-    def _computed(self, into: Tensor | None) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, self.n, self.height):
             rows = slice(start, min(start + self.height, self.n))
-            yield start, self._compute(rows, None if into is None else into[rows])
+            yield start, self._compute(rows) if self._matrix is None else self._matrix[rows]
 
-    def _compute(self, rows: slice | Tensor, into: Tensor | None = None) -> Tensor:
-        """Distances of some points to all, in steps, written to `into` where given."""
-        chosen = self._points[rows]
+    def _compute(
+        self, rows: slice | Tensor, columns: slice | Tensor | None = None, into: Tensor | None = None
+    ) -> Tensor:
+        """Distances of some points to some, to all by default, in steps, written to `into` where given."""
+        chosen, others = self._points[rows], self._points if columns is None else self._points[columns]
+        held = self._held if columns is None else self._tile
+        shape = len(chosen), len(others)
+        product, both, block = held.of(*shape) if len(chosen) <= held.height else (None, None, None)
         if self.metric == "manhattan":
-            found = torch.cdist(chosen, self._points, p=1)
+            found = torch.cdist(chosen, others, p=1)
         elif self.metric == "cosine":
-            found = (1 - chosen @ self._points.T).clamp_(min=0).div_(self.step)
-            mine = torch.arange(self.n, device=self.device)[rows]
-            found[torch.arange(len(mine), device=self.device), mine] = 0.0
+            found = (1 - chosen @ others.T).clamp_(min=0).div_(self.step)
+            every = torch.arange(self.n, device=self.device)
+            same = every[rows][:, None] == (every if columns is None else every[columns])
+            found.masked_fill_(same, 0.0)
         elif self._direct:
-            found = torch.cdist(chosen, self._points, compute_mode="donot_use_mm_for_euclid_dist")
+            found = torch.cdist(chosen, others, compute_mode="donot_use_mm_for_euclid_dist")
         else:
-            few = len(chosen) <= self.height
-            product, both = (self._product[: len(chosen)], self._both[: len(chosen)]) if few else (None, None)
             # x² + y² first: the sum is then the same for (x, y) and (y, x).
-            both = torch.add(self._squared[rows, None], self._squared, out=both)
-            found = torch.addmm(both, chosen, self._points.T, alpha=-2, out=product)
-        if into is None and len(chosen) <= self.height:
-            into = self._block[: len(chosen)]
+            squared = self._squared if columns is None else self._squared[columns]
+            both = torch.add(self._squared[rows, None], squared, out=both)
+            found = torch.addmm(both, chosen, others.T, alpha=-2, out=product)
+        into = block if into is None else into
         found = found.to(self.dtype) if into is None else into.copy_(found)
         if self.metric == "euclidean" and not self._direct:
             torch.threshold_(found, self._zero, 0.0).sqrt_()

@@ -89,13 +89,20 @@ def fit_robust(
     return model, pd.DataFrame(history), points_table(logits, y, coreset, n_kept, truth), coreset
 
 
-def check_folds(labels: Tensor, folds: int) -> Tensor:
-    """Points of each class; raises SpecError where one has fewer than there are folds."""
+def check_folds(labels: Tensor, folds: int, names: Sequence[str] | None = None) -> Tensor:
+    """Points of each class; raises SpecError where one has fewer than there are folds.
+
+    Args:
+        names: of the classes.
+    """
     counts = torch.bincount(labels)
-    if int(counts.min()) < folds:
+    least, few = int(counts.argmin()), int(counts.min())
+    if few < folds:
+        name = least if names is None else repr(names[least])
+        cure = f"Pass --folds {few}, or leave the class out." if few > 1 else "Leave the class out, or merge it."
         raise SpecError(
-            f"class {int(counts.argmin())} has {int(counts.min())} points and there are {folds} folds. Expected a point"
-            f" a fold. Pass folds={max(int(counts.min()), 2)}, or leave the class out."
+            f"class {name} has {few} point{'' if few == 1 else 's'} and there are {folds} folds. Expected a point a"
+            f" fold. {cure}"
         )
     return counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from memloc.coreset._coverage import Coverage, DeviceCoverage
 from memloc.coreset._distances import Distances
+
+Step = Callable[[float], None]
+"""Called with the share of the work that is done."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Picks:
     evaluations: int
 
 
-def exact_greedy(distances: Distances, budget: int) -> Picks:
+def exact_greedy(distances: Distances, budget: int, progress: Step) -> Picks:
     """The greedy picks: every gain is kept up to date by what it lost, so that the next pick is always the largest.
 
     Lazy evaluation (Minoux 1978) makes the same picks for eight times the gains (docs/decisions/0011).
@@ -35,12 +39,13 @@ def exact_greedy(distances: Distances, budget: int) -> Picks:
         point = int(gains.argmax())  # the first of equals
         found.append(float(gains[point]))
         served, before = coverage.serve(point)
+        progress(len(found) / budget)
         if len(found) == budget:
             return _done(coverage, found)
         gains = coverage.updated(gains, served, before)
 
 
-def naive_greedy(distances: Distances, budget: int) -> Picks:
+def naive_greedy(distances: Distances, budget: int, progress: Step) -> Picks:
     """The greedy picks, evaluating every candidate before each."""
     coverage, left, found = _coverage(distances, by_candidate=True), np.arange(distances.n), []
     for _ in range(budget):
@@ -48,12 +53,15 @@ def naive_greedy(distances: Distances, budget: int) -> Picks:
         best = int(gains.argmax())
         found.append(float(gains[best]))
         coverage.serve(int(left[best]))
+        progress(len(found) / budget)
         left = np.delete(left, best)
         coverage.shorten()
     return _done(coverage, found)
 
 
-def stochastic_greedy(distances: Distances, budget: int, epsilon: float, rng: np.random.Generator) -> Picks:
+def stochastic_greedy(
+    distances: Distances, budget: int, epsilon: float, rng: np.random.Generator, progress: Step
+) -> Picks:
     """Greedy over a random sample of candidates a pick, n / k x ln(1 / epsilon) of them (Mirzasoleiman et al. 2015)."""
     coverage, left, found = _coverage(distances, by_candidate=True), np.arange(distances.n), []
     sample = min(math.ceil(distances.n / budget * math.log(1 / epsilon)), distances.n)
@@ -65,18 +73,18 @@ def stochastic_greedy(distances: Distances, budget: int, epsilon: float, rng: np
         best = equals[candidates[equals].argmin()]
         found.append(float(gains[best]))
         coverage.serve(int(candidates[best]))
+        progress(len(found) / budget)
         left[places[best]] = left[-1]
         left = left[:-1]
         coverage.shorten()
     return _done(coverage, found)
 
 
-def most_central(distances: Distances, budget: int) -> Picks:
+def most_central(distances: Distances, budget: int, progress: Step) -> Picks:
     """The points of largest total similarity, which is what the published code picks (REFERENCE C2)."""
     coverage, totals = _coverage(distances, by_candidate=True), distances.first_gains()
     picks = np.argsort(-totals, kind="stable")[:budget]
-    for point in picks.tolist():
-        coverage.serve(point)
+    coverage.serve_all(picks, progress)
     return _done(coverage, totals[picks].tolist())
 
 

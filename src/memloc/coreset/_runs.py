@@ -104,7 +104,7 @@ def representation_run(
     """Select images that stand for all in an encoder's representation space; labels are not looked at."""
     began = time.monotonic()
     features = represent(encoder, images.pixels, device=device, progress=progress)
-    coreset = crust.select(features)
+    coreset = crust.select(features, progress=progress)
     table = picks_table(coreset, images.ids.tolist(), grouped=False)
     share = float(np.asarray(coreset.on(None).weights)[:10].sum() / len(images))
     random = generator(Stream.RANDOM_PICKS, crust.random_state).permutation(len(images))[: len(coreset)]

@@ -96,7 +96,7 @@ class TableWork:
         self.rows = table.rows
         self.names = [str(row) for row in self.rows] if ids is None else ids.tolist()
         crust.check(self.labels)
-        check_folds(self.labels, spec.folds)
+        check_folds(self.labels, spec.folds, self.class_names)
         self.test = None
         if test is not None:
             held = read_raw(test, target).frame.reset_index(drop=True)
