@@ -7,7 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold
 from tests.valuation.test_two_d_oob import table
 
-from memloc.data import is_regression
+from memloc.data import TableSpec, is_regression
 from memloc.errors import DataError, MemlocWarning, SpecError
 from memloc.valuation import (
     TwoDOOB,
@@ -20,6 +20,7 @@ from memloc.valuation import (
     recommended_share,
     repair,
     repair_gain,
+    table_work,
     unevenness,
     value_table,
     z_scores,
@@ -109,6 +110,40 @@ def test_repairs_touch_the_named_cells_only():
     assert modelled.drop(2).equals(frame.drop(columns="kind").drop(2))
     with pytest.raises(SpecError, match="no repair 'mode'"):
         repair(frame, cells, "mode")
+
+
+def test_tables_with_hashed_text_are_repaired_by_their_most_frequent_text(tmp_path):
+    rng = np.random.default_rng(0)
+    words = np.array(["late", "train", "fine", "meal", "noisy", "room", "kind", "crew"])
+    frame = pd.DataFrame({"a": rng.normal(size=120), "said": [" ".join(rng.choice(words, 6)) for _ in range(120)]})
+    frame["y"] = np.where(frame["a"] > 0, "u", "v")
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    work = table_work(
+        str(tmp_path / "x.csv"), "y", ValueSpec(learners=30), TableSpec(text="hash"), repairing="median", share=0.05
+    )
+    found = work.run(tmp_path / "out")
+    repaired = pd.read_parquet(tmp_path / "out/repaired.parquet")
+    assert repaired.columns.tolist() == ["a", "said", "y"]
+    assert set(repaired["said"]) <= set(frame["said"])
+    changed = (repaired[["a", "said"]].to_numpy() != frame[["a", "said"]].to_numpy()).sum()
+    assert 0 < changed <= round(0.05 * 240)
+    assert len(found.record["repair"]["after"]) == 5
+
+
+def test_plans_and_progress_of_long_fits(capsys):
+    X, y = table(rows=60, classes=2)
+    valuer = TwoDOOB(200, random_state=0, verbose=1)
+    plan = valuer.plan(X, y)
+    assert plan["learners"] == 200
+    assert plan["seconds"] > 0 < plan["memory_mb"]
+    assert not hasattr(valuer, "cell_values_")  # the plan fits copies
+    assert capsys.readouterr().err == ""
+    quiet = TwoDOOB(200, random_state=0).fit(X, y)
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(valuer.fit(X, y).cell_values_, quiet.cell_values_)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "fitting learners: 0 %, starting"
+    assert said[-1].startswith("fitting learners: 100 %")
 
 
 def test_lowest_cells_leave_alone_what_has_no_value():

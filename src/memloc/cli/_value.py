@@ -67,10 +67,12 @@ def value(
         )
     if settings.dry_run:
         cost = work.cost()
-        readings = [] if settings.as_json else cost.pop("reading", [])
+        readings, notices = ([], []) if settings.as_json else (cost.pop("reading", []), cost.pop("notices", []))
         common.show_plan(settings.as_json, cost, out, table)
         for one in readings:
             print(f"column {one['column']}: {one['kind']} ({one['text']})")
+        for notice in notices:
+            print(f"notice: {notice}")
         return
     result = work.run(out, progress=settings.progress, overwrite=settings.overwrite)
     path = write_value_report(out)

@@ -14,20 +14,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from memloc.data import (
-    ColumnReading,
-    TableEncoder,
-    TableSpec,
-    as_pandas,
-)
+from memloc.data import ColumnReading, TableEncoder, TableSpec, as_pandas
 from memloc.errors import SpecError
-from memloc.valuation._checks import (
-    checked_weights,
-    dense,
-)
+from memloc.progress import Console, silent
+from memloc.valuation._checks import checked_weights, dense
 from memloc.valuation._draws import drawn_number, drawn_rows, learner_seeds
 from memloc.valuation._inputs import checked_inputs, grouped, takes_missing
 from memloc.valuation._learners import Outcome, Task, run_learner, same_task, standardized
+from memloc.valuation._plan import fit_plan
 from memloc.valuation._sums import CellSums
 
 _BLOCK = 16  # learners, at least, that are fitted before they are added up
@@ -61,6 +55,7 @@ class TwoDOOB(BaseEstimator):
         class_weight: weights of classes in the fit of each learner: a dictionary by label, or "balanced".
         max_samples: rows that each learner is fitted on, a number or a share; None for as many as there are.
         columns: how the columns of a data frame are read, a TableSpec; by their contents without.
+        verbose: above 0, how many learners are done is written to standard error.
 
     Attributes:
         cell_values_: shape (row, column), NaN where no learner covered the cell. cell_counts_: learners behind each.
@@ -106,6 +101,7 @@ class TwoDOOB(BaseEstimator):
         class_weight: dict[Any, float] | str | None = None,
         max_samples: int | float | None = None,
         columns: TableSpec | Sequence[ColumnReading] | None = None,
+        verbose: int = 0,
     ) -> None:
         self.n_estimators = n_estimators
         self.max_features = max_features
@@ -120,6 +116,7 @@ class TwoDOOB(BaseEstimator):
         self.class_weight = class_weight
         self.max_samples = max_samples
         self.columns = columns
+        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
         """A regressor where the utility or the learner is one, else a classifier."""
@@ -207,6 +204,15 @@ class TwoDOOB(BaseEstimator):
         table, target, places = checked_inputs(other, X, y)
         grouped(other, table.shape[1])
         checked_weights(other, sample_weight, target, None if places is None else other.classes_[places])
+
+    def plan(self, X: ArrayLike | pd.DataFrame, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Any]:
+        """What `fit` will take, from a few learners that are fitted and timed: learners, seconds, memory_mb.
+
+        >>> X = np.random.default_rng(0).normal(size=(50, 3))
+        >>> TwoDOOB(200).plan(X, X[:, 0] > 0)["learners"]
+        200
+        """
+        return fit_plan(self, X, y, sample_weight)
 
     def predict(self, X: ArrayLike | pd.DataFrame) -> NDArray[Any]:
         """Labels by the learners' vote, or the mean of their predictions; shape (row,)."""
@@ -301,6 +307,8 @@ class TwoDOOB(BaseEstimator):
         """Fit learners until there are enough, or the row values are sure enough."""
         seeds = learner_seeds(self._entropy, self.n_estimators)
         step = self.n_estimators if self.tol is None else LEARNERS_OF_A_STEP
+        report = Console() if self.verbose else silent
+        report("fitting learners", len(self.estimators_), self.n_estimators)
         while len(self.estimators_) < self.n_estimators:
             done = len(self.estimators_)
             if (
@@ -315,6 +323,7 @@ class TwoDOOB(BaseEstimator):
                 sums.add(outcomes)
                 learners = self.estimators_ + [outcome.learner for outcome in outcomes]
                 self.__dict__.update(_sums=sums, estimators_=learners)  # one call, which no interrupt can halve
+                report("fitting learners", len(learners), self.n_estimators)
 
     def _blocks(self, seeds: NDArray[np.int64]) -> Iterator[list[Outcome]]:
         jobs = effective_n_jobs(self.n_jobs)

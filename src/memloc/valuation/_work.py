@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -59,34 +57,26 @@ class ValueWork:
             check_repair(self.X, self.repairing, self.y, regression=is_regression(self.y, self.spec.task))
 
     def cost(self) -> dict[str, Any]:
-        """Rows, columns, learners, and expected seconds and memory from a few timed learners."""
-        spec = self.spec
-        few, many = 2, min(max(spec.learners, 3), 2 + 8 * max(spec.workers, 1))
-        seconds = []
-        for learners in (few, few, many):  # the first also loads what the others use
-            began = time.monotonic()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                value_table(
-                    self.X,
-                    self.y,
-                    replace(spec, learners=learners, tol=None),
-                    groups=self.groups,
-                    readings=self._readings,
-                )
-            seconds.append(time.monotonic() - began)
-        each = max(seconds[2] - seconds[1], 0.0) / (many - few)
+        """Rows, columns, learners, and expected seconds and memory from a few timed learners; of a table also how it is
+        read."""
+        spec, regression = self.spec, is_regression(self.y, self.spec.task)
+        valuer = make_valuer(spec, regression=regression, groups=self.groups, readings=self._readings)
+        plan = valuer.plan(self.X if self.groups is None else self.X.to_numpy(), self.y)
         folds = 1 if self.repairing is None else 1 + FOLDS * (1 - 1 / FOLDS)
-        read = (
-            {} if self.table is None else {"rows_left_out": self.table.left_out, "reading": shown_readings(self.table)}
-        )
+        read: dict[str, Any] = {}
+        if self.table is not None:
+            read = {
+                "task": "regression" if regression else "classification",
+                "rows_left_out": self.table.left_out,
+                "reading": shown_readings(self.table),
+                "notices": list(self.table.notices),
+            }
         return {
             "rows": self.X.shape[0],
             "columns": self.X.shape[1],
-            "learners": spec.learners,
             "max_features": spec.max_features,
-            "seconds": roughly(seconds[1] + each * spec.learners * folds),
-            "memory_mb": roughly(self.X.size * 8 * 8 / 2**20),
+            **plan,
+            "seconds": roughly(plan["seconds"] * folds),
             **read,
         }
 
