@@ -169,7 +169,7 @@ def test_every_check_finds_what_was_planted():
     frame.loc[701, "noise"] = 9.0
     found = findings(frame, y, ["number", "number", "date", "category", "category", "number", "number"])
     by_check = dict(iter(found.groupby("check")))
-    assert set(by_check) == set(CHECKS) - {"class overlap"}
+    assert set(by_check) == set(CHECKS) - {"class overlap", "capped"}  # of numbers to predict, and of many classes
     assert by_check["leak"]["column"].tolist() == ["answer"]
     assert by_check["duplicate rows"][["row", "other_row"]].to_numpy().tolist() == [[31, 30]]
     assert by_check["conflicting rows"][["row", "other_row"]].to_numpy().tolist() == [[700, 40]]
@@ -177,6 +177,47 @@ def test_every_check_finds_what_was_planted():
     assert set(by_check["sentinel"]["column"]) == {"gauge", "since"}
     assert len(by_check["near-duplicate categories"]) == 2
     assert "class x has 2 rows" in by_check["rare classes"]["text"].iloc[0]
+
+
+def test_a_target_that_is_cut_off_or_holds_a_placeholder():
+    generator = np.random.default_rng(2)
+    frame = pd.DataFrame({"a": generator.normal(size=1000)})
+    y = np.minimum(generator.lognormal(0, 1, 1000), 5.0)
+    found = findings(frame, y, ["number"], regression=True)
+    assert found[["check", "column"]].to_numpy().tolist() == [["capped", "(target)"]]
+    assert f"5, its largest number, in {(y == 5).sum()} rows" in found["text"].iloc[0]
+    y = generator.normal(20, 3, 1000)
+    y[::150] = -999
+    assert findings(frame, y, ["number"], regression=True)["check"].tolist() == ["sentinel"]
+    y = generator.normal(20, 3, 1000) * (generator.random(1000) < 0.7)  # a third hold nothing
+    assert findings(frame, y, ["number"], regression=True).empty
+
+
+def test_what_stands_for_a_missing_cell_is_said_once_and_no_suspect():
+    generator = np.random.default_rng(3)
+    frame = pd.DataFrame({"a": generator.normal(5, 1, 400), "b": generator.normal(5, 1, 400)})
+    frame["since"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(generator.integers(0, 900, 400), unit="D")
+    frame.loc[:49, "a"], frame.loc[20:29, "since"], frame.loc[60, "b"] = -200.0, pd.Timestamp("1900-01-01"), 900.0
+    found = listed(frame.assign(y=generator.choice(["u", "v"], 400)))
+    assert found.checks[found.checks["check"] == "sentinel"]["column"].tolist() == ["a", "since"]
+    outliers = found.suspects[found.suspects["kind"] == "outlier"]
+    assert outliers["row"].iloc[0] == 60
+    assert not outliers["row"].between(0, 49).any()
+
+
+def test_numbers_to_predict_have_no_classes_in_words():
+    generator = np.random.default_rng(4)
+    frame = pd.DataFrame({"a": generator.normal(size=300), "b": generator.normal(size=300)})
+    frame["y"] = frame["a"] + 0.1 * generator.normal(size=300)
+    frame.loc[5, "b"] = 1e4
+    found = listed(frame)
+    assert "the row's other cells" in found.suspects["text"].iloc[0]
+    assert not found.suspects["text"].str.contains("class").any()
+
+
+def test_columns_of_names_are_not_said_to_have_rare_categories():
+    frame = pd.DataFrame({"name": [f"n{place // 2}" for place in range(300)]})
+    assert "rare categories" not in findings(frame, np.arange(300) % 2, ["category"])["check"].tolist()
 
 
 def test_checks_of_a_plain_table_find_nothing():

@@ -35,21 +35,21 @@ def looked_through(valuation: Valuation, table: Table, report: Report = silent) 
     labels = table.y.to_numpy()
     kinds = [reading.kind for reading in table.valued]
     report("looking for odd cells", 0, 3)
-    odd = odd_cells(table.X, labels, kinds, regression=regression)
-    issues = None
-    if not regression and valuation.votes is not None and valuation.classes is not None:
-        issues = label_issues(valuation.votes, labels, valuation.classes)
-    report("looking for odd cells", 1, 3)
     found = table_findings(
         table.X, labels, table.valued, table.rows, regression=regression, seed=int(record["spec"]["seed"])
     )
+    report("looking for odd cells", 1, 3)
+    odd = odd_cells(_without(table.X, found.placeholders), labels, kinds, regression=regression)
+    issues = None
+    if not regression and valuation.votes is not None and valuation.classes is not None:
+        issues = label_issues(valuation.votes, labels, valuation.classes)
     report("looking for odd cells", 2, 3)
     shape = table.X.shape
     values, errors = (valuation.cells[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("value", "stderr"))
     contents = table.raw[list(table.X.columns)]
     suspects = suspects_table(
         values, errors, rows["value"].to_numpy(dtype=np.float64), odd, kinds, record["columns"], contents,
-        record["labels"], issues=issues, conflicts=found.conflicts,
+        record["labels"], issues=issues, conflicts=found.conflicts, regression=regression,
         class_names=[] if valuation.classes is None else [str(name) for name in valuation.classes],
     )  # fmt: skip
     suspects = _numbered(suspects, table.rows)
@@ -84,6 +84,19 @@ def looked_through(valuation: Valuation, table: Table, report: Report = silent) 
 def shown_readings(table: Table) -> list[dict[str, str]]:
     """How each column was read, as the report and the plan show it."""
     return [{"column": str(one.name), "kind": one.kind, "text": one.text} for one in table.columns]
+
+
+def _without(X: pd.DataFrame, placeholders: list[tuple[int, float]]) -> pd.DataFrame:
+    """A table whose cells are missing where they hold what stands for that, which a check says once for all."""
+    found = X.copy(deep=False)
+    for place, value in placeholders:
+        column = found.iloc[:, place]
+        if pd.api.types.is_datetime64_any_dtype(column):
+            stands = column.notna() & (column.to_numpy().astype("datetime64[D]") == np.datetime64(int(value), "D"))
+        else:
+            stands = column == value
+        found.isetitem(place, column.mask(stands))
+    return found
 
 
 def _summary(issues: LabelIssues) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def describe(
     }
     if record.get("image_shape") is None:
         record["row_contents"] = _contents(
-            valuation, contents if whole is None else whole, [int(one["row"]) for one in worst_rows]
+            valuation, contents if whole is None else whole, [int(one["row"]) for one in (*worst_rows, *worst_cells)]
         )
     result = replace(valuation, record=record)
     return replace(result, record={**record, "answer": answer(result)})
@@ -208,7 +221,8 @@ def describe(
 def _contents(valuation: Valuation, contents: pd.DataFrame, others: list[int]) -> dict[str, list[str]]:
     """The cells of the rows that are listed first, by the row's number."""
     suspects = [] if valuation.suspects is None else valuation.suspects["row"].tolist()
-    wanted = dict.fromkeys([*suspects[:_CONTENTS], *others[: _CONTENTS // 3]])
+    checks = [] if valuation.checks is None else valuation.checks[["row", "other_row"]].stack().dropna().tolist()
+    wanted = dict.fromkeys([*suspects[:_CONTENTS], *others[: _CONTENTS // 3], *checks[: _CONTENTS // 3]])
     place = {number: place for place, number in enumerate(valuation.rows["row"].tolist())}
     return {str(row): [shown(cell) for cell in contents.iloc[place[row]].tolist()] for row in wanted}
 

@@ -1,9 +1,7 @@
-"""Findings about a table that no value shows: leaks, order, duplicates, sentinels, names written in several ways."""
+"""Findings about a table that no value shows: leaks, order, duplicates, and what single columns hold."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.data import ColumnReading
+from memloc.valuation._column_findings import RARE, TARGET, alike, column_findings, target_findings
 
 CHECKS = (
     "leak",
@@ -21,6 +20,7 @@ CHECKS = (
     "conflicting rows",
     "near-duplicate rows",
     "sentinel",
+    "capped",
     "near-duplicate categories",
     "rare categories",
     "almost constant",
@@ -36,20 +36,20 @@ _ORDER = 0.5  # of what accuracy could gain over the commonest class, that the r
 _FEWEST = 50  # rows below which neither is measured
 _LISTED = 100  # findings of one kind
 _PAIRED = 100  # columns beyond which rows that differ in one of them are not looked for
-_SAME = 0.995  # share of one value in an almost constant column
-_RARE = 3  # rows of a rare category or class, fewer
-_ALIKE = 0.85  # of difflib's ratio between names that may be one
-_LONG = 5  # letters of such names, at least
-_GAP = 4.0  # of the spread of the rest, by which a 0 stands apart
-_DATES = np.array(["1900-01-01", "1970-01-01", "1899-12-30", "9999-12-31", "2099-12-31", "1901-01-01"])
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found: the table of checks, and pairs of rows with the same cells and other labels."""
+    """What was found.
+
+    Attributes:
+        table: of checks. conflicts: pairs of rows with the same cells and other labels. placeholders: columns' places,
+            with a number, of a date its days, that seems to stand for a missing cell.
+    """
 
     table: pd.DataFrame
     conflicts: list[tuple[int, int]]
+    placeholders: list[tuple[int, float]]
 
 
 def table_findings(
@@ -101,25 +101,30 @@ def table_findings(
     for row, other, name in _near(table, labels, regression=regression):
         text = f"the same cells as row {numbers[other]} but for {name}, and another label"
         found.append(("near-duplicate rows", name, numbers[row], numbers[other], text, 1 - 1 / table.shape[1]))
+    placeholders: list[tuple[int, float]] = []
     for place, reading in enumerate(readings):
-        findings = _of_column(table.iloc[:, place], reading)
-        found += [(check, reading.name, None, None, text, evidence) for check, text, evidence in findings]
-    if not regression:
+        for one in column_findings(table.iloc[:, place], reading.kind, str(reading.name)):
+            found.append((one.check, reading.name, None, None, one.text, one.evidence))
+            placeholders += [] if one.placeholder is None else [(place, one.placeholder)]
+    if regression:
+        for one in target_findings(labels):
+            found.append((one.check, TARGET, None, None, one.text, one.evidence))
+    else:
         sizes = labels.value_counts()
-        small = sizes[sizes < _RARE].head(_LISTED)
+        small = sizes[sizes < RARE].head(_LISTED)
         for label, size in zip(small.index, small.tolist(), strict=True):
             found.append(("rare classes", None, None, None, f"the class {label} has {size} rows", size))
-        written = _alike(labels[labels.notna()].map(str).value_counts())
+        written = alike(labels[labels.notna()].map(str).value_counts())
         for name, like, share in [] if pd.api.types.is_numeric_dtype(labels) else written:
             text = f"the classes {name!r} and {like!r} may be one"
-            found.append(("near-duplicate categories", "(target)", None, None, text, share))
+            found.append(("near-duplicate categories", TARGET, None, None, text, share))
     columns = ["check", "column", "row", "other_row", "text", "evidence"]
     rank = {check: place for place, check in enumerate(CHECKS)}
     listed = sorted(found, key=lambda one: rank[one[0]])
     frame = pd.DataFrame(listed, columns=columns).astype({"evidence": np.float64})
     for name in ("row", "other_row"):
         frame[name] = frame[name].astype("Int64")
-    return Findings(frame, [] if regression else conflicts[:_LISTED])
+    return Findings(frame, [] if regression else conflicts[:_LISTED], placeholders)
 
 
 def _coded(column: pd.Series) -> NDArray[np.float64]:
@@ -207,89 +212,3 @@ def _near(table: pd.DataFrame, labels: pd.Series, *, regression: bool) -> list[t
         for row in np.flatnonzero(differs)[: _LISTED - len(found)].tolist():
             found.append((row, int(earlier[row]), table.columns[place]))
     return found
-
-
-def _of_column(column: pd.Series, reading: ColumnReading) -> Iterator[tuple[str, str, float]]:
-    """Findings about one column."""
-    missing = float(column.isna().mean())
-    if missing > 1 / 2:
-        yield "mostly missing", f"{missing:.0%} of the cells of {reading.name} are missing", missing
-    counts = column.dropna().value_counts()
-    if len(counts) and counts.iloc[0] >= _SAME * len(column):
-        share = counts.iloc[0] / len(column)
-        text = f"{share:.2%} of the cells of {reading.name} are {counts.index[0]}"
-        yield "almost constant", text, float(share)
-        return
-    if reading.kind in ("number", "duration"):
-        for value, count in _sentinels(column.dropna().to_numpy(dtype=np.float64)):
-            text = (
-                f"{reading.name} is {value:g} in {count} rows, apart from all others: if it stands for a missing value,"
-                f" pass --na {value:g}"
-            )
-            yield "sentinel", text, float(count)
-    elif reading.kind == "date":
-        days = column.dropna().to_numpy().astype("datetime64[D]")
-        for value, count in _sentinels(days.astype(np.float64), _DATES.astype("datetime64[D]").astype(np.float64)):
-            day = np.datetime64(int(value), "D")
-            text = f"{reading.name} is {day} in {count} rows, apart from all others: does it stand for none?"
-            yield "sentinel", text, float(count)
-    elif reading.kind == "category":
-        names = counts.rename(index=str)
-        for one, other, share in _alike(names):
-            yield "near-duplicate categories", f"{one!r} and {other!r} of {reading.name} may be one", share
-        rare = names[names < _RARE]
-        if len(rare):
-            listed = ", ".join(repr(name) for name in rare.index[:5])
-            yield (
-                "rare categories",
-                f"{len(rare)} categories of {reading.name} have 1 or 2 rows: {listed}",
-                float(len(rare)),
-            )
-
-
-def _sentinels(values: NDArray[np.float64], codes: NDArray[np.float64] | None = None) -> Iterator[tuple[float, int]]:
-    """The least and the largest number where it is repeated and stands apart from the others.
-
-    Args:
-        codes: numbers that may stand for none; by how they look by default.
-    """
-    different, counts = np.unique(values, return_counts=True)
-    if len(different) < 5:
-        return
-    for end, rest in ((0, different[1:]), (-1, different[:-1])):
-        value, count = float(different[end]), int(counts[end])
-        inner = values[values != value]
-        gap = abs(value - float(rest[0] if end == 0 else rest[-1]))
-        spread = float(np.subtract(*np.quantile(inner, (0.75, 0.25)))) / 1.349
-        code = value in codes if codes is not None else bool(re.fullmatch(r"-9+|99+|-1|-?\d+00|0", f"{value:g}"))
-        negative = value < 0 <= float(inner.min())  # one negative number in a column of none
-        apart = gap > (_GAP if value == 0 else 1) * spread > 0
-        if code and count > 1 and (apart or negative):
-            yield value, count
-
-
-def _alike(counts: pd.Series) -> list[tuple[str, str, float]]:
-    """Pairs of names that may be one: but for case, spaces and signs the same, or a rare one nearly like another."""
-    names = [str(name) for name in counts.index][:1000]
-    plain: dict[str, str] = {}
-    found: list[tuple[str, str, float]] = []
-    for name in names:
-        bare = re.sub(r"[\W_]+", "", name.casefold())
-        if not bare:
-            continue
-        if bare in plain:
-            found.append((plain[bare], name, 1.0))
-        else:
-            plain[bare] = name
-    total = int(counts.sum())
-    by_name = dict(zip(names, counts.tolist(), strict=False))
-    rare = [bare for bare, name in plain.items() if len(bare) >= _LONG and by_name[name] < 0.05 * total]
-    for bare in rare[:200]:
-        others = [each for each in plain if each != bare and by_name[plain[each]] > 5 * by_name[plain[bare]]]
-        if re.search(r"\d", bare):
-            continue
-        close = difflib.get_close_matches(bare, others, 1, _ALIKE)
-        if close:
-            share = difflib.SequenceMatcher(None, bare, close[0]).ratio()
-            found.append((plain[close[0]], plain[bare], share))
-    return found[:_LISTED]

@@ -37,6 +37,7 @@ def suspects_table(
     issues: LabelIssues | None = None,
     class_names: Sequence[str] = (),
     conflicts: Sequence[tuple[int, int]] = (),
+    regression: bool = False,
 ) -> pd.DataFrame:
     """Suspects, likeliest first; every row at most once of each kind.
 
@@ -49,7 +50,9 @@ def suspects_table(
         values, errors: of cells, shape (row, column). row_values: of rows. odd: how little cells fit.
         kinds, columns: of the columns. contents: cells as the user has them. labels: of the rows.
         issues: chances that labels are wrong, of `class_names`. conflicts: rows with the same cells and other labels.
+        regression: whether the target is of numbers, so that there are no classes to speak of.
     """
+    others = "the row's other cells" if regression else "its class and the row's other cells"
     contrast = values - row_values[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         below = np.nan_to_num(-contrast / errors, posinf=0.0, neginf=0.0)
@@ -71,12 +74,12 @@ def suspects_table(
         far, likely = odd.deviation[row, column], odd.expected(row, column)
         text = (
             f"{columns[column]} is {_shown(contents, row, column)}, {abs(far):.3g} deviations from the {likely} that"
-            " its class and the row's other cells lead one to expect"
+            f" {others} lead one to expect"
         )
         add(row, column, "outlier", float(scores[row, column]), text, likely or None, abs(float(far)))
     for row, column in _best_of_rows(scores, np.array([kind in ("category", "boolean") for kind in kinds])):
         likely = odd.expected(row, column)
-        text = f"{columns[column]} is {_shown(contents, row, column)}, rare for its class and the row's other cells"
+        text = f"{columns[column]} is {_shown(contents, row, column)}, rare for {others}"
         text += f"; {likely} would be likelier" if likely else ""
         score = _RARE * float(scores[row, column])
         add(row, column, "category", score, text, likely or None, score)
