@@ -385,6 +385,33 @@ def test_the_report_in_a_browser(place, browser):
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
 
 
+@pytest.mark.skipif(not os.environ.get("CI") and not shutil.which("chromedriver"), reason="no browser on this machine")
+def test_rows_with_ids_are_copied_as_columns_and_open_from_checks(place, browser):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"patient": [f"P-{n}" for n in range(120)], "a": rng.normal(size=120), "b": rng.normal(size=120)}
+    )
+    frame["y"] = np.where(frame["a"] > 0, "u", "v")
+    frame.loc[7, "b"] = 500.0
+    frame.loc[9, ["a", "b", "y"]] = frame.loc[3, ["a", "b", "y"]]
+    frame.to_csv(place / "ids.csv", index=False)
+    run(place, "value", "ids.csv", "--target", "y", "--learners", "40", "--out", "ids")
+    browser.get(f"file://{place / 'ids/report.html'}")
+    browser.execute_script(
+        "document.execCommand = () => { window.copied = document.activeElement.value; return true; }"
+    )
+    browser.find_element("id", "copy").click()
+    head, *lines = (line.split("\t") for line in browser.execute_script("return window.copied").split("\n"))
+    assert head[:4] == ["#", "row", "patient", "kind"]
+    assert lines[0][1:4] == ["7", "P-7", "outlier"]
+    assert {len(line) for line in lines} == {len(head)}
+    same = next(
+        row for row in browser.find_elements("css selector", "#check-table tbody tr") if "duplicate rows" in row.text
+    )
+    same.find_element("css selector", "button.open").click()
+    assert "P-9" in browser.find_element("css selector", "#check-table tr.cells").text
+
+
 def test_decimal_commas_and_tables_of_categories(tmp_path, monkeypatch):
     from memloc.data import open_table
 

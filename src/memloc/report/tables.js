@@ -77,7 +77,14 @@ if (copy) copy.addEventListener("click", () => {
   const table = document.getElementById(filter.dataset.table);
   closeRows();
   const text = (cell) => cell.textContent.trim().replace(/\s+/g, " ");
-  const lines = [[...table.tHead.rows[0].cells].map(text), ...[...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => [...row.cells].map(text))];
+  const fields = (cell) => {  // a row's number and the user's id of it stand in one cell, and are copied as two
+    const number = cell.querySelector("button.open");
+    if (!number || !table.dataset.id) return [text(cell)];
+    const id = cell.querySelector(".id");
+    return [text(number), id ? text(id) : ""];
+  };
+  const head = [...table.tHead.rows[0].cells].map(text).flatMap((name) => name === "row" && table.dataset.id ? [name, table.dataset.id] : [name]);
+  const lines = [head, ...[...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => [...row.cells].flatMap(fields))];
   const area = document.createElement("textarea");
   area.value = lines.map((line) => line.join("\t")).join("\n");
   document.body.append(area);
