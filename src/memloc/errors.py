@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 _PYTHON = {  # what flags are in Python, where that is no argument of the same name
@@ -160,6 +161,16 @@ class MissingExtraError(MemlocError, ImportError):
 
 class MemlocWarning(UserWarning):
     """A result that is right but may surprise; the same text is in audit.json and the report."""
+
+
+def nearest_path(path: Path) -> str:
+    """Files and folders beside a mistyped one with names like its own, as a sentence after another; "" of none."""
+    try:
+        beside = sorted(one.name for one in path.parent.iterdir())
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, beside, cutoff=0.7)
+    return f" Nearest: {', '.join(repr(str(path.parent / name)) for name in close)}." if close else ""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

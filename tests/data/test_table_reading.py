@@ -14,7 +14,7 @@ import pytest
 from pyarrow import feather
 
 from memloc.data import TableSpec, is_table, open_table, read_columns, read_table, read_table_file
-from memloc.errors import DataError, SpecError
+from memloc.errors import DataError, DataNotFoundError, SpecError
 
 ROWS = 60
 RNG = np.random.default_rng(0)
@@ -123,6 +123,10 @@ KINDS = {
     "one value": (["same"] * ROWS, "constant", "every cell is the same or missing: x"),
     "nothing": ([None] * ROWS, "empty", "every cell is the same or missing: x"),
     "question marks": (np.resize(["red", "?", "blue"], ROWS), "category", "'?' 20 times"),
+    "spoken": (np.resize(["45 min", "2 h 5 min", "1 hr", "1 hour, 30 mins", "90 min"], ROWS), "duration", "seconds"),
+    "of the C library": (np.resize(["Mon Jan  6 12:30:00 2020", "Tue Mar 10 09:00:00 2020"], ROWS), "date", "dates are"),
+    "basic ISO": (np.resize(["20200105T1230", "20210306T093000"], ROWS), "date", "dates are"),
+    "titles": (np.resize(["12 Angry Men", "7 Samurai", "Alien", "Brazil", "Psycho", "Up"], ROWS), "category", None),
     "times": (np.resize(["08:30", "12:15", "23:59"], ROWS), "duration", "hours of a day"),
     "spans": (np.resize(["1 days 02:00:00", "3 days"], ROWS), "duration", "seconds"),
     "lists": ([[1, 2]] * ROWS, "text", "hold several values: x"),
@@ -307,3 +311,25 @@ def test_a_packed_file_may_not_unfold_beyond_the_limit(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match="bytes unpacked"):
             open_table(tmp_path / name, "y")
+
+
+def test_files_that_are_not_there_or_hold_several(tmp_path):
+    (tmp_path / "patients.csv").write_text(TEXT)
+    with pytest.raises(DataNotFoundError, match="Nearest: .*patients.csv"):
+        open_table(tmp_path / "patient.csv", "y")
+    with zipfile.ZipFile(tmp_path / "two.csv.zip", "w") as packed:
+        packed.writestr("a.csv", TEXT)
+        packed.writestr("b.csv", TEXT)
+    with pytest.raises(DataError, match="holds 2 files .'a.csv', 'b.csv'."):
+        open_table(tmp_path / "two.csv.zip", "y")
+
+
+def test_what_the_flags_name_in_vain_is_said():
+    frame = pd.DataFrame(
+        {"a": [1.0, -200.0, 2.0, 3.0] * 10, "kind": ["u", " gone ", "v", "v"] * 10, "y": ["v", "w"] * 20}
+    )
+    with pytest.raises(SpecError, match="drop=y: that is the target"):
+        read_table(frame, "y", TableSpec(drop="y"))
+    notices = read_table(frame, "y", TableSpec(na=("-200", "gone,w", "-999,none")), name="x").notices
+    assert [one for one in notices if "no cell holds" in one] == ["no cell holds '-999', 'none', given as --na."]
+    assert not any("no cell holds" in one for one in read_table(frame, "y", TableSpec(na="-200.0")).notices)

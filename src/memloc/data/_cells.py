@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -58,8 +59,15 @@ _ORDINALS = {"st", "nd", "rd", "th", "t"}  # of 1st, whose s is a plural's to wh
 _LEADING_ZERO = re.compile(r"[-+]?0\d{2,}|0\d+[eE]\d+")
 _CLOCK = re.compile(r"-?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?P<half>\s?[aApP]\.?[mM]\.?)?")
 _SPAN = re.compile(r"-?\d+(?:\.\d+)? ?(?:d|days?)\b.*|-?P(?=\d|T\d)(?:\d+[YMWD])*(?:T(?:\d+(?:\.\d+)?[HMS])+)?")
+_SPOKEN = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>days?|d|hours?|hrs?|h|minutes?|mins?|min|m|seconds?|secs?|sec|s)\b"
+    r"\.?,? ?(?:and )?",
+    re.IGNORECASE,
+)
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _DATE = re.compile(
-    r"(?:\w{3,9},? )?(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+    r"[A-Za-z]{3} [A-Za-z]{3} {1,2}\d{1,2} \d\d:\d\d:\d\d(?: [A-Z]{3,4})? \d{4}|\d{8}(?P<clock>T\d{4,6}Z?)"
+    r"|(?:\w{3,9},? )?(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
     r"|\d{1,2}(?:st|nd|rd|th)?[-/. ]{1,2}[A-Za-z]{3,9}\.?,?[-/. ]{1,2}(?:\d{4}|\d{2})"
     r"|[A-Za-z]{3,9}\.?[-/. ]\d{1,2}(?:st|nd|rd|th)?,? \d{4}|[A-Za-z]{3,9}\.?[-/. ]\d{4})(?P<time>[T ,].*)?"
 )
@@ -169,9 +177,9 @@ def as_numbers(
     if set(units) <= _ORDINALS and len(units) > 1:
         return Parsed(plain)
     if len(units) > 1 or len({sign.lower().rstrip(".") for sign in signs}) > 1:
-        return Parsed(plain, units=tuple(sorted({*units.values(), *signs})))
+        return Parsed(values, units=tuple(sorted({*units.values(), *signs})))
     if without and "%" in units:
-        return Parsed(plain, units=("with %", "without"))
+        return Parsed(values, units=("with %", "without"))
     words = [f"{one} left out" for one in sorted({*signs, *units.values()})]
     if without and (units or signs) and without < np.isfinite(values).sum():
         words.append(f"{without} different values have none")
@@ -221,7 +229,7 @@ def are_codes(texts: Sequence[str]) -> bool:
 
 
 def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
-    """Texts such as 12:30 as hours, such as 1 day 02:00:00 as seconds.
+    """Texts such as 12:30 as hours, such as 1 day 02:00:00 or 2 h 30 min as seconds.
 
     Args:
         hours: whether they are hours of a day; found by default.
@@ -231,7 +239,11 @@ def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
     """
     values = np.full(len(texts), np.nan)
     clocks = [_CLOCK.fullmatch(text) for text in texts]
-    spans = [not clock and bool(_SPAN.fullmatch(text)) for clock, text in zip(clocks, texts, strict=True)]
+    spoken = [None if clock else _spoken(text) for clock, text in zip(clocks, texts, strict=True)]
+    spans = [
+        one is not None or (not clock and bool(_SPAN.fullmatch(text)))
+        for one, clock, text in zip(spoken, clocks, texts, strict=True)
+    ]
     for place, (text, clock) in enumerate(zip(texts, clocks, strict=True)):
         if clock:
             half = clock["half"] or ""
@@ -239,6 +251,8 @@ def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
             first = parts[0] % 12 + 12 * ("p" in half.lower()) if half else parts[0]
             seconds = sum(part * unit for part, unit in zip([first, *parts[1:]], (3600, 60, 1), strict=False))
             values[place] = -seconds if text.startswith("-") else seconds
+        elif spoken[place] is not None:
+            values[place] = spoken[place]
         elif spans[place]:
             values[place] = pd.to_timedelta(pd.Series([text]), errors="coerce").dt.total_seconds().iloc[0]
     known = values[~np.isnan(values)]
@@ -247,6 +261,26 @@ def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
     if hours:
         return Parsed(values / 3600, ("hours of a day",), decided={"hours": True})
     return Parsed(values, ("seconds",), decided={"hours": False})
+
+
+def _spoken(text: str) -> float | None:
+    """Seconds of a text such as 2 h 30 min; None of other text, and of 5 m or 5 s alone, which may be other things."""
+    text = text.strip()
+    parts, place = [], 0
+    while place < len(text):
+        found = _SPOKEN.match(text, place)
+        if found is None:
+            return None
+        parts.append((float(found["number"]), found["unit"].lower()))
+        place = found.end()
+    if not parts or (len(parts) == 1 and parts[0][1] in ("m", "s")):
+        return None
+    order = [_SECONDS[unit[0]] for _, unit in parts]
+    return sum(number * unit for (number, _), unit in zip(parts, order, strict=True)) if _falls(order) else None
+
+
+def _falls(numbers: Sequence[float]) -> bool:
+    return all(after < before for before, after in itertools.pairwise(numbers))
 
 
 def as_dates(texts: Sequence[str], *, day_first: bool = False, days: bool | None = None) -> Parsed:
@@ -315,7 +349,8 @@ def _form_of(text: str) -> str | None:
     from pandas.tseries.api import guess_datetime_format
 
     for form in ("ISO8601", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m", "%Y/%m", "%B %Y", "%b %Y", "%b-%Y",
-                 "%d-%b-%y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%d %b %y"):  # fmt: skip
+                 "%d-%b-%y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%d %b %y", "%a %b %d %H:%M:%S %Y",
+                 "%a %b %d %H:%M:%S %Z %Y"):  # fmt: skip
         if pd.notna(pd.to_datetime(pd.Series([text]), format=form, errors="coerce", utc=True).iloc[0]):
             return form
     return guess_datetime_format(text) or None

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from memloc.data._column_types import different_texts, plain_number
 from memloc.data._table_spec import TableSpec
 from memloc.errors import SpecError, nearest
 
 
-def resolved(table: pd.DataFrame, spec: TableSpec) -> tuple[dict[Any, str], list[str]]:
-    """What a spec says of each column it names, and what is wrong with it."""
+def resolved(table: pd.DataFrame, spec: TableSpec, target: str | None = None) -> tuple[dict[Any, str], list[str]]:
+    """What a spec says of each column it names, and what is wrong with it; the target is no column of the table."""
     names = {str(name): name for name in table.columns}
     problems: list[str] = []
     said: dict[Any, str] = {}
@@ -21,7 +22,9 @@ def resolved(table: pd.DataFrame, spec: TableSpec) -> tuple[dict[Any, str], list
         for given in getattr(spec, flag):
             parts = [given] if given in names else [part.strip() for part in given.split(",") if part.strip()]
             for part in parts:
-                if part in names:
+                if part == target and part not in names:
+                    problems.append(f"--{flag} {part}: that is the target, which is read as it is. Leave it out.")
+                elif part in names:
                     listed.append(names[part])
                 else:
                     problems.append(f"--{flag} {part}: there is no such column. {nearest(part, names)}")
@@ -36,6 +39,24 @@ def resolved(table: pd.DataFrame, spec: TableSpec) -> tuple[dict[Any, str], list
             elif said.get(name) == "dropped":
                 problems.append(f"--drop {name}: --only keeps it. Name it once.")
     return said, problems
+
+
+def unmatched(table: pd.DataFrame, spec: TableSpec) -> list[str]:
+    """What a spec says stands for a missing value, and no cell holds."""
+    wanted = spec.missing
+    held: set[str] = set()
+    numbers: set[float] = set()
+    for place in range(table.shape[1]) if wanted else ():
+        texts, _ = different_texts(table.iloc[:, place], frozenset())
+        held |= wanted & set(texts)
+        numbers |= {number for text in texts if (number := plain_number(text)) is not None}
+    found = {part for part in wanted if part in held or plain_number(part) in numbers}
+    return [
+        part.strip()
+        for given in spec.na
+        for part in ([] if given.strip() in found else given.split(","))
+        if part.strip() and part.strip() not in found
+    ]
 
 
 def raise_problems(problems: Sequence[str], table: pd.DataFrame) -> None:

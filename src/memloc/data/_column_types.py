@@ -82,18 +82,18 @@ def different_texts(column: pd.Series, missing: frozenset[str]) -> tuple[list[st
     except TypeError:  # of cells that are lists or the like
         codes, different = pd.factorize(objects.map(str, na_action="ignore"))
     texts = [_as_text(one).strip() for one in different]
-    away = {_number(text) for text in missing} - {None}
+    away = {plain_number(text) for text in missing} - {None}
     number: dict[str, int] = {}
     place = np.empty(len(texts) + 1, dtype=np.int64)
     for code, text in enumerate(texts):
-        gone = not text or text in missing or (bool(away) and _number(text) in away)
+        gone = not text or text in missing or (bool(away) and plain_number(text) in away)
         place[code] = -1 if gone else number.setdefault(text, len(number))
     place[-1] = -1  # of cells that are missing, whose code is -1
     found = place[codes]
     return list(number), np.where(found < 0, len(number), found)
 
 
-def _number(text: str) -> float | None:
+def plain_number(text: str) -> float | None:
     """A plain number; None of other text."""
     try:
         found = float(text)

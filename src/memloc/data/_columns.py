@@ -179,7 +179,7 @@ def _read(
         return number
     when = (
         None
-        if number is not None and "mixed" not in number.notice
+        if number is not None and not {"mixed", "units"} & set(number.notice)
         else _read_times(name, stripped, counts, comma, base)
     )
     if when is not None and when.kind in ("date", "duration"):
@@ -268,7 +268,7 @@ def _read_numbers(
         return ColumnReading(name, "date", "days, month, weekday", {**base, "compact": True}, {"dates": "YYYYMMDD"})
     parsed = as_numbers(held, comma=comma)
     good = np.isfinite(parsed.values)
-    if parsed.units and forced is None:
+    if parsed.units and forced is None and weight[good].sum() >= _MOST * weight.sum():
         return ColumnReading(name, "", "", base, {"units": " and ".join(parsed.units[:_EXAMPLES])})
     if forced is not None and not good.any():
         raise SpecError(

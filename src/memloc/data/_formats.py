@@ -18,7 +18,7 @@ from memloc.data._images import Images
 from memloc.data._limits import check_limit
 from memloc.data._listing import READ, listed
 from memloc.data._shards import braced, open_archive, open_parquet, shards_of
-from memloc.errors import DataError, DataNotFoundError
+from memloc.errors import DataError, DataNotFoundError, nearest_path
 from memloc.fit import Fit
 
 
@@ -169,8 +169,8 @@ def format_of(asked: Asked) -> Format:
         return taking[0]
     if not asked.path.exists():
         raise DataNotFoundError(
-            f"there is no file or folder {asked.text!r}. Expected images: a folder, .parquet, IDX or .npz, an archive,"
-            " or sample:train. Check the path, or try: memloc demo"
+            f"there is no file or folder {asked.text!r}.{nearest_path(asked.path)} Expected images: a folder, .parquet,"
+            " IDX or .npz, an archive, or sample:train. Check the path, or try: memloc demo"
         )
     if not asked.path.is_dir() and not asked.path.is_file():
         raise DataError(

@@ -21,7 +21,7 @@ import pandas as pd
 
 from memloc.data._limits import Capped, check_limit, read_parquet
 from memloc.data._separated import SPACES, TOP, check_fields, cut_to_header, header_lines, header_of
-from memloc.errors import DataError, DataNotFoundError, MemlocError
+from memloc.errors import DataError, DataNotFoundError, MemlocError, nearest_path
 
 TEXT_TABLES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".dat", ".data")
 """How files of separated text end."""
@@ -87,7 +87,7 @@ def read_raw(path: str | Path, target: str) -> RawTable:
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataNotFoundError(
-            f"there is no file {str(path)!r}. Expected a table as .csv or .parquet. Check the path."
+            f"there is no file {str(path)!r}.{nearest_path(path)} Expected a table as .{_KINDS}. Check the path."
         )
     suffix, packed = _suffixes(path)
     reader = _reader(suffix)
@@ -138,8 +138,10 @@ def _unpacked(path: Path, packed: str) -> tuple[str, bytes | None]:
         with zipfile.ZipFile(path) as archive:
             held = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
             if len(held) != 1:
+                listed = ", ".join(repr(one.filename) for one in held[:5])
                 raise DataError(
-                    f"{str(path)!r} holds {len(held)} files. Expected one table. Unpack it and pass the table."
+                    f"{str(path)!r} holds {len(held)} files{f' ({listed})' if held else ''}. Expected one table. Unpack"
+                    " it and pass the table."
                 )
             with archive.open(held[0]) as stream:
                 return held[0].filename, Capped(stream, path).read()

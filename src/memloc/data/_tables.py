@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from memloc.data._cells import BLANKS, as_dates, as_numbers
-from memloc.data._column_flags import raise_problems, resolved
+from memloc.data._column_flags import raise_problems, resolved, unmatched
 from memloc.data._column_notices import notices_of
 from memloc.data._column_types import different_texts, finite, is_number, typed_date
 from memloc.data._columns import ASKED, ColumnReading, column_values, read_columns, writes_decimal_commas
@@ -109,7 +109,7 @@ def read_table(
     others = frame.drop(columns=names[target]) if target in names else frame
     keeps = target in spec.categorical
     spec = replace(spec, categorical=tuple(one for one in spec.categorical if one != target))
-    _, problems = resolved(others, spec)
+    _, problems = resolved(others, spec, target if target in names else None)
     if problems and target in names:
         raise_problems(problems, others)
     if target not in names:
@@ -146,7 +146,8 @@ def read_table(
                 f"the target has {y.nunique()} different whole numbers, and is predicted as a number where --task"
                 " does not say otherwise."
             )
-    notices = (*raw.notices, *missing, *said, *notices_of(columns))
+    idle = [f"no cell holds {', '.join(map(repr, none))}, given as --na." for none in (unmatched(frame, spec),) if none]
+    notices = (*raw.notices, *missing, *said, *idle, *notices_of(columns))
     return Table(pd.DataFrame(typed, index=cells.index), y, cells, tuple(columns), notices, left_out)
 
 
