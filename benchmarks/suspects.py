@@ -112,6 +112,57 @@ def cells():
     return rows
 
 
+def categories():
+    """A wrong category in some cells of tables that have categories: numbers cut into five named parts."""
+    rows = []
+    for name, X, y in cells_tables():
+        chosen = range(0, X.shape[1], 2)
+        plain = pd.DataFrame(X, columns=[f"x{place}" for place in range(X.shape[1])])
+        for place in chosen:
+            plain.isetitem(
+                place, pd.qcut(plain.iloc[:, place], 5, labels=False, duplicates="drop").map("part {}".format)
+            )
+        kinds = ["category" if place in chosen else "number" for place in range(X.shape[1])]
+        for share in SHARES:
+            runs: dict[str, list[tuple[float, float]]] = {}
+            for seed in SEEDS:
+                found, wrong = plain.copy(), np.zeros(X.shape, dtype=bool)
+                generator = np.random.default_rng(seed)
+                cells = [(row, column) for row in range(len(X)) for column in chosen]
+                for place in generator.permutation(len(cells))[: round(share * len(cells))]:
+                    row, column = cells[place]
+                    others = sorted(set(plain.iloc[:, column]) - {plain.iat[row, column]})
+                    if others:
+                        found.iat[row, column], wrong[row, column] = generator.choice(others), True
+                odd = odd_cells(found, y, kinds, regression=False)
+                evidence = -np.log(odd.by_chance + 1e-300)
+                counts = np.stack(
+                    [found.iloc[:, place].map(found.iloc[:, place].value_counts()) for place in chosen], axis=1
+                )
+                rarity, coded = np.full(X.shape, -np.inf), np.empty(X.shape)
+                rarity[:, list(chosen)] = -counts
+                for place in range(X.shape[1]):
+                    column = found.iloc[:, place]
+                    coded[:, place] = pd.factorize(column, sort=True)[0] if place in chosen else column
+                forest = -IsolationForest(n_estimators=200, random_state=seed).fit(coded).score_samples(coded)
+                of_rows = np.where(np.isinf(rarity), -1e300, forest[:, None] * (1 + rarity / 1e9))
+                for score, value in {
+                    "suspects, without values": np.where(np.isinf(rarity), -1e300, evidence),
+                    "rarest category": rarity,
+                    "IsolationForest, its row by rarity": of_rows,
+                }.items():
+                    value = np.nan_to_num(value, nan=-1e300, neginf=-1e300)
+                    pair = first_of(value, wrong), float(average_precision_score(wrong.ravel(), value.ravel()))
+                    runs.setdefault(score, []).append(pair)
+            line = {"data": name, "how": "wrong category", "share": share}
+            rows.append(
+                line
+                | {score: [round(float(mean), 3) for mean in np.mean(pairs, axis=0)] for score, pairs in runs.items()}
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
 def labels():
     rows = []
     for name, X, y in label_tables():
@@ -162,7 +213,8 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     began = time.monotonic()
-    found = {"seeds": list(SEEDS), "learners": LEARNERS, "first": FIRST, "labels": labels(), "cells": cells()}
+    found = {"seeds": list(SEEDS), "learners": LEARNERS, "first": FIRST, "labels": labels(), "cells": cells(),
+             "categories": categories()}  # fmt: skip
     found["seconds"] = round(time.monotonic() - began)
     given.out.write_text(json.dumps(found, indent=1) + "\n")
 

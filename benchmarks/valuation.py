@@ -3,7 +3,8 @@
 Ratios measured in one run, kept in valuation.json; what is not asked for keeps its figures.
 
 The bound is the time of the same trees' `fit` calls alone, on the same rows, columns and weights; 95 % of the work. Beside it:
-scikit-learn's RandomForestClassifier with as many trees, and 2D-KNN-Shapley (1 000 permutations, extrapolated from a few).
+scikit-learn's RandomForestClassifier with as many trees, 2D-KNN-Shapley (1 000 permutations, extrapolated from a few), and
+pyDVL's Data-OOB of as many trees on all columns, which needs pydvl (without it that is left out, said).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CASES = {  # rows, columns and learners; bound on the ratio
     "synthetic 1000 x 20": (1000, 1.10),
     "synthetic 1000 x 768": (100, 1.20),
 }
-NAMES = [*CASES, "memory", "scaling", "knn_shapley"]
+NAMES = [*CASES, "memory", "rows", "scaling", "knn_shapley", "pydvl"]
 PERMUTATIONS = 1_000
 REPEATS = 9  # of each ratio; the median is reported. One-thread ratios are of processor time, which what else runs here disturbs less
 
@@ -112,6 +113,86 @@ def memory() -> dict:
     return {"added_mb": peak / 1e6, "bound": 40}
 
 
+def rows() -> dict:
+    """How processor time grows from 10 000 to 100 000 rows, beside that of the bare fits of the same trees; and with
+    `max_samples` a million rows."""
+    from sklearn.datasets import make_classification
+
+    from memloc.valuation import TwoDOOB
+
+    X, y = make_classification(100_000, 20, n_informative=8, random_state=0)
+    growth = []
+    for _ in range(3):
+        ours, base = [], []
+        for number in (10_000, 100_000):
+            fitted = TwoDOOB(30, random_state=0)
+            ours.append(timed(lambda fitted=fitted, number=number: fitted.fit(X[:number], y[:number])))
+            base.append(bare(X[:number], y[:number], fitted))
+        growth.append((ours[1] / ours[0]) / (base[1] / base[0]))
+    X, y = make_classification(1_000_000, 20, n_informative=8, random_state=0)
+    began = time.perf_counter()
+    fitted = TwoDOOB(100, max_samples=10_000, random_state=0).fit(X, y)
+    seconds = time.perf_counter() - began
+    return {
+        "growth": statistics.median(growth),
+        "bound": 1.15,
+        "growths": growth,
+        "million": {"rows": len(X), "learners": 100, "max_samples": 10_000, "seconds": seconds, "peak_mb": peak_mb()},
+    }
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def pydvl() -> dict:
+    """pyDVL's Data-OOB against row values of as many trees on all columns: processor time, and memory in Python and NumPy."""
+    import tracemalloc
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pydvl.valuation import DataOOBValuation, Dataset
+    except ImportError:
+        print("pydvl is not installed: its figures are left out", file=sys.stderr)
+        return {}
+    from sklearn.ensemble import BaggingClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    from memloc.valuation import TwoDOOB
+
+    def theirs(X, y, learners):
+        forest = BaggingClassifier(DecisionTreeClassifier(max_features="sqrt"), learners, random_state=0).fit(X, y)
+        return DataOOBValuation(forest).fit(Dataset(X, y)).result.values
+
+    def ours(X, y, learners):
+        return TwoDOOB(learners, max_features=1.0, random_state=0).fit(X, y).row_values_
+
+    def held(work) -> float:
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / 1e6
+
+    found = {}
+    for name in ("breast_cancer", "digits", "synthetic 1000 x 20"):
+        X, y = data(name)
+        learners = CASES[name][0]
+        ratios = [timed(lambda X=X, y=y, n=learners: ours(X, y, n)) / timed(lambda X=X, y=y, n=learners: theirs(X, y, n))
+                  for _ in range(5)]  # fmt: skip
+        found[name] = {
+            "learners": learners, "ratio": statistics.median(ratios), "ratios": ratios,
+            "memory_mb": held(lambda X=X, y=y, n=learners: ours(X, y, n)),
+            "their_memory_mb": held(lambda X=X, y=y, n=learners: theirs(X, y, n)),
+        }  # fmt: skip
+    return found
+
+
 def scaling() -> dict:
     """What two cores of this machine give at best: two processes with the same bare fits against one."""
     code = f"""
@@ -175,6 +256,9 @@ def main() -> None:
         if done.returncode:
             sys.exit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])
+        sys.stderr.write(done.stderr)
+        if not found:
+            continue
         print(json.dumps({name: found}), flush=True)
         keep("valuation.json", {name: found, "versions": versions()})
 

@@ -256,13 +256,16 @@ def test_datasets_of_three_kinds_train_alike(monkeypatch):
 
 def test_augmentation_is_of_training_and_not_of_selection():
     pixels = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    images = as_images(pixels, labels=torch.arange(40) % 2)
+    pixels[::2] //= 4  # the first class is dark, as the model knows from the start
+    images = as_images(pixels, labels=1 - torch.arange(40) % 2)
     seen = []
 
     class Watched(nn.Module):
         def __init__(self):
             super().__init__()
             self.layer = nn.Linear(768, 2)
+            nn.init.zeros_(self.layer.weight[1]), nn.init.constant_(self.layer.weight[0], 0.01)
+            nn.init.zeros_(self.layer.bias[1]), nn.init.constant_(self.layer.bias[0], -0.01 * 768 / 2)
 
         def forward(self, x):
             seen.append((self.training, x.detach().clone()))
@@ -275,6 +278,22 @@ def test_augmentation_is_of_training_and_not_of_selection():
     assert all(torch.equal(x, plain) for x in scored)
     trained = [x for training, x in seen if training]
     assert not any(any(torch.equal(one, other) for other in plain) for x in trained for one in x)
+
+
+def test_a_coreset_by_a_model_that_learned_nothing_is_refused():
+    x, _, noisy = blobs()
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.tensor([1.0, 0.0, 0.0]))
+
+        def forward(self, x):
+            return self.logits.expand(len(x), 3)
+
+    with pytest.raises(DataError, match="the commonest class alone"):
+        train_robust(Constant(), (x, noisy), epochs=3, warmup=1)
+    train_robust(Constant(), (x, noisy), crust=None, epochs=2)  # without a coreset nothing rests on it
 
 
 def test_a_classifier_of_an_encoder_learns():

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._estimator import fit_robust
-from memloc.coreset._points import measures, points_table
+from memloc.coreset._points import check_useful, measures, points_table
 from memloc.coreset._sampler import CrustSampler
 from memloc.coreset._sources import Source, class_numbers
 from memloc.coreset._spec import RobustSpec
@@ -83,11 +83,12 @@ def train_robust(
     Returns:
         RobustRun.
     Raises:
-        SpecError, DataError, ShapeError before training; TrainingError if the loss is no longer finite.
+        SpecError, DataError, ShapeError before training; DataError at the first selection where the model predicts
+        labels no better than the commonest class does; TrainingError if the loss is no longer finite.
     Source: REFERENCE C1, C2; Mirzasoleiman et al., NeurIPS 2020.
 
     >>> x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
-    >>> run = train_robust(nn.Linear(4, 2), (x, (x[:, 0] > 0).long()), epochs=6, warmup=3)
+    >>> run = train_robust(nn.Linear(4, 2), (x, (x[:, 0] > 0).long()), epochs=6, warmup=3, learning_rate=0.5)
     >>> len(run.history), len(run.coreset) == int(run.points["kept"].sum())
     (6, True)
     """
@@ -234,6 +235,8 @@ class _Training:
 
     def _selected(self, epoch: int) -> Coreset:
         if isinstance(self.crust, Crust):
+            if self.coreset is None:
+                check_useful(self.logits, self.source.labels)
             return self.crust.select_logits(self.logits, self.source.labels)
         assert self.crust is not None, "it was looked at"
         found = self.crust(self.logits, self.source.labels, epoch)
