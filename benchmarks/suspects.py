@@ -207,6 +207,38 @@ def labels():
     return rows
 
 
+def agreement():
+    """Rows that `memloc value` calls more likely wrong than right, and those that `memloc coreset` suspects."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    from memloc.coreset import Crust, train_robust
+
+    rows = []
+    for name, X, y in label_tables():
+        runs = []
+        for seed in SEEDS:
+            generator = np.random.default_rng(seed)
+            flipped = generator.permutation(len(y))[: round(0.1 * len(y))]
+            given, wrong = y.copy(), np.zeros(len(y), dtype=bool)
+            given[flipped] = (y[flipped] + generator.integers(1, y.max() + 1, len(flipped))) % (y.max() + 1)
+            wrong[flipped] = True
+            fitted = TwoDOOB(LEARNERS, random_state=seed).fit(X, given)
+            flagged = np.nan_to_num(label_issues(fitted.vote_shares_, given, fitted.classes_).score) > 0.5
+            crust = Crust(0.5, objective="centrality", group_by="prediction")
+            forest = RandomForestClassifier(200, random_state=seed)
+            points = train_robust(forest, (X, given), crust=crust, seed=seed).points
+            suspected = points["suspected"].to_numpy() == 1
+            runs.append({
+                "value": flagged.sum(), "coreset": suspected.sum(), "both": (flagged & suspected).sum(),
+                "wrong of value": wrong[flagged].mean(), "wrong of coreset": wrong[suspected].mean(),
+                "wrong of both": wrong[flagged & suspected].mean(), "wrong of value alone": wrong[flagged & ~suspected].sum(),
+                "wrong of coreset alone": wrong[suspected & ~flagged].sum(), "true": wrong.sum(),
+            })  # fmt: skip
+        rows.append({"data": name, **{key: round(float(np.nanmean([one[key] for one in runs])), 3) for key in runs[0]}})
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -214,7 +246,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     began = time.monotonic()
     found = {"seeds": list(SEEDS), "learners": LEARNERS, "first": FIRST, "labels": labels(), "cells": cells(),
-             "categories": categories()}  # fmt: skip
+             "categories": categories(), "agreement": agreement()}  # fmt: skip
     found["seconds"] = round(time.monotonic() - began)
     given.out.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""docs/valuation.md, from valuation_quality.json and suspects.json."""
+"""docs/valuation.md, from valuation_quality.json, suspects.json and valuation.json."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
         if found.get(part):
             tables |= make(found[part])
     listed = read("suspects.json")
-    for part, make in (("cells", injected), ("labels", flipped)):
+    for part, make in (("cells", injected), ("categories", injected), ("labels", flipped), ("agreement", agreement)):
         if listed.get(part):
             tables[part] = make(listed[part])
+    against = read("valuation.json").get("pydvl")
+    if against:
+        tables["pydvl"] = beside_pydvl(against)
     number, seeds = at(settings, "learners"), at(settings, "seeds")
     return tables, {"trees": number and str(number), "seeds": seeds and str(tuple(seeds))}
 
@@ -76,6 +79,26 @@ def flipped(rows: Rows) -> Table:
     ]
     header = ["data", "flipped", "wrong", "said", "within", "told", "flagged", "right", "their chance", "AP", "± seeds"]
     return Table([*header, "cleanlab, confidence", "cleanlab, margin"], lines, keys=2)
+
+
+def agreement(rows: Rows) -> Table:
+    """Rows that values call more likely wrong than right beside those that a coreset suspects."""
+    numbers = ("true", "value", "coreset", "both", "wrong of coreset alone")
+    shares = ("wrong of value", "wrong of coreset", "wrong of both")
+    lines: list[list[str | None]] = [
+        [row["data"], *(f"{row[key]:.0f}" for key in numbers), *(f"{row[key]:.2f}" for key in shares)] for row in rows
+    ]
+    header = ["data", "wrong", "by value", "by coreset", "by both", "wrong by coreset alone"]
+    return Table([*header, "wrong of value's", "of coreset's", "of both's"], lines, keys=1)
+
+
+def beside_pydvl(found: dict[str, dict[str, Any]]) -> Table:
+    """Processor time and memory of row values beside pyDVL's."""
+    lines: list[list[str | None]] = [
+        [name, str(one["learners"]), f"{one['ratio']:.2f}", f"{one['memory_mb']:.1f}", f"{one['their_memory_mb']:.1f}"]
+        for name, one in found.items()
+    ]
+    return Table(["data", "trees", "time, of pyDVL's", "memory, MB", "pyDVL's, MB"], lines, keys=1)
 
 
 def cell(row: dict[str, Any] | None, place: int = 0, digits: int = 2) -> str | None:
