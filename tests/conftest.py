@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import shutil
 import sys
@@ -37,6 +38,12 @@ _one_core()
 def pytest_collection_modifyitems(items):
     """Long tests first, so that no worker ends alone with one."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish():
+    """What is imported and collected by now stays, so that no collection of garbage walks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -124,6 +131,13 @@ def few_trees(count: int = 20):
     with pytest.MonkeyPatch.context() as patched:
         for kind in (RandomForestClassifier, RandomForestRegressor):
             patched.setattr(kind, "fit", _with_few_trees(kind.fit, count))
+        yield
+
+
+@pytest.fixture
+def short_forests():
+    """`few_trees` for a whole test."""
+    with few_trees():
         yield
 
 

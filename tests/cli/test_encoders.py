@@ -125,6 +125,8 @@ def test_a_checkpoint_of_another_training(place, monkeypatch, capsys):
         "others.npz",
         "--views",
         "2",
+        "--size",
+        "16",
     ]
     assert main(["audit", *flags, "--out", "moco"]) == 0
     said = capsys.readouterr().err
@@ -144,7 +146,7 @@ def test_a_checkpoint_of_another_training(place, monkeypatch, capsys):
 
 def test_protocols_from_the_command_line(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    flags = ["--f", "resnet9", "--g", "resnet9", "--data", "images.npz", "--external", "others.npz"]
+    flags = ["--f", "resnet9", "--g", "resnet9", "--data", "images.npz", "--external", "others.npz", "--size", "16"]
     assert main(["audit", *flags, "--protocol", "published-code", "--out", "code"]) == 0
     record = json.loads((place / "code/audit.json").read_text())
     assert (record["views"]["n"], record["views"]["original"], record["spec"]["options"]["scale"]) == (5, True, "range")

@@ -288,7 +288,7 @@ def test_the_plan_states_what_memory_is_taken():
     ("settings", "n", "d"),
     [
         ({"memory": "dense"}, 4000, 10),
-        ({"memory": "free"}, 6000, 10),
+        ({"memory": "free"}, 4000, 10),
         ({"memory": "free", "optimizer": "stochastic"}, 2000, 300),
     ],
 )

@@ -41,9 +41,15 @@ def whole(gray, four_splits):
     return arguments, memloc.audit(tiny_net(0), tiny_net(1), **arguments)
 
 
-@pytest.mark.parametrize("problem", FULL)
-@pytest.mark.parametrize("most", [4, 12, 60])
-def test_an_audit_goes_on_with_smaller_batches(tiny, whole, problem, most):
+@pytest.mark.parametrize(
+    ("most", "problem"),
+    [
+        pytest.param(most, problem, marks=[] if place == turn % len(FULL) or most == 60 else pytest.mark.slow)
+        for turn, most in enumerate((4, 12, 60))
+        for place, problem in enumerate(FULL)
+    ],
+)
+def test_an_audit_goes_on_with_smaller_batches(tiny, whole, most, problem):
     arguments, whole = whole
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

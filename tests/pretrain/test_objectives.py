@@ -619,16 +619,8 @@ if rank() == 0:
     torch.save({"loss": loss.detach(), "grad": net.weight.grad}, f"found{world()}.pt")
 """
     )
-    for processes in (1, 2):
-        launch = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(processes),
-            str(script),
-        ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for processes, launch in ((1, [sys.executable, str(script)]), (2, [*torchrun, str(script)])):
         done = subprocess.run(
             launch, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )

@@ -112,7 +112,7 @@ def test_repairs_touch_the_named_cells_only():
         repair(frame, cells, "mode")
 
 
-def test_tables_with_hashed_text_are_repaired_by_their_most_frequent_text(tmp_path):
+def test_tables_with_hashed_text_are_repaired_by_their_most_frequent_text(tmp_path, short_forests):
     rng = np.random.default_rng(0)
     words = np.array(["late", "train", "fine", "meal", "noisy", "room", "kind", "crew"])
     frame = pd.DataFrame({"a": rng.normal(size=120), "said": [" ".join(rng.choice(words, 6)) for _ in range(120)]})
@@ -154,7 +154,7 @@ def test_lowest_cells_leave_alone_what_has_no_value():
         lowest_cells(values, 1.5)
 
 
-def test_a_repair_is_measured_on_rows_kept_out():
+def test_a_repair_is_measured_on_rows_kept_out(short_forests):
     X, y = table(rows=100, classes=2)
     gain = repair_gain(pd.DataFrame(X), y, TwoDOOB(30, random_state=0), share=0.05)
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
@@ -170,7 +170,7 @@ def test_a_repair_is_measured_on_rows_kept_out():
     assert [len(part) for part in gain] == [5, 5, 5]
 
 
-def test_a_repair_can_be_measured_where_a_fold_lacks_values():
+def test_a_repair_can_be_measured_where_a_fold_lacks_values(short_forests):
     X, y = table(rows=100, classes=2)
     town = pd.Series([f"town {row % 13}" for row in range(100)])
     frame = pd.DataFrame(X).rename(columns=str).assign(town=town, rare=np.nan)
