@@ -182,7 +182,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     "Known: 'layer1'."
     """
     names = [str(candidate) for candidate in known]
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    plain: dict[str, str] = {}
+    for candidate in names:
+        plain.setdefault(candidate.casefold(), candidate)
+    close = [plain[one] for one in difflib.get_close_matches(name.casefold(), plain, n=count, cutoff=0.5)]
     if close:
         return "Nearest: " + ", ".join(repr(match) for match in close) + "."
     shown = ", ".join(repr(known_name) for known_name in names[:8])

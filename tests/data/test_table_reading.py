@@ -127,6 +127,11 @@ KINDS = {
     "of the C library": (np.resize(["Mon Jan  6 12:30:00 2020", "Tue Mar 10 09:00:00 2020"], ROWS), "date", "dates are"),
     "basic ISO": (np.resize(["20200105T1230", "20210306T093000"], ROWS), "date", "dates are"),
     "titles": (np.resize(["12 Angry Men", "7 Samurai", "Alien", "Brazil", "Psycho", "Up"], ROWS), "category", None),
+    "quarters": (np.resize(["2021Q1", "2021Q2", "2022 Q4"], ROWS), "date", "dates are"),
+    "lap times": (np.resize(["1:23.4", "0:59.9", "2:01.0"], ROWS), "duration", "seconds"),
+    "powers with commas": (np.resize(["6,260E-05", "1,5E-03"], ROWS), "number", "decimal commas"),
+    "points that may group": (np.resize(["2.101", "203", "4.103", "5.220"], ROWS), "number", "1.234 is 1.234, not 1234"),
+    "footnotes": ([f"{n / 7:.3f}{'*' if n % 8 == 0 else ''}" for n in range(ROWS)], "text", "beside other text"),
     "times": (np.resize(["08:30", "12:15", "23:59"], ROWS), "duration", "hours of a day"),
     "spans": (np.resize(["1 days 02:00:00", "3 days"], ROWS), "duration", "seconds"),
     "lists": ([[1, 2]] * ROWS, "text", "hold several values: x"),
@@ -333,3 +338,63 @@ def test_what_the_flags_name_in_vain_is_said():
     notices = read_table(frame, "y", TableSpec(na=("-200", "gone,w", "-999,none")), name="x").notices
     assert [one for one in notices if "no cell holds" in one] == ["no cell holds '-999', 'none', given as --na."]
     assert not any("no cell holds" in one for one in read_table(frame, "y", TableSpec(na="-200.0")).notices)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["1000 g", "1.003 kg"], "holds several units .g and kg."),
+        (["$1003", "€900"], "holds several units"),
+        (["45%", "0.45"], "holds several units .with % and without."),
+        ([f"{n}.5" for n in range(198)] + ["n.d.", "<10"], "All but 'n.d.', '<10' are numbers.*na='n.d.'"),
+    ],
+)
+def test_targets_of_numbers_that_are_not_all_comparable(cells, message):
+    y = np.resize(cells, 200)
+    with pytest.raises(DataError, match=message):
+        read_table(pd.DataFrame({"a": np.arange(200.0), "y": y}), "y")
+
+
+def test_a_few_cells_of_a_target_that_are_no_numbers_can_be_left_out():
+    frame = pd.DataFrame({"a": np.arange(200.0), "y": [f"{n}.5" for n in range(198)] + ["n.d.", "<10"]})
+    table = read_table(frame, "y", TableSpec(na=("n.d.", "<10")))
+    assert (len(table.y), table.left_out, table.y.iloc[3]) == (198, 2, 3.5)
+
+
+QUESTIONS = {
+    "questions": [["How old?", "How tall?", "Would you buy?"]],
+    "questions and ids": [
+        ["How old?", "How tall?", "Buy?"],
+        ['{"ImportId":"Q1"}', '{"ImportId":"Q2"}', '{"ImportId":"Q3"}'],
+    ],
+    "categories and ids": [["Colour", "Town", "Buy?"], ['{"ImportId":"Q1"}', '{"ImportId":"Q2"}', '{"ImportId":"Q3"}']],
+    "names again": [["age", "size", "y"]],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_second_headers_are_left_out_and_said(name, tmp_path):
+    rows = [[str(20 + n % 40), str(150 + n), "yes" if n % 2 else "no"] for n in range(ROWS)]
+    if name == "categories and ids":
+        rows = [[("red", "blue")[n % 2], ("Bonn", "Rome")[n % 3 > 0], "yes" if n % 2 else "no"] for n in range(ROWS)]
+    frame = pd.DataFrame([*QUESTIONS[name], *rows], columns=["age", "size", "y"])
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    table = read_table_file(tmp_path / "x.csv", "y")
+    heads = len(QUESTIONS[name])
+    assert set(table.y) == {"yes", "no"}
+    assert len(table.y) == ROWS
+    assert table.rows.tolist() == list(range(heads, ROWS + heads))  # as in the file
+    assert any("below the header" in one for one in table.notices) == bool(heads)
+
+
+def test_lines_that_are_all_one_field_longer_are_said(tmp_path):
+    (tmp_path / "x.csv").write_text(
+        "a,b,y\n" + "".join(f"{n * n % 7},'red, {('blue', 'green')[n % 3 > 0]}',{'uv'[n % 2]}\n" for n in range(30))
+    )
+    assert any("one field more than the header" in one for one in read_table_file(tmp_path / "x.csv", "y").notices)
+
+
+def test_the_nearest_name_looks_past_capitals():
+    with pytest.raises(DataError, match="Nearest: 'y'"):
+        read_table(pd.DataFrame({"a": [1.0, 2.0], "y": [0, 1]}), "Y")

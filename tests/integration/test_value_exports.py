@@ -63,7 +63,7 @@ def test_label_issues_are_cleanlabs(folder):
 
 
 def test_the_cleaned_table_and_its_log(folder, capsys):
-    said, path = exported(folder, capsys, "cleaned", "cleaned.csv")
+    said, path = exported(folder, capsys, "cleaned", "clean.csv")
     before, after, log = (pd.read_csv(each) for each in (folder / "wine.csv", path, said["changes"]))
     assert len(after) == len(before)
     assert list(after) == list(before)
@@ -90,3 +90,23 @@ def test_what_cannot_be_exported(folder, tmp_path):
     assert main(["value", "sample:test", "--limit", "40", "--learners", "5", "--out", str(tmp_path / "v")]) == 0
     with pytest.raises(DataError, match="has no suspects, since it values images"):
         value_export(tmp_path / "v")
+
+
+def test_no_file_is_replaced_without_a_word(folder, capsys):
+    source = folder / "wine.csv"
+    before = source.read_bytes()
+    (folder / "mine.csv").write_text("precious")
+    for out, flags, message in (
+        (folder / "mine.csv", [], "is there"),
+        (source, ["--overwrite"], "what was read for"),
+        (folder / "run/v/rows.parquet", ["--overwrite"], "is of the results"),
+    ):
+        assert main(["export", str(folder / "run/v"), "--table", "rows", "--out", str(out), *flags]) != 0
+        assert message in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert (folder / "mine.csv").read_text() == "precious"
+    assert (
+        main(["export", str(folder / "run/v"), "--table", "rows", "--out", str(folder / "mine.csv"), "--overwrite"])
+        == 0
+    )
+    assert (folder / "mine.csv").read_text().startswith("row,")

@@ -59,7 +59,7 @@ def test_chances_are_calibrated():
     chance, mistake = np.concatenate(chances), np.concatenate(wrong)
     flagged = chance > 0.5
     assert flagged.sum() > 1000
-    assert mistake[flagged].mean() - 0.15 <= chance[flagged].mean() <= mistake[flagged].mean() + 0.05  # rather cautious
+    assert mistake[flagged].mean() - 0.2 <= chance[flagged].mean() <= mistake[flagged].mean() + 0.05  # rather cautious
     assert chance[~flagged].mean() == pytest.approx(mistake[~flagged].mean(), abs=0.03)
 
 
@@ -107,3 +107,26 @@ def test_rows_that_every_learner_saw_have_no_chance():
     nothing = label_issues(np.full((5, 2), np.nan), np.array([0, 1, 0, 1, 0]), np.arange(2))
     assert not nothing.told
     assert nothing.low == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_overlapping_classes_are_not_taken_for_wrong_labels(seed):
+    """Nobody changed a label: whatever the learners make of them, no interval may leave out 0, and few rows be flagged."""
+    generator = np.random.default_rng(seed)
+    for rows in (300, 500):
+        for columns, noise in ((2, 0.6), (3, 1.2), (4, 1.2)):
+            X = generator.normal(size=(rows, columns)).round(3)
+            y = (X[:, 0] + 0.5 * X[:, -1] * (columns > 2) + noise * generator.normal(size=rows) > 0).astype(int)
+            fitted = TwoDOOB(150, random_state=seed).fit(X, y)
+            found = label_issues(fitted.vote_shares_, y, fitted.classes_)
+            assert found.low == 0
+            assert (np.nan_to_num(found.score) > 0.5).mean() <= 0.05
+
+
+def test_a_rare_class_that_nothing_tells_is_not_called_wrong():
+    generator = np.random.default_rng(0)
+    y = np.where(generator.random(400) < 0.065, "fraud", "ok")
+    fitted = TwoDOOB(150, random_state=0).fit(generator.normal(size=(400, 4)), y)
+    found = label_issues(fitted.vote_shares_, y, fitted.classes_)
+    assert not found.useful
+    assert not (np.nan_to_num(found.score) > 0.5).any()

@@ -100,7 +100,7 @@ def test_missing_cells_small_tables_and_regression():
 
 def listed(frame, target="y", **spec):
     table = read_table(frame, target)
-    found = value_table(table.X, table.y, ValueSpec(learners=60, **spec), readings=table.valued)
+    found = value_table(table.X, table.y, ValueSpec(**{"learners": 60, **spec}), readings=table.valued)
     return looked_through(found, table)
 
 
@@ -203,6 +203,45 @@ def test_what_stands_for_a_missing_cell_is_said_once_and_no_suspect():
     outliers = found.suspects[found.suspects["kind"] == "outlier"]
     assert outliers["row"].iloc[0] == 60
     assert not outliers["row"].between(0, 49).any()
+
+
+def test_a_wrong_number_to_predict_is_not_blamed_on_its_rows_cells():
+    generator = np.random.default_rng(5)
+    frame = pd.DataFrame({"a": generator.normal(size=400), "b": generator.normal(size=400)})
+    frame["y"] = 100 + 3 * frame["a"] + 0.3 * generator.normal(size=400)
+    wrong = [3, 50, 120, 300]
+    frame.loc[wrong[:3], "y"] *= 10
+    frame.loc[wrong[3], "y"] = 0.0
+    frame.loc[7, "a"] = 90.0
+    found = listed(frame, learners=60).suspects
+    first = found[found["score"] > 0.5]
+    assert sorted(first["row"][first["kind"] == "label"]) == wrong
+    outliers = first["row"][first["kind"] == "outlier"].tolist()
+    assert outliers[0] == 7
+    assert len(outliers) <= 2
+    assert not set(wrong) & set(outliers)
+    assert abs(float(first["suggested"][first["row"] == 3].iloc[0]) - 100 - 3 * frame["a"][3]) < 5
+
+
+def test_cells_that_are_not_odd_are_no_outliers_however_much_they_mislead():
+    generator = np.random.default_rng(2)
+    a, b = (generator.normal(size=500).round(3) for _ in range(2))
+    y = np.where(a + 0.3 * generator.normal(size=500) > 0, "yes", "no")
+    found = listed(pd.DataFrame({"a": a, "b": b, "y": y}), learners=400).suspects
+    assert ((found["kind"] == "outlier") & (found["score"] > 0.5)).sum() <= 2
+
+
+def test_misspelt_names_are_suspects_with_the_name_they_may_be():
+    generator = np.random.default_rng(6)
+    frame = pd.DataFrame(
+        {"city": generator.choice(["Berlin", "Hamburg", "Munich"], 300), "a": generator.normal(size=300)}
+    )
+    frame["y"] = generator.choice(["u", "v"], 300)
+    frame.loc[5, "city"], frame.loc[9, "city"] = "Berln", "hamburg"
+    found = listed(frame).suspects
+    found = found[found["kind"] == "category"].set_index("row")
+    assert found.loc[5, ["kind", "suggested"]].tolist() == ["category", "Berlin"]
+    assert found.loc[9, ["kind", "suggested"]].tolist() == ["category", "Hamburg"]
 
 
 def test_numbers_to_predict_have_no_classes_in_words():

@@ -9,7 +9,7 @@ import typer
 
 from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS, Json, Output, StateKey, StripPrefix
-from memloc.errors import SpecError
+from memloc.errors import DataNotFoundError, SpecError, nearest_path
 
 if TYPE_CHECKING:
     from memloc.encoders import Encoder
@@ -172,21 +172,26 @@ def export(
         float, typer.Option(help="q-value up to which a point is called memorized in the issues table.")
     ] = 0.05,
     above: Annotated[float, typer.Option(help="Score of suspects above which the cleaned table is changed.")] = 0.5,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file, if it is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a table that other tools open: issues for cleanlab, CSV or JSONL with path and id, a cleaned table."""
-    from memloc.integrations import check_suffix, issues_table, value_export, write_any
+    from memloc.integrations import check_new, check_suffix, issues_table, value_export, write_any
     from memloc.results import Audit
 
     check_suffix(out)
+    if not folder.is_dir():
+        raise DataNotFoundError(f"there is no folder {str(folder)!r}.{nearest_path(folder)} Expected one of results.")
+    changes = out.with_name(f"{out.stem}.changes.csv")
+    cleans = table == "cleaned"
+    check_new((out, changes) if cleans else (out,), folder, overwrite=overwrite)
     if (folder / "value.json").is_file():
         frame, log = value_export(folder, table or "suspects", above=above)
-        write_any(frame, out, own=table == "cleaned")
-        changes = out.with_name(f"{out.stem}.changes.csv")
-        if table == "cleaned":
+        write_any(frame, out, own=cleans)
+        if cleans:
             write_any(log, changes)
-        found = {"file": str(out), "rows": len(frame), "changes": str(changes) if table == "cleaned" else None}
-        more = f"; {len(log)} cells emptied or relabelled, listed in {changes}" if table == "cleaned" else ""
+        found = {"file": str(out), "rows": len(frame), "changes": str(changes) if cleans else None}
+        more = f"; {len(log)} cells emptied or relabelled, listed in {changes}" if cleans else ""
         common.emit(as_json, found, f"{out}: {len(frame)} rows{more}")
         return
     audit = Audit.load(folder)

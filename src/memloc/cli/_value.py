@@ -12,7 +12,7 @@ from memloc.cli import _common as common
 from memloc.cli._flags import WORK
 from memloc.cli._options import Given, with_settings
 from memloc.data import TableSpec
-from memloc.errors import SpecError
+from memloc.errors import DataNotFoundError, SpecError, nearest_path
 from memloc.valuation import PixelSpec, ValueSpec
 
 
@@ -42,6 +42,10 @@ def value(
         max_features=_share("max_features", spec.max_features, "0.5"),
         max_samples=None if spec.max_samples is None else _share("max_samples", spec.max_samples, "10000"),
     )
+    if target is not None and not Path(table).expanduser().is_file() and not table.startswith("sample:"):
+        where = Path(table).expanduser()
+        what = f"{table!r} is a folder." if where.is_dir() else f"there is no file {table!r}.{nearest_path(where)}"
+        raise DataNotFoundError(f"{what} Expected a table, since --target names a column of one. Check the path.")
     if is_table(table, target):
         clash = settings.flags("block", "region", "limit", "size")
         if clash:

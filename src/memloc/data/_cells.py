@@ -57,7 +57,7 @@ _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}")
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "Mio": 1e6, "mn": 1e6, "B": 1e9, "bn": 1e9}
 _ORDINALS = {"st", "nd", "rd", "th", "t"}  # of 1st, whose s is a plural's to what strips it
 _LEADING_ZERO = re.compile(r"[-+]?0\d{2,}|0\d+[eE]\d+")
-_CLOCK = re.compile(r"-?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?P<half>\s?[aApP]\.?[mM]\.?)?")
+_CLOCK = re.compile(r"-?\d+:[0-5]\d(?P<lap>[.,]\d+)?(?::[0-5]\d(?:[.,]\d+)?)?(?P<half>\s?[aApP]\.?[mM]\.?)?")
 _SPAN = re.compile(r"-?\d+(?:\.\d+)? ?(?:d|days?)\b.*|-?P(?=\d|T\d)(?:\d+[YMWD])*(?:T(?:\d+(?:\.\d+)?[HMS])+)?")
 _SPOKEN = re.compile(
     r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>days?|d|hours?|hrs?|h|minutes?|mins?|min|m|seconds?|secs?|sec|s)\b"
@@ -66,8 +66,8 @@ _SPOKEN = re.compile(
 )
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _DATE = re.compile(
-    r"[A-Za-z]{3} [A-Za-z]{3} {1,2}\d{1,2} \d\d:\d\d:\d\d(?: [A-Z]{3,4})? \d{4}|\d{8}(?P<clock>T\d{4,6}Z?)"
-    r"|(?:\w{3,9},? )?(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+    r"\d{4}[- ]?Q[1-4]|[A-Za-z]{3} [A-Za-z]{3} {1,2}\d{1,2} \d\d:\d\d:\d\d(?: [A-Z]{3,4})? \d{4}"
+    r"|\d{8}T\d{4,6}Z?|(?:\w{3,9},? )?(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
     r"|\d{1,2}(?:st|nd|rd|th)?[-/. ]{1,2}[A-Za-z]{3,9}\.?,?[-/. ]{1,2}(?:\d{4}|\d{2})"
     r"|[A-Za-z]{3,9}\.?[-/. ]\d{1,2}(?:st|nd|rd|th)?,? \d{4}|[A-Za-z]{3,9}\.?[-/. ]\d{4})(?P<time>[T ,].*)?"
 )
@@ -104,6 +104,8 @@ def has_decimal_commas(texts: Sequence[str]) -> bool | None:
     thousands = {sign for body in bodies for sign, other in (",.", ".,") if _is_grouped(body, sign, other)}
     if thousands:
         return None if len(thousands) > 1 else thousands == {"."}
+    if any(one["power"] and "," in one["body"] for one in found):
+        return True
     comma = any(body.count(",") == 1 and _after_last(body, ",") for body in bodies)
     point = any(body.count(".") == 1 and _after_last(body, ".") for body in bodies)
     return None if comma == point else comma
@@ -141,7 +143,8 @@ def as_numbers(
         np.isinf(plain) & ~np.array([text.lower().lstrip("+-").startswith("inf") for text in texts]), np.nan, plain
     )
     if not np.isnan(plain).any() and not (comma if decimal is None else decimal):
-        return Parsed(plain, decided={"decimal": False})
+        doubt = ("points as decimal signs: 1.234 is 1.234, not 1234",) if _may_group(texts) else ()
+        return Parsed(plain, doubt, decided={"decimal": False})
     found = [_NUMBER.fullmatch(text) for text in texts]
     found = [one if one and bool(one["open"]) == bool(one["close"]) else None for one in found]
     shown = has_decimal_commas(texts) if decimal is None else decimal
@@ -196,6 +199,19 @@ def as_numbers(
     return Parsed(values, tuple(words), decided={"decimal": decimal} | ({"unit": held} if held else {}))
 
 
+def _may_group(texts: Sequence[str]) -> bool:
+    """Whether points may separate thousands: three digits follow each, numbers without one are below 1000, and there
+    are some of both."""
+    pointed = [text for text in texts if "." in text]
+    rest = [text for text in texts if "." not in text]
+    return (
+        len(pointed) > 2
+        and bool(rest)
+        and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d{3}", text) for text in pointed)
+        and all(re.fullmatch(r"[-+]?\d{1,3}", text) for text in rest)
+    )
+
+
 def _singular(unit: str) -> str:
     """A unit in one form: 3 days, 1 day, 2 kg., 2 KG."""
     return unit.lower().rstrip("s.") or unit
@@ -244,12 +260,17 @@ def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
         one is not None or (not clock and bool(_SPAN.fullmatch(text)))
         for one, clock, text in zip(spoken, clocks, texts, strict=True)
     ]
+    laps = any(clock and clock["lap"] for clock in clocks)  # minutes and seconds, as 1:23.4
+    units = (60, 1) if laps else (3600, 60, 1)
     for place, (text, clock) in enumerate(zip(texts, clocks, strict=True)):
         if clock:
             half = clock["half"] or ""
             parts = [float(part) for part in text.removesuffix(half).lstrip("-").replace(",", ".").split(":")]
             first = parts[0] % 12 + 12 * ("p" in half.lower()) if half else parts[0]
-            seconds = sum(part * unit for part, unit in zip([first, *parts[1:]], (3600, 60, 1), strict=False))
+            seconds = sum(
+                part * unit
+                for part, unit in zip([first, *parts[1:]], units[-len(parts) :] if laps else units, strict=False)
+            )
             values[place] = -seconds if text.startswith("-") else seconds
         elif spoken[place] is not None:
             values[place] = spoken[place]
@@ -257,7 +278,7 @@ def as_durations(texts: Sequence[str], *, hours: bool | None = None) -> Parsed:
             values[place] = pd.to_timedelta(pd.Series([text]), errors="coerce").dt.total_seconds().iloc[0]
     known = values[~np.isnan(values)]
     if hours is None:
-        hours = bool(not any(spans) and len(known) and known.min() >= 0 and known.max() < 24 * 3600)
+        hours = bool(not laps and not any(spans) and len(known) and known.min() >= 0 and known.max() < 24 * 3600)
     if hours:
         return Parsed(values / 3600, ("hours of a day",), decided={"hours": True})
     return Parsed(values, ("seconds",), decided={"hours": False})
@@ -335,6 +356,9 @@ def as_dates(texts: Sequence[str], *, day_first: bool = False, days: bool | None
 def _plain(text: str, parts: re.Match[str] | None, days: bool) -> str:
     """A date with the year before the month and the day where it is of numbers, and without the endings of ordinals."""
     if parts is None:
+        quarter = re.fullmatch(r"(\d{4})[- ]?Q([1-4])", text)
+        if quarter:
+            return f"{quarter[1]}-{3 * int(quarter[2]) - 2:02d}-01"
         return re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)
     day, month = (parts[1], parts[3]) if days else (parts[3], parts[1])
     year = int(parts[4])

@@ -47,6 +47,7 @@ _ID_NAME = re.compile(
     r"|.*[_ .-](?:id|uuid|guid|idx|index)|(?-i:.*[a-z](?:Id|ID))|id[_ .-].*",
     re.IGNORECASE,
 )
+_TIME_NAME = re.compile(r"(?:.*[_ ])?(?:years?|yr|month|week|day|hour|time|age)", re.IGNORECASE)
 _EXAMPLES = 3
 _PROSE = 4.0  # words, on average, from which texts that mostly differ are free text however few they are
 
@@ -328,6 +329,8 @@ def _perhaps_id(reading: ColumnReading, texts: Sequence[str], values: pd.Series,
         np.sort(known), np.arange(known.min(), known.min() + rows)
     )
     called = bool(_ID_NAME.fullmatch(str(reading.name)))
+    if _TIME_NAME.fullmatch(str(reading.name)) and not called:
+        return reading  # years in order are a column, too
     if len(texts) < _UNIQUE * max(len(known), 1):
         return reading
     counting = len(known) == rows and rows >= _SURE and bool((np.diff(known) == 1).all())
@@ -354,7 +357,6 @@ def _read_text(
         return ColumnReading(name, "id", f"{different} names in {known} rows; left out", base, {"ids": ""})
     if text == "category":
         return _category(name, texts, counts, base, doubt)
-    doubt = {topic: words for topic, words in doubt.items() if topic != "mixed"}
     if text == "hash":
         return ColumnReading(name, "text", "counts of its words", {**base, "hash": True}, {**doubt, "hashed": ""})
     return ColumnReading(name, "text", "free text; left out", base, {**doubt, "text": ""})

@@ -274,7 +274,12 @@ def _text(path: Path, content: bytes | None, target: str) -> RawTable:
         name = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"the table has two columns named {name!r}. Expected different names. Rename or drop one.")
     unnamed = [name for name in names if name.startswith("Unnamed: ")]
-    if unnamed:
+    if unnamed_first:
+        notices += (
+            f"every line has one field more than the header: the first, called {names[0]}, is taken for names of rows."
+            " Separators within cells that are not quoted would shift columns so, too.",
+        )
+    elif unnamed:
         notices += (f"columns without a name are called {', '.join(unnamed[:5])}.",)
     with warnings.catch_warnings():  # of separators at the ends of lines, which were looked at
         warnings.simplefilter("ignore", pd.errors.ParserWarning)

@@ -18,11 +18,13 @@ from memloc.data._column_flags import raise_problems, resolved, unmatched
 from memloc.data._column_notices import notices_of
 from memloc.data._column_types import different_texts, finite, is_number, typed_date
 from memloc.data._columns import ASKED, ColumnReading, column_values, read_columns, writes_decimal_commas
+from memloc.data._second_headers import second_headers
 from memloc.data._table_files import RawTable, read_raw
 from memloc.data._table_spec import TableSpec
 from memloc.errors import DataError, SpecError, nearest
 
 _TWO = 2
+_MOST = 0.9  # of the different texts of a target that are numbers, beyond which it is one of numbers
 _CLASSES = frozenset({"none", "-", "--", "---", ".", "..", "unknown", "nil", "missing"})  # that may well be meant
 _DATES = "the target {} holds dates. Expected classes, or numbers. Turn it into some, such as days."
 _FEW, _MANY = 20, 100  # different whole numbers: up to so many are classes, beyond so many amounts
@@ -106,6 +108,8 @@ def read_table(
     raw = given if isinstance(given, RawTable) else RawTable(given)
     frame = raw.frame
     names = {str(column): column for column in frame.columns}
+    heads = second_headers(frame)
+    frame = frame.iloc[heads:]
     others = frame.drop(columns=names[target]) if target in names else frame
     keeps = target in spec.categorical
     spec = replace(spec, categorical=tuple(one for one in spec.categorical if one != target))
@@ -127,6 +131,7 @@ def read_table(
     if not len(kept):
         raise DataError(f"the target {target!r} is missing in every row. Expected a label. Pass another --target.")
     cells = others.reset_index(drop=True).iloc[kept]
+    cells.index = cells.index + heads  # as in the file
     if not cells.shape[1]:
         raise DataError(f"{name} has no column beside {target!r}. Expected at least one to value. Pass another table.")
     columns = read_columns(cells, spec)
@@ -139,6 +144,9 @@ def read_table(
         )
     missing = [f"{left_out} of {len(y)} rows have no target and are left out."] if left_out else []
     y = y.iloc[kept]
+    y.index = cells.index
+    if heads:
+        missing.append(f"{heads} row{'' if heads == 1 else 's'} below the header, which are another one, are left out.")
     if is_number(y) and bool((y % 1 == 0).all()) and float(y.abs().max()) < 2**53:
         y = y.astype(np.int64)
         if y.nunique() > _FEW:
@@ -179,6 +187,11 @@ def read_target(
         return pd.Series(np.full(len(column), np.nan), index=column.index, name=name), []
     parsed = as_numbers(held, comma=comma)
     numbers = np.isfinite(parsed.values)
+    if parsed.units and not keeps and numbers.mean() >= _MOST:
+        raise DataError(
+            f"the target {name!r} holds several units ({' and '.join(parsed.units)}), whose numbers cannot be compared."
+            f" Expected one. Bring them to one form, or pass --categorical {name} if they are names of classes."
+        )
     coded = any(re.fullmatch(r"0\d+", text) for text in held)
     if numbers.all() and not coded and not keeps:
         values = np.full(len(texts) + 1, np.nan)
@@ -206,9 +219,14 @@ def read_target(
     ]
     different = int((~gone).sum())
     if different > max(_FEW, int(counts[~gone].sum()) // _TWO):
+        others = [text for text, is_number_ in zip(held, numbers, strict=True) if not is_number_]
+        cure = "Pass another --target, or correct its cells."
+        if numbers.mean() >= _MOST:
+            listed = ", ".join(map(repr, others[:3]))
+            cure = f"All but {listed} are numbers: if these are missing ones, pass --na {others[0]!r}."
         raise DataError(
             f"the target {name!r} holds {different} different texts in {int(counts[~gone].sum())} rows, such as"
-            f" {held[0]!r}. Expected classes, or numbers. Pass another --target, or correct its cells."
+            f" {(others or held)[0]!r}. Expected classes, or numbers. {cure}"
         )
     if different > _FEW and different * _SHARE > counts[~gone].sum():
         said.append(f"the target has {different} classes in {int(counts[~gone].sum())} rows: few rows a class.")

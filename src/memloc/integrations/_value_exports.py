@@ -25,8 +25,8 @@ def value_export(
     Args:
         table: suspects, checks, cells, rows; labels: in cleanlab's convention, `is_label_issue`, `label_score` (0 to 1,
             lower is worse), `given_label`, `predicted_label`; cleaned: the table as it was given, where cells that are
-            suspected with a score above `above` are left empty, and labels so suspected are replaced by the suggested
-            ones.
+            suspected with a score above `above` are left empty, as are numbers to predict, and labels so suspected are
+            replaced by the suggested ones.
     Raises:
         SpecError: another table. DataError: images, or the table's file is gone or has changed.
     """
@@ -104,9 +104,11 @@ def _cleaned(found: Valuation, above: float) -> tuple[pd.DataFrame, pd.DataFrame
         is_label = one["kind"] == "label"
         column = record["target"] if is_label else one["column"]
         held = cells.setdefault(column, table.iloc[:, names[column]].astype(object).tolist())
-        before, held[one["row"]] = held[one["row"]], labels.get(one["suggested"]) if is_label else None
+        better = labels.get(one["suggested"]) if is_label and not record["regression"] else None
+        after = "" if better is None else one["suggested"]
+        before, held[one["row"]] = held[one["row"]], better
         changes.append(
-            {"row": one["row"], "column": column, "before": str(before), "after": one["suggested"] if is_label else "",
+            {"row": one["row"], "column": column, "before": str(before), "after": after,
              "kind": one["kind"], "score": one["score"], "text": one["text"]}
         )  # fmt: skip
     for column, held in cells.items():

@@ -45,6 +45,11 @@ def _labels(record: dict[str, Any]) -> list[str]:
             f" {issues['high']:.0f}), if {issues['model']}; {issues['likely_wrong']} rows are more likely labelled"
             " wrong than right."
         ]
+    if not issues.get("useful", True):
+        return [
+            "Learners that did not see a row predict its label no better than the commonest class does, so that it"
+            " cannot be told which labels are wrong."
+        ]
     return [
         f"Up to {issues['high']:.0f} labels may be wrong, were they replaced at random. Where classes overlap, hard"
         f" rows look like wrong labels: of the {issues['read_from']} rows that are predicted most surely"

@@ -21,6 +21,7 @@ _GAP = 4.0  # of the spread of the rest, by which a 0 stands apart
 _MOST = 100  # pairs of names
 _NAMES, _FEW = 0.5, 10  # of a column's categories that are rare, share and number beyond which it holds names
 _DATES = np.array(["1900-01-01", "1970-01-01", "1899-12-30", "9999-12-31", "2099-12-31", "1901-01-01"])
+_SELDOM, _OFTENER = 0.05, 5  # share of the rows with a misspelt name, at most, and how many times rarer it is
 _CUT_SHARE, _CUT_ROWS = 0.01, 20  # of the rows that hold the largest number, at least, where it is cut off
 _CUT_TIMES = 5.0  # as many as hold each of the next numbers
 _NEXT = 10  # of those
@@ -29,12 +30,13 @@ _MANY = 50  # different numbers of a column that is measured
 
 class Finding(NamedTuple):
     """What was found in a column; `evidence` is between 0 and 1, or a count; `placeholder` a number, of a date its
-    days, that seems to stand for a missing cell."""
+    days, that seems to stand for a missing cell; `spelling` a rare name and the frequent one that it may be."""
 
     check: str
     text: str
     evidence: float
     placeholder: float | None = None
+    spelling: tuple[str, str] | None = None
 
 
 def column_findings(column: pd.Series, kind: str, name: str) -> Iterator[Finding]:
@@ -70,7 +72,8 @@ def column_findings(column: pd.Series, kind: str, name: str) -> Iterator[Finding
         names = counts.rename(index=str)
         for one, other, share in alike(names):
             text = f"{one!r} and {other!r} of {name} may be one"
-            yield Finding("near-duplicate categories", text, share)
+            few = names[other] < _SELDOM * len(column) and names[one] > _OFTENER * names[other]
+            yield Finding("near-duplicate categories", text, share, spelling=(other, one) if few else None)
         rare = names[names < RARE]
         if 0 < len(rare) <= max(_NAMES * len(names), _FEW):
             listed = ", ".join(repr(each) for each in rare.index[:5])

@@ -50,6 +50,7 @@ def looked_through(valuation: Valuation, table: Table, report: Report = silent) 
     suspects = suspects_table(
         values, errors, rows["value"].to_numpy(dtype=np.float64), odd, kinds, record["columns"], contents,
         record["labels"], issues=issues, conflicts=found.conflicts, regression=regression,
+        spellings=found.spellings,
         class_names=[] if valuation.classes is None else [str(name) for name in valuation.classes],
     )  # fmt: skip
     suspects = _numbered(suspects, table.rows)
@@ -107,6 +108,7 @@ def _summary(issues: LabelIssues) -> dict[str, Any]:
         "low": issues.low,
         "high": issues.high,
         "told": issues.told,
+        "useful": issues.useful,
         "likely_wrong": flagged,
         "read_from": issues.rows,
         "rate": round(issues.rate, 4),

@@ -35,6 +35,7 @@ _GAINED = 0.9  # of what accuracy could gain over the commonest class, that a le
 _ORDER = 0.5  # of what accuracy could gain over the commonest class, that the row's number gains
 _FEWEST = 50  # rows below which neither is measured
 _LISTED = 100  # findings of one kind
+_ALIKE_LISTED = 20  # duplicates and conflicts; how many there are stands in the evidence of each
 _PAIRED = 100  # columns beyond which rows that differ in one of them are not looked for
 
 
@@ -44,12 +45,14 @@ class Findings:
 
     Attributes:
         table: of checks. conflicts: pairs of rows with the same cells and other labels. placeholders: columns' places,
-            with a number, of a date its days, that seems to stand for a missing cell.
+            with a number, of a date its days, that seems to stand for a missing cell. spellings: columns' places, with
+            a rare name, a frequent one that it may be, and how alike they are.
     """
 
     table: pd.DataFrame
     conflicts: list[tuple[int, int]]
     placeholders: list[tuple[int, float]]
+    spellings: list[tuple[int, str, str, float]]
 
 
 def table_findings(
@@ -78,8 +81,8 @@ def table_findings(
     labels = pd.Series(np.asarray(y)).reset_index(drop=True)
     table = X.reset_index(drop=True)
     for name, score in _alone(table, labels, regression=regression, seed=seed):
-        words = "R² of" if regression else "share of rows that"
-        text = f"{name} alone predicts the target ({words} {score:.3f}): does it hold the answer?"
+        words = f"R² {score:.3f}" if regression else f"{score:.1%} of the rows right"
+        text = f"{name} alone predicts the target ({words}): does it hold the answer?"
         found.append(("leak", name, None, None, text, score))
     gain = _by_order(labels, regression=regression, seed=seed)
     if gain is not None:
@@ -89,10 +92,10 @@ def table_findings(
         )
         found.append(("order", None, None, None, text, gain))
     same, conflicts = _duplicates(table, labels)
-    for row, other in same[:_LISTED]:
+    for row, other in same[:_ALIKE_LISTED]:
         text = f"the same label as row {numbers[other]}, and the same cells in the columns that are valued"
         found.append(("duplicate rows", None, numbers[row], numbers[other], text, float(len(same))))
-    for row, other in [] if regression else conflicts[:_LISTED]:
+    for row, other in [] if regression else conflicts[:_ALIKE_LISTED]:
         text = (
             f"the same cells as row {numbers[other]} in the columns that are valued, labelled {labels[row]} here and"
             f" {labels[other]} there"
@@ -102,10 +105,12 @@ def table_findings(
         text = f"the same cells as row {numbers[other]} but for {name}, and another label"
         found.append(("near-duplicate rows", name, numbers[row], numbers[other], text, 1 - 1 / table.shape[1]))
     placeholders: list[tuple[int, float]] = []
+    spellings: list[tuple[int, str, str, float]] = []
     for place, reading in enumerate(readings):
         for one in column_findings(table.iloc[:, place], reading.kind, str(reading.name)):
             found.append((one.check, reading.name, None, None, one.text, one.evidence))
             placeholders += [] if one.placeholder is None else [(place, one.placeholder)]
+            spellings += [] if one.spelling is None else [(place, *one.spelling, one.evidence)]
     if regression:
         for one in target_findings(labels):
             found.append((one.check, TARGET, None, None, one.text, one.evidence))
@@ -124,7 +129,7 @@ def table_findings(
     frame = pd.DataFrame(listed, columns=columns).astype({"evidence": np.float64})
     for name in ("row", "other_row"):
         frame[name] = frame[name].astype("Int64")
-    return Findings(frame, [] if regression else conflicts[:_LISTED], placeholders)
+    return Findings(frame, [] if regression else conflicts[:_LISTED], placeholders, spellings)
 
 
 def _coded(column: pd.Series) -> NDArray[np.float64]:

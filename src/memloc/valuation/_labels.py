@@ -19,13 +19,16 @@ MODEL = (
     "each label was replaced with the same chance, whatever its row holds; and some rows are of one class beyond doubt"
 )
 UNTOLD = 2 / 3  # of a chance, where wrong labels cannot be told from hard rows
+USELESS = 1 / 2  # of a chance, where votes are no better than the commonest class
 _PARTS = 20  # of the rows, by how sure the vote is
 _FEWEST = 20  # rows that a rate is read from
 _FLAT = 0.5  # share of the rows over which the rate must stay, to be one of wrong labels rather than of hard rows
 _RISES = (1.0, 2.0, 3.0)  # standard errors by which a rate rises where it does not stay: strictly to leniently
 _LEVEL = 0.975  # of each end of the interval
 _HARD = 0.05  # of the rows that may be hard beside those that disagree as often as the surest do
-_LARGEST = 1 / 3  # of all rows that may disagree: where more do, none may be of one class beyond doubt
+_LARGEST = 0.28  # of all rows that may disagree: where more do, none may be of one class beyond doubt
+_MOST_RISE = 1.0  # of the surest rows' rate, by which the less sure half may disagree more often
+_UPPER = 1.645  # standard errors of that rise's upper end
 _FEW_WRONG = 0.01  # of the surest rows that disagree, up to which none need be wrong to say so
 _DIFFER = 0.01  # p-value below which rates of classes differ
 _ALIKE = 5.0  # labels more of each class, spread over the others alike
@@ -42,7 +45,8 @@ class LabelIssues:
         suggested: place in `classes` of the likeliest class among the others, shape (row,).
         support: share of the votes for the row's label, shape (row,): orders equal chances.
         number, low, high: how many labels are wrong, and its 95 % interval, under the model.
-        told: whether wrong labels could be told from hard rows; if not, `low` is 0.
+        told: whether wrong labels could be told from hard rows; if not, `low` is 0. useful: whether votes agree with
+            more labels than the commonest class does; if not, none is more likely wrong than right.
         rows: rows that the rate was read from. rate: how many of them disagree with their label.
     """
 
@@ -55,19 +59,22 @@ class LabelIssues:
     told: bool
     rows: int
     rate: float
+    useful: bool = True
 
     @property
     def score(self) -> NDArray[np.float64]:
-        """The chance where wrong labels can be told from hard rows, else two thirds of it: as sure as one may be."""
-        return self.chance * (1.0 if self.told else UNTOLD)
+        """The chance where wrong labels can be told from hard rows, else two thirds of it: as sure as one may be; half
+        of it where votes are no better than the commonest class."""
+        return self.chance * (1.0 if self.told else UNTOLD if self.useful else USELESS)
 
 
 def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDArray[Any]) -> LabelIssues:
     """The chance that each label is wrong.
 
     The interval's lower end is less by half of what all rows disagree more often than the surest do: so much of the
-    rate of these may be of hard rows, too. Where that is more than the rate itself, where the rate is not one for all
-    classes, or votes are hardly better than the commonest class, wrong labels cannot be told from hard rows.
+    rate of these may be of hard rows, too. Where that is more than the rate itself, where the less sure half of the
+    rows may disagree more than twice as often as the surer half, where the rate is not one for all classes, or votes
+    are hardly better than the commonest class, wrong labels cannot be told from hard rows.
 
     Votes are turned into chances of the labels as they are by isotonic regression (a row's own label had no part in its
     votes); with wrong labels at a rate r, of which a share s goes to this label, p_label = (1 - r) p + r s (1 - p), so
@@ -119,7 +126,19 @@ def label_issues(votes: NDArray[np.float64], labels: NDArray[Any], classes: NDAr
     support[known] = shares[place, code]
     middle = rate.value if rate.told else (rate.low + rate.top) / 2
     low, high = np.floor(rate.low * rows), np.ceil(rate.top * rows)
-    return LabelIssues(chance, suggested, support, middle * rows, low, high, rate.told, len(rate.surest), rate.value)
+    right, base = (shares.argmax(axis=1) == code).sum(), np.bincount(code, minlength=number).max()
+    return LabelIssues(
+        chance,
+        suggested,
+        support,
+        middle * rows,
+        low,
+        high,
+        rate.told,
+        len(rate.surest),
+        rate.value,
+        bool(right > base),
+    )
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,7 @@ def _read_rate(shares: NDArray[np.float64], code: NDArray[np.int64]) -> _Rate:
     alike = _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
     told = bool(flat[-1] >= _FLAT * rows and total - middle <= max(middle, _HARD))
     told = told and alike and total <= _LARGEST and middle <= chance_level / 2
+    told = told and _rise(errors, rows) <= max(_MOST_RISE * middle, _HARD)
     read = flat if told else sizes
     level = _LEVEL if told else 1 - (1 - _LEVEL) / len(sizes)
     missed = errors[read - 1]
@@ -173,6 +193,14 @@ def _read_rate(shares: NDArray[np.float64], code: NDArray[np.int64]) -> _Rate:
     low = min(low, top)
     reach = top if told else min(top, float(uppers.min()))
     return _Rate(missed / size, low, top, reach, told, order[:size])
+
+
+def _rise(errors: NDArray[np.int64], rows: int) -> float:
+    """By how much the less sure half of the rows may disagree more often than the surer half: the upper end."""
+    size = rows // 2
+    parts = np.array([errors[size - 1] / size, (errors[-1] - errors[size - 1]) / (rows - size)])
+    spread = parts * (1 - parts) / np.array([size, rows - size])
+    return float(parts[1] - parts[0] + _UPPER * np.sqrt(spread.sum()))
 
 
 def _replacements(predicted: NDArray[np.int64], labels: NDArray[np.int64], number: int) -> NDArray[np.float64]:

@@ -32,18 +32,33 @@ _OTHER = "(other)"
 
 
 @dataclass(frozen=True)
+class OddTarget:
+    """How little numbers to predict fit their rows: as `OddCells` has it of cells, of shape (row,)."""
+
+    by_chance: NDArray[np.float64] = field(repr=False)
+    deviation: NDArray[np.float64] = field(repr=False)
+    _likely: Any = field(repr=False)
+
+    def expected(self, row: int) -> str:
+        """What the row's cells lead one to expect."""
+        return str(self._likely(row))
+
+
+@dataclass(frozen=True)
 class OddCells:
     """How little cells fit.
 
     Attributes:
         by_chance: how many cells of the column would be as odd without errors, shape (row, column); NaN where that is
             not known, as of missing cells. deviation: of cells of numbers, by how many deviations from what is
-            expected, signed. expected: what is, as text, "" where nothing is known; shape (row, column).
+            expected, signed. expected: what is, as text, "" where nothing is known; shape (row, column). target: how
+            little the numbers to predict fit, where the target is of numbers.
     """
 
     by_chance: NDArray[np.float64] = field(repr=False)
     deviation: NDArray[np.float64] = field(repr=False)
     _likely: Sequence[Any] = field(repr=False)
+    target: OddTarget | None = field(repr=False, default=None)
 
     def expected(self, row: int, column: int) -> str:
         """What a cell would be expected to hold."""
@@ -71,7 +86,10 @@ class _Scale:
 
 
 def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regression: bool) -> OddCells:
-    """How little each cell fits its class and its row.
+    """How little each cell fits its class and its row; of numbers to predict also how little these do.
+
+    Of a number to predict and the cell of its row that fits least, the one that fits less, where that is odd beyond
+    chance, says nothing of the other.
 
     Args:
         X: table: numbers, dates or names. kinds: of each column, as ColumnReading has them. y: target.
@@ -84,8 +102,30 @@ def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regress
     >>> int(np.nanargmin(found.by_chance[:, 1])), bool(found.by_chance[7, 1] < 0.1)
     (7, True)
     """
+    if not regression:
+        return _odd(X, pd.factorize(pd.Series(y))[0], kinds)
+    nobody = np.zeros(len(X), dtype=np.int64)
+    target = pd.Series(np.asarray(y, dtype=np.float64), index=X.index)
+    kinds = [*kinds, "number"]
+    table = pd.concat([X, target], axis=1)
+    table.columns = pd.RangeIndex(table.shape[1])
+    first = _odd(table, nobody, kinds)
+    if len(X) < _FEWEST:
+        return OddCells(first.by_chance[:, :-1], first.deviation[:, :-1], first._likely[:-1])
+    chance = np.nan_to_num(first.by_chance, nan=np.inf)
+    cell, own = chance[:, :-1].min(axis=1, initial=np.inf), chance[:, -1]
+    far = np.nan_to_num(np.abs(first.deviation))
+    mine = np.where(own == cell, far[:, -1] > far[:, :-1].max(axis=1, initial=0.0), own < cell) & (own < 1.0)
+    by_chance = first.by_chance.copy()
+    by_chance[mine, :-1] = np.maximum(by_chance[mine, :-1], 1.0 * len(X))
+    by_chance[~mine & (cell < 1.0), -1] = 1.0 * len(X)
+    odd = OddTarget(by_chance[:, -1], first.deviation[:, -1], first._likely[-1])
+    return OddCells(by_chance[:, :-1], first.deviation[:, :-1], first._likely[:-1], odd)
+
+
+def _odd(X: pd.DataFrame, classes: NDArray[np.int64], kinds: Sequence[str]) -> OddCells:
+    """`odd_cells` for given classes."""
     rows, columns = X.shape
-    classes = np.zeros(rows, dtype=np.int64) if regression else pd.factorize(pd.Series(y))[0]
     by_chance, deviation = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
     likely: list[Any] = [None] * columns
     if rows < _FEWEST:
@@ -107,10 +147,9 @@ def odd_cells(X: pd.DataFrame, y: NDArray[Any], kinds: Sequence[str], *, regress
             blocks.append(((codes[:, None] == np.arange(len(levels))) - shares).astype(np.float32))
         else:
             blocks.append(np.empty((rows, 0)))
-    extra = [_standard(np.asarray(y, dtype=np.float64))[:, None]] if regression else []
-    widths = [block.shape[1] for block in [*blocks, *extra]]
-    ends = np.cumsum([block.shape[1] for block in blocks])
-    table = np.concatenate([*blocks, *extra], axis=1, dtype=np.float32)
+    widths = [block.shape[1] for block in blocks]
+    ends = np.cumsum(widths)
+    table = np.concatenate(blocks, axis=1, dtype=np.float32)
     blocks.clear()
     predicted = _foretold(table, widths)
     residuals = {}
@@ -186,11 +225,6 @@ def _robust(part: NDArray[Any]) -> tuple[float, float]:
     if spread <= 1e-9 * (abs(middle) + 1e-300):
         spread = 1.2533 * float(away.mean())
     return middle, spread if spread > 0 else 1.0
-
-
-def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    middle, spread = _robust(values)
-    return (values - middle) / spread
 
 
 def _levels(column: pd.Series) -> tuple[list[str], NDArray[np.int64]]:

@@ -14,11 +14,13 @@ from memloc.valuation._outliers import OddCells
 
 KINDS = ("outlier", "category", "label", "duplicate", "misleads")
 _WEIGHT = 0.25  # of value less row, in standard errors, beside the logarithm of how many cells are as odd by chance
+_MOST_ERRORS = 4.0  # of those: what misleads learners need not be odd
 _LEAST = 0.1  # score from which a suspect is listed
 _MOST = 5000  # suspects listed
 _MISLEADS = 0.5  # of its score: a cell that misleads hurts, which is no sign that it is wrong
 _RARE = 0.6  # of its score: a rare category is oftener right than a number far out
 _NORMAL = 1.4826
+_MISSPELT = 0.9  # of how alike a rare name is to a frequent one
 _SURE = 3.0  # standard errors by which a cell that misleads lies below its row
 _LARGE = 1e4  # numbers that are shown in full
 _TEXT = 60  # characters of a cell that are shown
@@ -38,18 +40,20 @@ def suspects_table(
     class_names: Sequence[str] = (),
     conflicts: Sequence[tuple[int, int]] = (),
     regression: bool = False,
+    spellings: Sequence[tuple[int, str, str, float]] = (),
 ) -> pd.DataFrame:
     """Suspects, likeliest first; every row at most once of each kind.
 
     The score is the chance that it is an error: of a label by `label_issues`, two thirds of it where wrong labels
     cannot be told from hard rows; of a cell 1 / (1 + e), where e is how many cells of the table would be as odd without
-    errors, times exp(-z / 4) of its value less its row's in standard errors; half of that where value less row alone
-    speaks against a cell, and six tenths for a category, since rare ones are often right.
+    errors, times exp(-z / 4) of its value less its row's in standard errors, four at most; half of that where value
+    less row alone speaks against a cell, and six tenths for a category, since rare ones are often right.
 
     Args:
         values, errors: of cells, shape (row, column). row_values: of rows. odd: how little cells fit.
         kinds, columns: of the columns. contents: cells as the user has them. labels: of the rows.
         issues: chances that labels are wrong, of `class_names`. conflicts: rows with the same cells and other labels.
+        spellings: columns, rare names, frequent ones that these may be, and how alike they are.
         regression: whether the target is of numbers, so that there are no classes to speak of.
     """
     others = "the row's other cells" if regression else "its class and the row's other cells"
@@ -69,7 +73,7 @@ def suspects_table(
         )  # fmt: skip
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        scores = 1 / (1 + odd.by_chance * len(columns) * np.exp(-_WEIGHT * below))
+        scores = 1 / (1 + odd.by_chance * len(columns) * np.exp(-_WEIGHT * np.clip(below, -_MOST_ERRORS, _MOST_ERRORS)))
     for row, column in _best_of_rows(scores, np.array([kind not in ("category", "boolean") for kind in kinds])):
         far, likely = odd.deviation[row, column], odd.expected(row, column)
         text = (
@@ -83,12 +87,26 @@ def suspects_table(
         text += f"; {likely} would be likelier" if likely else ""
         score = _RARE * float(scores[row, column])
         add(row, column, "category", score, text, likely or None, score)
+    for column, name, common, share in spellings:
+        held = contents.iloc[:, column].astype(object).map(str, na_action="ignore").str.strip()
+        for row in np.flatnonzero((held == name).to_numpy(dtype=bool, na_value=False)).tolist():
+            text = f"{columns[column]} is {shown(name)}, written much like {shown(common)}, which is far commoner"
+            add(row, column, "category", _MISSPELT * share, text, common, share)
     for row, column, score in _misleading(contrast, below):
         text = (
             f"learners given {columns[column]} ({_shown(contents, row, column)}) predict this row worse than others by"
             f" {-contrast[row, column]:.3f}, beyond what the column does elsewhere"
         )
         add(row, column, "misleads", _MISLEADS * score, text, None, float(below[row, column]))
+    if odd.target is not None:
+        scores = 1 / (1 + odd.target.by_chance * (len(columns) + 1))
+        for row in np.flatnonzero(np.nan_to_num(scores) >= _LEAST).tolist():
+            far, likely = odd.target.deviation[row], odd.target.expected(row)
+            text = (
+                f"the target is {labels[row]}, {abs(far):.3g} deviations from the {likely} that the row's cells lead"
+                " one to expect"
+            )
+            add(row, None, "label", float(scores[row]), text, likely, abs(float(far)))
     if issues is not None:
         scores = issues.score
         for row in np.flatnonzero(np.nan_to_num(scores) >= _LEAST).tolist():
@@ -106,6 +124,7 @@ def suspects_table(
         found, columns=["row", "column", "kind", "score", "value", "suggested", "text", "tie", "other"]
     )
     table = table[table["score"] >= _LEAST]
+    table = table.sort_values("score", ascending=False, kind="stable").drop_duplicates(["row", "kind"])
     table = table.sort_values(["score", "tie", "row"], ascending=[False, False, True], kind="stable").head(_MOST)
     return table.drop(columns="tie").reset_index(drop=True).assign(rank=np.arange(1, len(table) + 1))
 
