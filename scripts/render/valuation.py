@@ -34,6 +34,9 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
     for part, make in (("cells", injected), ("categories", injected), ("labels", flipped), ("agreement", agreement)):
         if listed.get(part):
             tables[part] = make(listed[part])
+    public = read("public_tables.json").get("tables")
+    if public:
+        tables["public"] = public_tables(public)
     against = read("valuation.json").get("pydvl")
     if against:
         tables["pydvl"] = beside_pydvl(against)
@@ -90,6 +93,22 @@ def agreement(rows: Rows) -> Table:
     ]
     header = ["data", "wrong", "by value", "by coreset", "by both", "wrong by coreset alone"]
     return Table([*header, "wrong of value's", "of coreset's", "of both's"], lines, keys=1)
+
+
+def public_tables(found: dict[str, dict[str, Any]]) -> Table:
+    """How every public table is read at defaults, or why not."""
+    lines: list[list[str | None]] = []
+    for name, one in found.items():
+        if "refused" in one:
+            lines.append([name, one["source"], "–", one["refused"].partition(". ")[0].replace("|", "/"), "–", "–", "–"])
+            continue
+        kinds = ", ".join(f"{count} {kind}" for kind, count in one["columns"].items())
+        task = "R²" if one["regression"] else "accuracy"
+        figures = [str(one["notices"]), f"{task} {one['score']:.2f}", str(one["suspects"])]
+        lines.append([name, one["source"], str(one["rows"]), kinds, *figures])
+    return Table(
+        ["table", "shipped by", "rows", "columns, as read", "notices", "trees", "suspects above ½"], lines, keys=1
+    )
 
 
 def beside_pydvl(found: dict[str, dict[str, Any]]) -> Table:

@@ -44,3 +44,16 @@ def test_a_room_hides_no_public_name():
 def test_help_imports_nothing_heavy():
     code = "from memloc.cli import main; main(['--help']); import sys; print([name for name in ('torch', 'pandas', 'scipy', 'sklearn', 'numpy') if name in sys.modules])"
     assert python(code).splitlines()[-1] == "[]"
+
+
+def test_an_audit_by_name_imports_no_compiler(tmp_path):
+    """PyTorch's takes seconds to import, in every process."""
+    code = f"""
+import numpy, sys
+from memloc.cli import main
+images = numpy.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=numpy.uint8)
+numpy.savez({str(tmp_path / "few.npz")!r}, images=images)
+main(["audit", "--f", "resnet9", "--data", {str(tmp_path / "few.npz")!r}, "--views", "2", "--out", {str(tmp_path / "out")!r}])
+print("torch._dynamo" in sys.modules)
+"""
+    assert python(code).splitlines()[-1] == "False"

@@ -163,15 +163,16 @@ def _check_gate(job: Job) -> None:
 def _finish(result: Audit, out: Path, as_json: bool, fail_above: float | None) -> int:
     """Write the report, say what was found, and return the exit code of the gate."""
     from memloc.report import summarize, write_report
-    from memloc.results import HEADLINES, headline, lower_bounds, of_encoder
+    from memloc.results import HEADLINES, Audit, headline, lower_bounds, of_encoder
 
-    path = write_report(out)
+    summary = summarize(Audit.load(out), str(out))
+    path = write_report(out, summary=summary)
     decides = headline(result.layers) or HEADLINES[0]
     figure, low = decides.figure, decides.low
     worst = float(lower_bounds(of_encoder(result.layers)).max())  # the head stays with the trainer
     columns = ("layer", figure, low, "simultaneous_low", "shows")
     layers = result.layers[[name for name in columns if name in result.layers]].to_dict("records")
-    answer = summarize(result)["answer"]
+    answer = summary["answer"]
     found = {
         "out": str(out),
         "report": str(path),

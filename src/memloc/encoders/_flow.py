@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,6 +56,12 @@ class Flow(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether PyTorch keeps its compiler away from this class, for which it imports it: seconds, for nothing where
+        nobody compiles."""
+        return "torch._dynamo" in sys.modules
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -193,6 +200,17 @@ class Call:
         return self.first <= node.number < self.last
 
 
+@cache
+def _apart_from_compiler() -> type[Flow]:
+    """Flow as PyTorch keeps its compiler away from it."""
+
+    class Apart(Flow):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+
+    return Apart
+
+
 def record(
     module: nn.Module, images: Tensor, whole: Callable[[object], Tensor | None]
 ) -> tuple[list[Call], list[Node], object]:
@@ -206,7 +224,7 @@ def record(
     counts: dict[str, int] = {}
     running: dict[str, list[tuple[int, int, int, Node | None]]] = {}
     began, ended = itertools.count(), itertools.count()
-    flow = Flow(images)
+    flow = (_apart_from_compiler() if "torch._dynamo" in sys.modules else Flow)(images)
     outer = sys.exc_info()[1]  # what a caller is handling
 
     def before(name: str) -> Callable[..., None]:

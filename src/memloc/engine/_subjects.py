@@ -290,7 +290,7 @@ def _load(name: str, weights: str | None, draw: int, layers: Any, loading: Mappi
     if weights in (None, RANDOM):  # where in a checkpoint to look says nothing to one without
         loading = {**loading, "state_key": None, "strip_prefix": None}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw)
+        torch.default_generator.manual_seed(draw)  # torch.manual_seed imports PyTorch's compiler, which takes seconds
         return load_encoder(name, weights=weights, layers=layers, **loading, **more)
 
 

@@ -24,23 +24,28 @@ _SERIES: dict[str, list[tuple[str, str, str, str | None, str | None]]] = {
 }
 
 
-def write_report(audit: Audit | str | Path, path: str | Path | None = None) -> Path:
+def write_report(
+    audit: Audit | str | Path, path: str | Path | None = None, *, summary: dict[str, Any] | None = None
+) -> Path:
     """Write the report of an audit.
 
     Args:
         audit: an Audit, or the folder it was saved to.
         path: the HTML file; `report.html` in the audit's folder by default.
+        summary: what `summarize` found of it, where that is known already.
     Returns:
         The path written.
     Raises:
         DataNotFoundError, ResultsError: no finished audit there. OutputError: the file cannot be written.
     """
-    folder: str | None = None
-    if not isinstance(audit, Audit):
-        folder, path = str(audit), Path(audit) / "report.html" if path is None else path
-        audit = Audit.load(audit)
-    found = audit
-    return write_page(path or "report.html", lambda: render(summarize(found, folder)), folder=folder)
+    folder = None if isinstance(audit, Audit) else str(audit)
+    place = path or ("report.html" if folder is None else Path(folder) / "report.html")
+
+    def page() -> str:
+        found = audit if isinstance(audit, Audit) else Audit.load(audit)
+        return render(summarize(found, folder))
+
+    return write_page(place, page if summary is None else lambda: render(summary), folder=folder)
 
 
 def render(summary: dict[str, Any]) -> str:
