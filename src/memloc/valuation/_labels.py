@@ -28,6 +28,7 @@ _LEVEL = 0.975  # of each end of the interval
 _HARD = 0.05  # of the rows that may be hard beside those that disagree as often as the surest do
 _LARGEST = 0.28  # of all rows that may disagree: where more do, none may be of one class beyond doubt
 _MOST_RISE = 1.0  # of the surest rows' rate, by which the less sure half may disagree more often
+_MAY_RISE = 0.1  # of the rows, by which they may in any case
 _UPPER = 1.645  # standard errors of that rise's upper end
 _FEW_WRONG = 0.01  # of the surest rows that disagree, up to which none need be wrong to say so
 _DIFFER = 0.01  # p-value below which rates of classes differ
@@ -175,7 +176,7 @@ def _read_rate(shares: NDArray[np.float64], code: NDArray[np.int64]) -> _Rate:
     alike = _alike(shares.argmax(axis=1)[first], wrong[: flat[1]])
     told = bool(flat[-1] >= _FLAT * rows and total - middle <= max(middle, _HARD))
     told = told and alike and total <= _LARGEST and middle <= chance_level / 2
-    told = told and _rise(errors, rows) <= max(_MOST_RISE * middle, _HARD)
+    told = told and _rise(errors, rows) <= max(_MOST_RISE * middle, _MAY_RISE)
     read = flat if told else sizes
     level = _LEVEL if told else 1 - (1 - _LEVEL) / len(sizes)
     missed = errors[read - 1]
