@@ -112,6 +112,17 @@ def four_splits():
     return ["candidate"] * 12 + ["independent"] * 12 + ["external"] * 10 + ["shared"] * 6
 
 
+LEARNS = ("--epochs", "8", "--warmup", "1", "--batch-size", "4", "--learning-rate", "0.005", "--mixup", "none", "--augmentation", "none")  # fmt: skip
+"""Flags of a coreset with which ResNet9 learns which of `two_classes` an image is of."""
+
+
+def two_classes(count):
+    """Gray images of 8x8 pixels, every second one dark, and which are."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    images[1::2] //= 8
+    return {"images": images, "labels": np.arange(count) % 2}
+
+
 @contextlib.contextmanager
 def few_draws():
     """A hundred bootstrap samples where memloc draws a thousand, for tests that ask only whether there is an interval."""
@@ -158,8 +169,8 @@ def finished(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("finished")
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
-    np.savez(folder / "few.npz", images=images, labels=np.arange(40) % 2)
+    images = two_classes(40)["images"]
+    np.savez(folder / "few.npz", **two_classes(40))
     table = pd.DataFrame(random.normal(size=(60, 3)), columns=list("abc"))
     table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
     pair = memloc.train_pair(images, epochs=1, candidates=8, batch_size=16, workers=1, out=folder / "run")
@@ -167,7 +178,7 @@ def finished(tmp_path_factory):
     for arguments in (
         ("value", "table.csv", "--target", "kind", "--learners", "20", "--out", "value"),
         ("coreset", "table.csv", "--target", "kind", "--learner", "logistic", "--out", "coreset"),
-        ("coreset", "few.npz", "--epochs", "2", "--warmup", "1", "--out", "model"),
+        ("coreset", "few.npz", *LEARNS, "--out", "model"),
     ):
         done = run(folder, *arguments)
         assert done.returncode == 0, done.stderr

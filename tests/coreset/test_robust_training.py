@@ -26,7 +26,7 @@ from memloc.coreset._spec import RobustSpec
 from memloc.coreset._train import _Partners
 from memloc.data import as_images
 from memloc.encoders import load_encoder
-from memloc.errors import DataError, ResultsError, ShapeError, SpecError, TrainingError
+from memloc.errors import DataError, MemlocWarning, ResultsError, ShapeError, SpecError, TrainingError
 
 CENTRAL = Crust(objective="centrality", group_by="prediction")
 
@@ -291,9 +291,34 @@ def test_a_coreset_by_a_model_that_learned_nothing_is_refused():
         def forward(self, x):
             return self.logits.expand(len(x), 3)
 
-    with pytest.raises(DataError, match="the commonest class alone"):
+    with (
+        pytest.warns(MemlocWarning, match="the first selection waits"),
+        pytest.raises(DataError, match="the commonest class alone"),
+    ):
         train_robust(Constant(), (x, noisy), epochs=3, warmup=1)
     train_robust(Constant(), (x, noisy), crust=None, epochs=2)  # without a coreset nothing rests on it
+
+
+def test_the_first_selection_waits_until_something_is_learned():
+    x, _, noisy = blobs()
+
+    class Late(nn.Module):
+        """Predicts one class in its first three epochs."""
+
+        def __init__(self):
+            super().__init__()
+            self.net, self.passes = net(), 0
+
+        def forward(self, x):
+            self.passes += self.training
+            late = self.net(x)
+            return late if self.passes > 3 * 5 else late * 0 + torch.tensor([1.0, 0.0, 0.0])
+
+    run = train_robust(Late(), (x, noisy), epochs=8, warmup=1, batch_size=128)
+    selected = run.history["selected"].tolist()
+    first = next(place for place, count in enumerate(selected) if count < len(x))
+    assert first > 1
+    assert selected[:first] == [len(x)] * first
 
 
 def test_a_classifier_of_an_encoder_learns():

@@ -16,13 +16,14 @@ import torch
 
 from memloc.cli import main
 from memloc.results import MANIFEST, listed_files
+from tests.conftest import LEARNS, two_classes
 from tests.fuzz.inputs import old_pickle  # noqa: F401  # the modules that a child needs are loaded before it is forked
 
 COMMANDS = {
     "train": ("train", "few.npz", "--epochs", "2", "--candidates", "6", "--batch-size", "16", "--workers", "1", "--checkpoint-every", "1"),
     "audit": ("audit", "pair", "--views", "2", "--shard-size", "12", "--layers", "conv1", "--layers", "conv3"),
     "value": ("value", "table.csv", "--target", "kind", "--learners", "20"),
-    "coreset": ("coreset", "few.npz", "--epochs", "2", "--warmup", "1"),
+    "coreset": ("coreset", "few.npz", *LEARNS),
     "prune": ("prune", "pair/encoders/f.safetensors", "--audit", "found"),
 }  # fmt: skip
 SAME = {"audit": ("audit.json",), "value": ("value.json",), "coreset": ("coreset.json",), "prune": ("intervention.json",), "train": ("run.json",)}  # fmt: skip
@@ -32,7 +33,7 @@ SAME = {"audit": ("audit.json",), "value": ("value.json",), "coreset": ("coreset
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ends")
     rng = np.random.default_rng(0)
-    np.savez(folder / "few.npz", images=rng.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8), labels=np.arange(24) % 2)
+    np.savez(folder / "few.npz", **two_classes(24))
     table = pd.DataFrame(rng.normal(size=(40, 3)), columns=list("abc"))
     table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
     assert ended(folder, (*COMMANDS["train"], "--out", "pair")) == 0

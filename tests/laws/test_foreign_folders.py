@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.cli.command import run
-from tests.conftest import few_trees
+from tests.conftest import LEARNS, few_trees, two_classes
 
 import memloc
 from memloc.coreset import TableClassifier, load_classifier
@@ -30,9 +30,7 @@ def place(tmp_path_factory):
     """A run of a user's own function, its audit, and a coreset of a table."""
     folder = tmp_path_factory.mktemp("foreign")
     random = np.random.default_rng(0)
-    np.savez(
-        folder / "few.npz", images=random.integers(0, 256, (30, 8, 8, 1), dtype=np.uint8), labels=np.arange(30) % 2
-    )
+    np.savez(folder / "few.npz", **two_classes(30))
     np.savez(
         folder / "public.npz", images=random.integers(0, 256, (30, 8, 8, 1), dtype=np.uint8), labels=np.arange(30) % 2
     )
@@ -43,7 +41,7 @@ def place(tmp_path_factory):
     for arguments in (
         ("train", "few.npz", "--encoder", "models.py:build", "--out", "run", *flags),
         ("audit", "run", "--trust", "--out", "found", "--views", "2"),
-        ("coreset", "few.npz", "--encoder", "models.py:build", "--epochs", "2", "--warmup", "1", "--out", "model"),
+        ("coreset", "few.npz", "--encoder", "models.py:build", *LEARNS, "--out", "model"),
         ("coreset", "table.csv", "--target", "kind", "--learner", "forest", "--out", "table"),
     ):
         with few_trees(60):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.cli.command import run
-from tests.conftest import few_trees
+from tests.conftest import LEARNS, few_trees, two_classes
 
 pytestmark = pytest.mark.long  # all commands are run twice before the first of these tests
 
@@ -14,7 +14,7 @@ COMMANDS = {
     "train": ("train", "few.npz", "--epochs", "1", "--candidates", "6", "--batch-size", "16", "--workers", "1"),
     "audit": ("audit", "one-train", "--views", "4"),
     "value": ("value", "table.csv", "--target", "kind", "--learners", "20", "--repair", "median"),
-    "coreset": ("coreset", "few.npz", "--epochs", "2", "--warmup", "1"),
+    "coreset": ("coreset", "few.npz", *LEARNS),
     "logistic": ("coreset", "table.csv", "--target", "kind", "--learner", "logistic"),
     "forest": ("coreset", "table.csv", "--target", "kind", "--learner", "forest"),
     "prune": ("prune", "one-train/encoders/f.safetensors", "--audit", "one-audit"),
@@ -32,9 +32,7 @@ def without_times(value):
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repeats")
     random = np.random.default_rng(0)
-    np.savez(
-        folder / "few.npz", images=random.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8), labels=np.arange(24) % 2
-    )
+    np.savez(folder / "few.npz", **two_classes(24))
     table = pd.DataFrame(random.normal(size=(60, 3)), columns=list("abc"))
     table.assign(kind=np.where(table["a"] > 0, "x", "y")).to_csv(folder / "table.csv", index=False)
     with few_trees():

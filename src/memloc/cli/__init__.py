@@ -20,6 +20,7 @@ from memloc.cli import (
     _prune,
     _remove,
     _replace,
+    _statement,
     _train,
     _value,
 )
@@ -37,6 +38,7 @@ for command in (
     _train.train,
     _audit.audit,
     _audit.report,
+    _statement.statement,
     _value.value,
     _coreset.coreset,
     _probe.probe,

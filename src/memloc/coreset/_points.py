@@ -19,14 +19,24 @@ def check_useful(logits: Tensor, labels: Tensor) -> None:
     Traceback (most recent call last):
     memloc.errors.DataError: the model predicts 66.7% of the labels right, and the commonest class alone 66.7%. ...
     """
-    right = float((logits.argmax(dim=1).cpu() == labels.cpu()).double().mean())
-    base = float(torch.bincount(labels.cpu()).max()) / len(labels)
-    if right <= base:
+    if not is_useful(logits, labels):
+        right, base = _right_and_base(logits, labels)
         raise DataError(
             f"the model predicts {right:.1%} of the labels right, and the commonest class alone {base:.1%}. Expected a"
             " model that learned what tells classes apart, for a coreset to go by. Train it longer (--warmup), use"
             " another --learner, or better columns."
         )
+
+
+def is_useful(logits: Tensor, labels: Tensor) -> bool:
+    """Whether a model predicts more labels right than the commonest class does."""
+    right, base = _right_and_base(logits, labels)
+    return right > base
+
+
+def _right_and_base(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    right = float((logits.argmax(dim=1).cpu() == labels.cpu()).double().mean())
+    return right, float(torch.bincount(labels.cpu()).max()) / len(labels)
 
 
 def measures(logits: Tensor, labels: Tensor, coreset: Coreset | None, truth: Tensor | None) -> dict[str, float]:

@@ -17,12 +17,12 @@ from torch.nn.functional import cross_entropy
 
 from memloc.coreset._crust import Coreset, Crust
 from memloc.coreset._estimator import fit_robust
-from memloc.coreset._points import check_useful, measures, points_table
+from memloc.coreset._points import check_useful, is_useful, measures, points_table
 from memloc.coreset._sampler import CrustSampler
 from memloc.coreset._sources import Source, class_numbers
 from memloc.coreset._spec import RobustSpec
 from memloc.encoders import has_bfloat16, pick_device
-from memloc.errors import DataError, SpecError, TrainingError
+from memloc.errors import DataError, SpecError, TrainingError, warn
 from memloc.progress import Report, silent
 from memloc.results import claimed, sealing, set_aside, unsealed
 from memloc.settings import make_spec
@@ -83,8 +83,8 @@ def train_robust(
     Returns:
         RobustRun.
     Raises:
-        SpecError, DataError, ShapeError before training; DataError at the first selection where the model predicts
-        labels no better than the commonest class does; TrainingError if the loss is no longer finite.
+        SpecError, DataError, ShapeError before training; DataError after it where the model predicts labels
+        no better than the commonest class does; TrainingError if the loss is no longer finite.
     Source: REFERENCE C1, C2; Mirzasoleiman et al., NeurIPS 2020.
 
     >>> x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -127,6 +127,7 @@ def train_robust(
             progress("training on coresets", epoch, spec.epochs)
             training.epoch(epoch)
             training.save(checkpoint)
+        training.finish()
     progress("training on coresets", spec.epochs, spec.epochs)
     points = points_table(training.logits, source.labels, training.coreset, training.n_kept, truth)
     return RobustRun(model.eval(), pd.DataFrame(training.history), points, training.coreset, spec)
@@ -159,6 +160,7 @@ class _Training:
         self.low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(self.device))
         self.history: list[dict[str, Any]] = []
         self.coreset: Coreset | None = None
+        self._waited = False
         self.n_kept = torch.zeros(len(source), dtype=torch.int64)
         self.logits = torch.empty(0)
 
@@ -182,9 +184,9 @@ class _Training:
     def epoch(self, epoch: int) -> None:
         """Select if it is time, train an epoch, and measure."""
         spec = self.spec
-        if self.crust is not None and epoch >= spec.warmup and (epoch - spec.warmup) % spec.every == 0:
-            self.coreset = self._selected(epoch)
-            self.n_kept[self.coreset.indices.cpu()] += 1
+        due = epoch >= spec.warmup and (self.coreset is None or (epoch - spec.warmup) % spec.every == 0)
+        if self.crust is not None and due and (not isinstance(self.crust, Crust) or self.coreset or self._useful()):
+            self._select(epoch)
         rows = torch.arange(len(self.source)) if self.coreset is None else self.coreset.indices.cpu()
         weights = torch.ones(len(rows), dtype=torch.float64) if self.coreset is None else self.coreset.weights.cpu()
         torch.manual_seed(spec.seed * _STRIDE + epoch)  # of dropout and the like; the caller's generator is kept
@@ -233,10 +235,34 @@ class _Training:
             losses.append(mean.detach())
         return float(torch.stack(losses).mean())
 
+    def _select(self, epoch: int) -> None:
+        self.coreset = self._selected(epoch)
+        self.n_kept[self.coreset.indices.cpu()] += 1
+
+    def _useful(self) -> bool:
+        """Whether the model predicts more labels than the commonest class does; until it does it is trained on all
+        points."""
+        useful = is_useful(self.logits, self.source.labels)
+        if not useful and not self._waited:
+            warn(
+                "the model predicts labels no better than the commonest class does, so it is trained on all points"
+                " until it does; the first selection waits."
+            )
+            self._waited = True
+        return useful
+
+    def finish(self) -> None:
+        """Select at the end, where the model learned too late to have selected before.
+
+        Raises:
+            DataError: it learned nothing.
+        """
+        if isinstance(self.crust, Crust) and self.coreset is None:
+            check_useful(self.logits, self.source.labels)
+            self._select(self.spec.epochs)
+
     def _selected(self, epoch: int) -> Coreset:
         if isinstance(self.crust, Crust):
-            if self.coreset is None:
-                check_useful(self.logits, self.source.labels)
             return self.crust.select_logits(self.logits, self.source.labels)
         assert self.crust is not None, "it was looked at"
         found = self.crust(self.logits, self.source.labels, epoch)

@@ -43,7 +43,7 @@ def guarded(job: Job, candidate: Tensor, reference: Tensor) -> Guard:
             f" {min(map(len, rows))} of one of the two, fewer than {_FEWEST} (hold points of the same set out: memloc"
             " train --held-out)"
         )
-        return Guard(True, text, {"auroc": None, "low": None, "high": None, "text": text})
+        return Guard(True, text, {"auroc": None, "low": None, "high": None, "text": text, "alike": None})
     features = np.concatenate([_features(job, each) for each in rows])
     found = auroc(*_scores(features, len(rows[0]), job.options.seed))
     record = {"auroc": found.value, "low": found.low, "high": found.high}
@@ -59,7 +59,8 @@ def guarded(job: Job, candidate: Tensor, reference: Tensor) -> Guard:
         text = f"whether the external points are like the candidates cannot be told: without the encoder, {percent}"
     else:
         text = f"the external points are like the candidates: without the encoder they are told apart in {percent}"
-    return Guard(found.low > LIMIT, text, record | {"text": text})
+    alike = False if found.low > LIMIT else None if found.high > LIMIT else True
+    return Guard(found.low > LIMIT, text, record | {"text": text, "alike": alike})
 
 
 def _drawn(job: Job, member: Tensor, number: int) -> np.ndarray:
