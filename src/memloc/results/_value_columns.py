@@ -39,7 +39,7 @@ VALUE_TABLES: dict[str, tuple[Column, ...]] = {
             "label_wrong",
             "float",
             "chance that the label is wrong, if labels were replaced at random; two thirds of it where wrong labels"
-            " cannot be told from hard rows",
+            " cannot be told from hard rows, half where learners do no better than the commonest class",
             optional=True,
             low=0,
             high=1,
@@ -50,7 +50,11 @@ VALUE_TABLES: dict[str, tuple[Column, ...]] = {
         column("rank", "int", "place in the list, from 1", low=1),
         column("row", "int", "row of the table, from 0", low=0),
         column("column", "text", "column of the table; missing of whole rows", optional=True),
-        column("kind", "text", "outlier, category, label, duplicate or misleads"),
+        column(
+            "kind",
+            "text",
+            "outlier, category, label (of numbers: one that does not fit its row), duplicate or misleads",
+        ),
         column("score", "float", "chance that it is an error, as far as one can tell", low=0, high=1),
         column("value", "float", "value of the cell, or of the row"),
         column("suggested", "text", "what would be expected; missing where nothing is", optional=True),
