@@ -27,6 +27,7 @@ _AT_ONCE = 1 << 14  # rows that are predicted at once
 _WIDEST = 3000  # columns of numbers beyond which cells are compared within their class alone
 _TAILS = np.array([1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0])  # degrees of freedom of Student's t
 _SHRUNK = 200  # rows by which a column's tails are drawn towards the table's
+_ODD = 0.5  # cells of the table that are as odd by chance, below which one far out is hidden from its row's others
 _YES = {1.0: "yes", 0.0: "no"}  # of booleans; categories are text
 _OTHER = "(other)"
 
@@ -151,25 +152,60 @@ def _odd(X: pd.DataFrame, classes: NDArray[np.int64], kinds: Sequence[str]) -> O
     ends = np.cumsum(widths)
     table = np.concatenate(blocks, axis=1, dtype=np.float32)
     blocks.clear()
-    predicted = _foretold(table, widths)
-    residuals = {}
-    for place, scale in scales.items():
-        start = int(ends[place] - 1)
-        values = _numbers(X.iloc[:, place], kinds[place])
-        actual = np.where(np.isnan(values), np.nan, scale.forward(values))
-        middle, spread = _robust((actual - predicted[:, start])[scale.told & ~np.isnan(actual)])
-        spread = max(spread, scale.step)
-        residuals[place] = (actual - predicted[:, start] - middle) / spread
-        deviation[:, place] = residuals[place]
-        likely[place] = _likely_number(scale, predicted[:, start] + middle, X.iloc[:, place], kinds[place])
-    for place, chance in _tails(residuals, {place: scale.told for place, scale in scales.items()}).items():
-        by_chance[:, place] = chance
+    numbers = {place: (int(ends[place] - 1), scale) for place, scale in scales.items()}
+    actual = {place: _actual(X.iloc[:, place], kinds[place], scale) for place, scale in scales.items()}
+    predicted = _foretold(table.copy(), widths)
+    far, chance, middles = _fit(actual, predicted, numbers)
+    if _hide_far(table, actual, chance, numbers, predicted):
+        predicted = _foretold(table, widths)
+        far, chance, middles = _fit(actual, predicted, numbers)
+    for place, (start, scale) in numbers.items():
+        deviation[:, place], by_chance[:, place] = far[place], chance[place]
+        likely[place] = _likely_number(scale, predicted[:, start] + middles[place], X.iloc[:, place], kinds[place])
     for place, (levels, codes, shares) in names.items():
         part = slice(int(ends[place]) - len(levels), int(ends[place]))
         chances = shares + predicted[:, part]
         by_chance[:, place] = np.where(X.iloc[:, place].isna(), np.nan, _unlikely(chances, codes))
         likely[place] = _likely_name(levels, chances, codes)
     return OddCells(by_chance, deviation, likely)
+
+
+def _actual(column: pd.Series, kind: str, scale: _Scale) -> NDArray[np.float64]:
+    """A column on its scale, missing where it is."""
+    values = _numbers(column, kind)
+    return np.where(np.isnan(values), np.nan, scale.forward(values))
+
+
+def _fit(
+    actual: dict[int, NDArray[np.float64]], predicted: NDArray[np.float32], numbers: dict[int, tuple[int, _Scale]]
+) -> tuple[dict[int, NDArray[Any]], dict[int, NDArray[np.float64]], dict[int, float]]:
+    """Of columns of numbers: deviations from what is predicted, how many would lie as far out by chance, and the median
+    of what is left."""
+    residuals, middles = {}, {}
+    for place, (start, scale) in numbers.items():
+        left = actual[place] - predicted[:, start]
+        middles[place], spread = _robust(left[scale.told & ~np.isnan(left)])
+        residuals[place] = (left - middles[place]) / max(spread, scale.step)
+    chance = _tails(residuals, {place: scale.told for place, (_, scale) in numbers.items()})
+    return residuals, chance, middles
+
+
+def _hide_far(
+    table: NDArray[np.float32],
+    actual: dict[int, NDArray[np.float64]],
+    chance: dict[int, NDArray[np.float64]],
+    numbers: dict[int, tuple[int, _Scale]],
+    predicted: NDArray[np.float32],
+) -> bool:
+    """Put what is predicted in the place of numbers that are odd beyond chance and far from all of their class, so that
+    they do not make their rows' other cells odd; whether there are any."""
+    hidden = False
+    for place, (start, _) in numbers.items():
+        odd = np.nan_to_num(chance[place], nan=np.inf) * len(numbers) < _ODD
+        rows = np.flatnonzero(odd & (np.abs(np.nan_to_num(actual[place])) > _CLIP))
+        table[rows, start] = predicted[rows, start]
+        hidden = hidden or len(rows) > 0
+    return hidden
 
 
 def _numbers(column: pd.Series, kind: str) -> NDArray[np.float64]:
