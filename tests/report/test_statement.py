@@ -82,6 +82,20 @@ def test_the_page_says_it_and_claims_nothing_more(audited, tmp_path, capsys):
         write_statement(tmp_path / "nowhere", tmp_path / "x.html")
 
 
+def test_no_file_is_replaced_without_a_word(audited, tmp_path, capsys):
+    (tmp_path / "mine.json").write_text("precious")
+    before = (audited / "audit.json").read_bytes()
+    for out, flags, message in (
+        (tmp_path / "mine.html", [], "mine.json' is there"),
+        (audited / "audit.html", ["--overwrite"], "audit.json' is of the results"),
+    ):
+        assert main(["statement", str(audited), "--out", str(out), *flags]) != 0
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "mine.json").read_text() == "precious"
+    assert (audited / "audit.json").read_bytes() == before
+    assert main(["statement", str(audited), "--out", str(tmp_path / "mine.html"), "--overwrite"]) == 0
+
+
 @pytest.mark.browser
 def test_the_page_in_a_browser(audited, tmp_path, browser):
     write_statement(audited, tmp_path / "s.html")

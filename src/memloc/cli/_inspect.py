@@ -176,8 +176,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a table that other tools open: issues for cleanlab, CSV or JSONL with path and id, a cleaned table."""
-    from memloc.integrations import check_new, check_suffix, issues_table, value_export, write_any
-    from memloc.results import Audit
+    from memloc.integrations import check_suffix, issues_table, value_export, write_any
+    from memloc.results import Audit, check_new
 
     check_suffix(out)
     if not folder.is_dir():

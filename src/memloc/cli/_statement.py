@@ -11,7 +11,7 @@ from memloc.cli import _common as common
 from memloc.cli._options import Given, with_settings
 
 
-@with_settings(common=("as_json",))
+@with_settings(common=("as_json", "overwrite"))
 def statement(
     folder: Annotated[Path, typer.Argument(help="A folder that memloc audit wrote.")],
     settings: Given,
@@ -22,7 +22,7 @@ def statement(
     """Write one page for a release: what was audited, inference at fixed error rates, layers, points, assumptions."""
     from memloc.report import write_statement
 
-    folder = Path(folder)
-    path = write_statement(folder, out or folder.with_name(f"{folder.resolve().name}-statement.html"))
+    path = out or folder.with_name(f"{folder.resolve().name}-statement.html")
+    path = write_statement(folder, path, overwrite=settings.overwrite)
     found = {"statement": str(path), "json": str(path.with_suffix(".json"))}
     common.emit(settings.as_json, found, f"statement: {path}")

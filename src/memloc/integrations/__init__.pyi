@@ -4,7 +4,6 @@ from ._demo import DemoPlan as DemoPlan
 from ._demo import demo_inputs as demo_inputs
 from ._demo import known_truth as known_truth
 from ._demo import run_demo as run_demo
-from ._exports import check_new as check_new
 from ._exports import check_suffix as check_suffix
 from ._exports import issues_table as issues_table
 from ._exports import write_any as write_any

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from memloc.errors import DataError, OutputError, SpecError
-from memloc.results import Audit, listed_files, make_folder, ranking_column, read_json, replacing, write_table
+from memloc.errors import DataError, SpecError
+from memloc.results import Audit, make_folder, ranking_column, replacing, write_table
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -88,29 +87,6 @@ def _harmless(table: pd.DataFrame) -> pd.DataFrame:
         if not pd.api.types.is_numeric_dtype(kind):
             result.isetitem(place, table.iloc[:, place].map(escaped, na_action="ignore"))
     return result
-
-
-def check_new(paths: Iterable[Path], folder: Path, *, overwrite: bool) -> None:
-    """Raise OutputError where writing would replace a file that nobody said may be, or one that the results in a folder
-    were made from, or are."""
-    kept = {(folder / name).resolve() for name in listed_files(folder) or ()} if folder.is_dir() else set()
-    for path in paths:
-        target = path.resolve()
-        if target in kept or target == _data_of(folder):
-            raise OutputError(
-                f"{str(path)!r} is {'of' if target in kept else 'what was read for'} the results in {str(folder)!r}."
-                " Expected a file apart from them. Pass another --out."
-            )
-        if path.exists() and not overwrite:
-            raise OutputError(f"{str(path)!r} is there. Expected a new file. Pass --overwrite, or another --out.")
-
-
-def _data_of(folder: Path) -> Path | None:
-    """The file that a valuation read; None where none is known."""
-    if not (folder / "value.json").is_file():
-        return None
-    data = read_json(folder / "value.json").get("data")
-    return Path(data).expanduser().resolve() if isinstance(data, str) else None
 
 
 def check_suffix(path: Path) -> None:

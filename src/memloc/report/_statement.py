@@ -10,7 +10,7 @@ from memloc.report._named import coins_in_words, error_rates, names_in_words
 from memloc.report._page import page, write_page
 from memloc.report._summary import summarize
 from memloc.report._words import plain
-from memloc.results import Audit, headline, listed_files, replacing
+from memloc.results import Audit, check_new, headline, listed_files, replacing
 
 _NOT_LOOKED_AT = (
     "Attacks on the model in use: reconstruction of training images, inversion, inference of attributes, queries that a"
@@ -122,13 +122,14 @@ def _assumptions(audit: Audit) -> list[dict[str, Any]]:
     return [{"text": text, "met": met, "because": because} for text, met, because in found]
 
 
-def write_statement(folder: str | Path, path: str | Path) -> Path:
+def write_statement(folder: str | Path, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write `statement` of a folder as .html, and as .json beside it.
 
     Raises:
-        DataNotFoundError, ResultsError: no finished audit there. SpecError: no name of a page. OutputError: the file
-            cannot be written.
+        DataNotFoundError, ResultsError: no finished audit there. SpecError: no name of a page. OutputError: a file
+            that is there and may not be replaced, or cannot be written.
     """
+    check_new((Path(path), Path(path).with_suffix(".json")), Path(folder), overwrite=overwrite)
     found = statement(folder)
     written = write_page(path, lambda: page("statement.html", "tables.js", **found), folder=folder)
     with replacing(written.with_suffix(".json")) as temporary:

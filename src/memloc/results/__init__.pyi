@@ -28,6 +28,7 @@ from ._manifest import is_there as is_there
 from ._manifest import list_files as list_files
 from ._manifest import listed_files as listed_files
 from ._manifest import verify as verify
+from ._new_files import check_new as check_new
 from ._reading import HEAD_KINDS as HEAD_KINDS
 from ._reading import leading_row as leading_row
 from ._reading import of_encoder as of_encoder
