@@ -291,3 +291,15 @@ def test_the_report_in_a_browser(place, browser):
     assert browser.find_element("id", "shown").text == "0 points"
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_second_headers_of_the_table_and_the_test_table_are_left_out(place):
+    rng = np.random.default_rng(0)
+    for name, count in (("asked", 80), ("asked-test", 40)):
+        age, size = rng.integers(20, 60, count), rng.integers(150, 200, count)
+        rows = [[str(a), str(s), "yes" if a > 40 else "no"] for a, s in zip(age, size, strict=True)]
+        lines = [["How old?", "How tall?", "Would you buy?"], *rows]
+        pd.DataFrame(lines, columns=["age", "size", "y"]).to_csv(place / f"{name}.csv", index=False)
+    done = run(place, "coreset", "asked.csv", "--target", "y", "--test", "asked-test.csv", "--learner", "logistic", "--out", "asked")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(place / "asked/labels.parquet")) == 80

@@ -24,6 +24,7 @@ from memloc.data import (
     read_raw,
     read_table_file,
     read_target,
+    second_headers,
     table_fingerprint,
 )
 from memloc.errors import DataError, SpecError, nearest
@@ -99,7 +100,8 @@ class TableWork:
         check_folds(self.labels, spec.folds, self.class_names)
         self.test = None
         if test is not None:
-            held = read_raw(test, target).frame.reset_index(drop=True)
+            held = read_raw(test, target).frame
+            held = held.iloc[second_headers(held) :].reset_index(drop=True)
             if target not in held:
                 raise DataError(
                     f"{test!r} has no column {target!r}. {nearest(target, map(str, held.columns))} Expected the target"

@@ -16,6 +16,7 @@ from ._lazy import LazyPixels as LazyPixels
 from ._near_duplicates import LEAST_SIDE as LEAST_SIDE
 from ._near_duplicates import near_duplicates as near_duplicates
 from ._open import open_images as open_images
+from ._second_headers import second_headers as second_headers
 from ._splits import SPLITS as SPLITS
 from ._splits import check_splits as check_splits
 from ._splits import duplicates_across as duplicates_across

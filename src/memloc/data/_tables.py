@@ -154,8 +154,10 @@ def read_table(
                 f"the target has {y.nunique()} different whole numbers, and is predicted as a number where --task"
                 " does not say otherwise."
             )
-    idle = [f"no cell holds {', '.join(map(repr, none))}, given as --na." for none in (unmatched(frame, spec),) if none]
-    notices = (*raw.notices, *missing, *said, *idle, *notices_of(columns))
+    idle = unmatched(frame, spec)
+    if idle:
+        said.append(f"no cell holds {', '.join(map(repr, idle))}, given as --na.")
+    notices = (*raw.notices, *missing, *said, *notices_of(columns))
     return Table(pd.DataFrame(typed, index=cells.index), y, cells, tuple(columns), notices, left_out)
 
 
