@@ -177,10 +177,10 @@ def test_dinos_teacher_follows_and_is_what_is_kept():
     with torch.no_grad():
         for p in module.parameters():
             p.add_(1.0)
-    objective.after_step(module, 0, 1_000_000)
+    objective.after_step(module, objective.pace(0, 1_000_000))
     for old, new in zip(before, objective.teacher.parameters(), strict=True):
         assert torch.allclose(new, old + 0.004, atol=1e-6)
-    objective.after_step(module, 999_999, 1_000_000)  # momentum 1: the teacher stays
+    objective.after_step(module, objective.pace(999_999, 1_000_000))  # momentum 1: the teacher stays
     for old, new in zip(before, objective.teacher.parameters(), strict=True):
         assert torch.allclose(new, old + 0.004, atol=1e-6)
     taught, learned = ([p.clone() for p in each.parameters()] for each in (objective.teacher, module))
@@ -196,7 +196,7 @@ def test_dinos_teacher_forgets_within_a_short_training():
     with torch.no_grad():
         for p in module.parameters():
             p.add_(1.0)
-    objective.after_step(module, 49, 100)  # half of it done: momentum .95, from .9
+    objective.after_step(module, objective.pace(49, 100))  # half of it done: momentum .95, from .9
     for old, new in zip(before, objective.teacher.parameters(), strict=True):
         assert torch.allclose(new, old + 0.05, atol=1e-6)
 
@@ -591,7 +591,7 @@ def test_dinos_teacher_keeps_batch_norm_statistics_of_its_own():
     with torch.no_grad():
         for buffer in module.buffers():
             buffer.fill_(7)
-    objective.after_step(module, 5, 10)
+    objective.after_step(module, objective.pace(5, 10))
     assert all(torch.equal(a, b) for a, b in zip(before, objective.teacher.buffers(), strict=True))
 
 

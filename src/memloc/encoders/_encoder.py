@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,14 @@ class Preprocess:
     def _normalized(self, views: Tensor) -> Tensor:
         if not self.mean:
             return views
-        mean, std = (
-            torch.tensor(value, device=views.device, dtype=views.dtype)[:, None, None]
-            for value in (self.mean, self.std)
-        )
+        mean, std = (_per_channel(value, views.device, views.dtype) for value in (self.mean, self.std))
         return (views - mean) / std
+
+
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A number per channel, put onto the device once: a step that is a graph copies nothing there."""
+    return torch.tensor(values, device=device, dtype=dtype)[:, None, None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memloc.encoders import features_of
-from memloc.objectives._objective import Batch, Objective, Projected, width_of
+from memloc.objectives._objective import Batch, Draw, Objective, Projected, width_of
 from memloc.objectives._own import Shown, between_views
 from memloc.streams import Stream
 from memloc.views import Views, policy_named
@@ -48,8 +48,8 @@ def dino_loss(
     target = ((teacher - centre) / teacher_temperature).softmax(dim=-1).detach()
     guess = (student / student_temperature).log_softmax(dim=-1)
     losses = -torch.einsum("tpk,spk->ts", target, guess) / student.shape[1]
-    views = torch.eye(len(teacher), len(student), dtype=torch.bool, device=losses.device)
-    return losses[~views].mean()
+    same = torch.eye(len(teacher), len(student), dtype=torch.bool, device=losses.device)
+    return losses.masked_fill(same, 0.0).sum() / (losses.numel() - min(losses.shape))
 
 
 class Head(nn.Module):
@@ -115,11 +115,11 @@ class DINO(Objective):
         """The teacher sees the two large views."""
         return self.views + 2
 
-    def drawer(self, policy: str, seed: int) -> Callable[[Tensor, Tensor, int], Tensor]:
+    def drawer(self, policy: str, seed: int, *, static: bool = False) -> Draw:
         """With local crops two large ones, then the small ones."""
         local = self.views - 2
         if not local:
-            return super().drawer(policy, seed)
+            return super().drawer(policy, seed, static=static)
         whole = policy_named(policy)
         large = Views(replace(whole, crop_scale=(_CROP, 1.0)), n=2, seed=seed, sampling="independent")
         small = Views(
@@ -129,9 +129,11 @@ class DINO(Objective):
             sampling="independent",
         )
 
-        def draw(pixels: Tensor, slots: Tensor, epoch: int) -> Tensor:
-            crops = [large.draw(pixels, slots, first=2 * epoch), small.draw(pixels, slots, first=local * epoch)]
-            return torch.cat(crops, dim=1)
+        def draw(pixels: Tensor, slots: Tensor, epoch: int | Tensor) -> Tensor:
+            crops = ((large, 2), (small, local))
+            return torch.cat(
+                [each.draw(pixels, slots, first=count * epoch, static=static) for each, count in crops], dim=1
+            )
 
         return draw
 
@@ -151,14 +153,20 @@ class DINO(Objective):
             self.centre.lerp_(teacher.mean(dim=(0, 1)), 1 - _CENTRE)
         return loss
 
-    @torch.no_grad()
-    def after_step(self, module: nn.Module, step: int, steps: int) -> None:
-        """Move the teacher's parameters: momentum rises by a cosine from .996 (less in short trainings) to 1. Its
-        batch-norms keep statistics of their own."""
+    def pace(self, step: int, steps: int) -> float:
+        """How far the teacher moves: its momentum rises by a cosine from .996 (less in short trainings) to 1."""
         first = max(min(_MOMENTUM, 1 - _TURNS / steps), 0.0)
         momentum = 1 - (1 - first) * (math.cos(math.pi * (step + 1) / steps) + 1) / 2
+        return 1 - momentum
+
+    @torch.no_grad()
+    def after_step(self, module: nn.Module, pace: float | Tensor) -> None:
+        """Move the teacher's parameters. Its batch-norms keep statistics of their own."""
         for own, other in ((self.teacher, module), (self.teacher_head, self.head)):
-            torch._foreach_lerp_(list(own.parameters()), [each.detach() for each in other.parameters()], 1 - momentum)
+            moved, towards = ([each.detach() for each in part.parameters()] for part in (own, other))
+            apart = torch._foreach_sub(towards, moved)
+            torch._foreach_mul_(apart, pace)
+            torch._foreach_add_(moved, apart)
 
     def finish(self, module: nn.Module) -> None:
         """The teacher is the encoder, and the student is kept in its place."""

@@ -87,9 +87,10 @@ class MAE(Objective):
     def point_draws(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Tensor:
         """A draw per patch that belongs to the point: the patches with the lowest are seen; shape (view, patch)."""
         patches = patches_of(module, inputs[:1]).shape[1]
-        number = torch.tensor([batch.epoch])
-        drawn = uniforms(Stream.MASKS.keyed(batch.seed), batch.slots.cpu(), number, patches, "independent")[:, 0]
-        return drawn.to(inputs.device).repeat(len(inputs) // len(drawn), 1)
+        slots = batch.slots.to(inputs.device)
+        number = torch.zeros(1, dtype=torch.int64, device=inputs.device) + batch.epoch
+        drawn = uniforms(Stream.MASKS.keyed(batch.seed), slots, number, patches, "independent")[:, 0]
+        return drawn.repeat(len(inputs) // len(drawn), 1)
 
     def reconstruct(self, module: nn.Module, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode the patches of lowest noise and decode all."""

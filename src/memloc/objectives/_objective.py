@@ -15,6 +15,9 @@ from memloc.encoders import Encoder, features_of
 from memloc.objectives._own import Shown
 from memloc.views import Views
 
+# from (pixels, slots, epoch) to (slot, view, channel, height, width); in a graph the epoch is a tensor on the device
+Draw = Callable[[Tensor, Tensor, "int | Tensor"], Tensor]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -22,13 +25,14 @@ class Batch:
 
     Attributes:
         points: which point each row shows, shape (point,). labels: class numbers, or None.
-        slots: place of each row in the epoch, the key of its draws. epoch, seed: the others.
+        slots: place of each row in the epoch, the key of its draws. epoch, seed: the others; in a graph the epoch is a
+            tensor on the device.
     """
 
     points: Tensor
     labels: Tensor | None
     slots: Tensor
-    epoch: int
+    epoch: int | Tensor
     seed: int
 
 
@@ -98,10 +102,10 @@ class Objective(nn.Module, ABC):
         """Forward passes of each point and step."""
         return self.views
 
-    def drawer(self, policy: str, seed: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-        """A function of (pixels, slots, epoch) that draws the views of a step: (slot, view, channel, height, width)."""
+    def drawer(self, policy: str, seed: int, *, static: bool = False) -> Draw:
+        """What draws the views of a step; `static` as in Views.draw."""
         recipe = Views(policy, n=self.views, seed=seed, sampling="independent")
-        return lambda pixels, slots, epoch: recipe.draw(pixels, slots, first=self.views * epoch)
+        return lambda pixels, slots, epoch: recipe.draw(pixels, slots, first=self.views * epoch, static=static)
 
     @abstractmethod
     def project(self, module: nn.Module, inputs: Tensor, batch: Batch) -> Projected:
@@ -132,8 +136,12 @@ class Objective(nn.Module, ABC):
         """What `own_losses` takes of views of other points, where it contrasts."""
         return features
 
-    def after_step(self, module: nn.Module, step: int, steps: int) -> None:
-        """What follows the optimizer's step, counted from 0, of so many."""
+    def pace(self, step: int, steps: int) -> float:
+        """A number that `after_step` takes and that changes from step to step, counted from 0, of so many."""
+        return 0.0
+
+    def after_step(self, module: nn.Module, pace: float | Tensor) -> None:
+        """What follows the optimizer's step; in a graph the pace is a tensor on the device."""
 
     def finish(self, module: nn.Module) -> None:
         """What follows training: the module becomes the encoder that is kept."""

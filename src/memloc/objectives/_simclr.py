@@ -34,8 +34,8 @@ def nt_xent(first: Tensor, second: Tensor, points: Tensor, *, temperature: float
     ids = torch.cat([points, points])
     views = len(z)
     positive = torch.arange(views, device=z.device).roll(views // 2)
-    excluded = ids[:, None] == ids[None, :]
-    excluded[torch.arange(views, device=z.device), positive] = False
+    others = torch.arange(views, device=z.device)[None, :] != positive[:, None]
+    excluded = (ids[:, None] == ids[None, :]) & others
     similarity = (z @ z.T / temperature).masked_fill(excluded, -torch.inf)
     return nn.functional.cross_entropy(similarity, positive)
 

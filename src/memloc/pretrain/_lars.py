@@ -26,7 +26,7 @@ class LARS(torch.optim.Optimizer):
         self,
         parameters: Iterable[Tensor],
         *,
-        learning_rate: float,
+        learning_rate: float | Tensor,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 0.001,
@@ -43,20 +43,25 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                change = weight.grad
-                if weight.ndim > 1:
-                    change = change + group["weight_decay"] * weight
-                    size, step = weight.norm(), change.norm()
-                    ratio = torch.where(
-                        (size > 0) & (step > 0), group["trust"] * size / step.clamp_min(1e-12), torch.ones_like(size)
-                    )
-                    change = change * ratio
-                state = self.state[weight]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(weight)
-                state["momentum"].mul_(group["momentum"]).add_(change, alpha=group["lr"])
-                weight.sub_(state["momentum"])
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            changes = [weight.grad for weight in weights]
+            scaled = [number for number, weight in enumerate(weights) if weight.ndim > 1]
+            if scaled:
+                own = [weights[number] for number in scaled]
+                decayed = torch._foreach_add([changes[number] for number in scaled], own, alpha=group["weight_decay"])
+                sizes, steps = (torch.stack(torch._foreach_norm(each)) for each in (own, decayed))
+                moves = (sizes > 0) & (steps > 0)
+                ratios = torch.where(moves, group["trust"] * sizes / steps.clamp_min(1e-12), 1.0)
+                torch._foreach_mul_(decayed, list(ratios.unbind()))
+                for number, change in zip(scaled, decayed, strict=True):
+                    changes[number] = change
+            for weight in weights:
+                if "momentum" not in self.state[weight]:
+                    self.state[weight]["momentum"] = torch.zeros_like(weight)
+            momenta = [self.state[weight]["momentum"] for weight in weights]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, torch._foreach_mul(changes, group["lr"]))  # a number, or a tensor in a graph
+            torch._foreach_sub_(weights, momenta)
         return loss

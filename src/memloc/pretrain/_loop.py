@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ from torch import Tensor, nn
 
 from memloc.data import LazyPixels
 from memloc.encoders import Encoder, features_of, has_bfloat16
-from memloc.errors import TrainingError
+from memloc.errors import TrainingError, warn
 from memloc.objectives import Batch, Objective, Projected, alignment_penalty, make_objective
 from memloc.pretrain._checkpoints import resume_checkpoint, save_checkpoint, secret_of
 from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
 from memloc.pretrain._lars import LARS
 from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec
+from memloc.pretrain._step import CannotCaptureError, StaticStep
 from memloc.streams import Stream
 from memloc.views import uniforms
 
 _EPOCH_STRIDE = 1 << 20
+_HOW = ("lr", "fused", "foreach", "capturable")  # what an optimizer's checkpoint says of how, not of what
 
 
 def train_encoder(
@@ -53,6 +55,40 @@ def train_encoder(
         log: called with a line of metrics after every epoch.
         labels, classes: class number of each slot and how many there are, for supervised training.
     """
+    steps = steps_of(
+        encoder,
+        pixels,
+        points,
+        spec,
+        seed=seed,
+        device=device,
+        checkpoint=checkpoint,
+        log=log,
+        labels=labels,
+        classes=classes,
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            objective: Objective = end.value
+            return objective
+
+
+def steps_of(
+    encoder: Encoder,
+    pixels: Tensor,
+    points: Tensor,
+    spec: TrainSpec,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path,
+    log: Callable[[dict[str, Any]], None],
+    labels: Tensor | None = None,
+    classes: int = 0,
+) -> Generator[None, None, Objective]:
+    """`train_encoder`, one step at a time, so that several encoders can take turns; returns the objective."""
     module = encoder.module
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     attention = _set_attention(module, device, "eager")
@@ -60,19 +96,18 @@ def train_encoder(
     objective = make_objective(spec, module, example, classes=classes, seed=seed).to(device).train()
     if spec.dp_epsilon is not None:
         freeze_tokens(module, objective)
-    training = _Training(encoder, objective, spec, seed, device, checkpoint, log)
-    pixels = pixels if isinstance(pixels, LazyPixels) else pixels.to(device)
+    training = Training(encoder, objective, spec, seed, device, checkpoint, log)
     if spec.dp_epsilon is not None:
-        training.run_privately(pixels)
+        training.run_privately(pixels if isinstance(pixels, LazyPixels) else pixels.to(device))
     else:
-        training.run(pixels, points.to(device), None if labels is None else labels.to(device))
+        yield from training.steps(pixels, points.to(device), None if labels is None else labels.to(device))
         objective.finish(module)
     _set_attention(module, device, attention)
     module.eval()
     return objective.eval()
 
 
-class _Training:
+class Training:
     """An encoder, its objective and its optimizer, with where they are resumed from."""
 
     def __init__(
@@ -89,8 +124,7 @@ class _Training:
         self.checkpoint, self.log, self.module = checkpoint, log, encoder.module
         everything = (*encoder.module.parameters(), *objective.parameters())
         self.parameters = [each for each in everything if each.requires_grad]
-        self.optimizer = _optimizer(self.parameters, spec)
-        self.draw = objective.drawer(spec.policy, seed)
+        self.optimizer = make_optimizer(self.parameters, spec)
         self.low = spec.precision == "bfloat16" or (spec.precision == "auto" and has_bfloat16(device))
         self.every = spec.checkpoint_every or math.ceil(spec.epochs / 20)
 
@@ -117,38 +151,60 @@ class _Training:
             save=save,
         )
 
-    def run(self, pixels: Tensor, points: Tensor, labels: Tensor | None) -> None:
-        """Train epoch by epoch, from the checkpoint if there is one."""
+    def steps(self, pixels: Tensor, points: Tensor, labels: Tensor | None) -> Iterator[None]:
+        """Train epoch by epoch, from the checkpoint if there is one, and pause after every step."""
         slot, spec = torch.arange(len(pixels)), self.spec
         batches = math.ceil(len(slot) / spec.batch_size)
+        take = self._taker(pixels, points, labels)
         for epoch in range(self.resume(), spec.epochs):
             began, losses = time.monotonic(), []
             # for dropout and the like; train_one keeps the caller's generator
             torch.manual_seed(self.seed + epoch * _EPOCH_STRIDE)
             number = torch.tensor([epoch])
             order = uniforms(Stream.ORDER.keyed(self.seed), slot, number, 1, "independent").flatten().argsort()
+            done, steps = epoch * batches, spec.epochs * batches
+            rates = [spec.learning_rate * schedule(done + place, steps, spec.warmup) for place in range(batches)]
+            take.begin(epoch, order, rates, [self.objective.pace(done + place, steps) for place in range(batches)])
+            start = 0
             for place, rows in enumerate(order.tensor_split(batches)):
-                step, steps = epoch * batches + place, spec.epochs * batches
-                for group in self.optimizer.param_groups:
-                    group["lr"] = spec.learning_rate * schedule(step, steps, spec.warmup)
-                rows = share_of(rows).to(self.device)
-                known = None if labels is None else labels[rows]
-                loss = self._loss(pixels, Batch(points[rows], known, rows, epoch, self.seed))
-                self.optimizer.zero_grad()
-                loss.backward()
-                average_gradients(self.parameters)
-                self.optimizer.step()
-                self.objective.after_step(self.module, step, steps)
-                losses.append(loss.detach())
-            self._report(epoch + 1, losses, time.monotonic() - began, len(slot))
+                stop = start + len(rows)
+                try:
+                    losses.append(take.take(place, start, stop))
+                except CannotCaptureError as problem:
+                    warn(f"Training goes on without a graph, which is slower: {problem}")
+                    take.finish()
+                    take = PlainStep(self, pixels, points, labels)
+                    take.begin(
+                        epoch, order, rates, [self.objective.pace(done + each, steps) for each in range(batches)]
+                    )
+                    losses.append(take.take(place, start, stop))
+                start = stop
+                yield
+            take.wait()
+            self._report(epoch + 1, losses, rates[-1], time.monotonic() - began, len(slot))
             if (epoch + 1) % self.every == 0 and epoch + 1 < spec.epochs and rank() == 0:
                 self.save(epoch + 1)
+        take.finish()
 
-    def _loss(self, pixels: Tensor, batch: Batch) -> Tensor:
-        """The loss of a batch, whose views are drawn, encoded and projected here."""
+    def _taker(self, pixels: Tensor, points: Tensor, labels: Tensor | None) -> PlainStep | StaticStep:
+        """What takes the steps: a graph on a GPU and where it is asked for, else the plain loop."""
+        kind = self.spec.step
+        if kind == "loop" or (kind == "auto" and self.device.type != "cuda"):
+            return PlainStep(self, pixels, points, labels)
+        if world() > 1:
+            warn("Several processes train together, and average their gradients in the plain loop, not in a graph.")
+            return PlainStep(self, pixels, points, labels)
+        step = StaticStep(self, pixels, points, labels)
+        self.optimizer = make_optimizer(self.parameters, self.spec, rate=step.rate)
+        return step
+
+    def prepared(self, views: Tensor) -> Tensor:
+        """Drawn views, (slot, view, ...), as the encoder takes them, view after view."""
+        return self.encoder.prepare(views.transpose(0, 1).flatten(0, 1))
+
+    def loss(self, inputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch, whose views are encoded and projected here."""
         objective, penalty = self.objective, self.spec.alignment_penalty
-        views = self.draw(pixels[batch.slots].to(self.device), batch.slots, batch.epoch)
-        inputs = self.encoder.prepare(views.transpose(0, 1).flatten(0, 1))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             projected = objective.project(self.module, inputs, batch)
             if penalty and projected.features is None:
@@ -161,14 +217,13 @@ class _Training:
             loss = loss + penalty * alignment_penalty(projected.features[: 2 * len(batch.points)])
         return loss
 
-    def _report(self, epoch: int, losses: list[Tensor], seconds: float, slots: int) -> None:
+    def _report(self, epoch: int, losses: list[Tensor], rate: float, seconds: float, slots: int) -> None:
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss is {mean} in epoch {epoch}. Expected a finite loss. Pass a lower --learning-rate, or"
                 " --precision float32."
             )
-        rate = self.optimizer.param_groups[0]["lr"]
         line = {"epoch": epoch, "loss": mean, "learning_rate": rate, "seconds": seconds}
         self.log({**line, "images_per_second": slots / seconds})
 
@@ -178,7 +233,47 @@ class _Training:
 
     def resume(self) -> int:
         """Take the state of the checkpoint, if there is one that can be used; returns the epochs done."""
-        return resume_checkpoint(self.checkpoint, self.module, self.objective, self.optimizer)
+        own = [{key: group[key] for key in _HOW if key in group} for group in self.optimizer.param_groups]
+        done = resume_checkpoint(self.checkpoint, self.module, self.objective, self.optimizer)
+        for group, how in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(how)  # how steps are taken is this process's
+        return done
+
+
+class PlainStep:
+    """A step as it is written, with numbers of Python."""
+
+    def __init__(self, training: Training, pixels: Tensor, points: Tensor, labels: Tensor | None) -> None:
+        self._of, self._points, self._labels = training, points, labels
+        self._pixels = pixels if isinstance(pixels, LazyPixels) else pixels.to(training.device)
+        self._draw = training.objective.drawer(training.spec.policy, training.seed)
+
+    def begin(self, epoch: int, order: Tensor, rates: list[float], paces: list[float]) -> None:
+        """Note what an epoch needs: the order of its slots, and learning rate and pace of each step."""
+        self._epoch, self._order, self._rates, self._paces = epoch, order, rates, paces
+
+    def take(self, number: int, start: int, stop: int) -> Tensor:
+        """Take one step of the epoch; returns its loss."""
+        training = self._of
+        for group in training.optimizer.param_groups:
+            group["lr"] = self._rates[number]
+        rows = share_of(self._order[start:stop]).to(training.device)
+        known = None if self._labels is None else self._labels[rows]
+        batch = Batch(self._points[rows], known, rows, self._epoch, training.seed)
+        views = self._draw(self._pixels[rows].to(training.device), rows, self._epoch)
+        loss = training.loss(training.prepared(views), batch)
+        training.optimizer.zero_grad()
+        loss.backward()
+        average_gradients(training.parameters)
+        training.optimizer.step()
+        training.objective.after_step(training.module, self._paces[number])
+        return loss.detach()
+
+    def wait(self) -> None:
+        """Every step is done when it returns."""
+
+    def finish(self) -> None:
+        """Nothing is kept."""
 
 
 def _set_attention(module: Any, device: torch.device, kind: str | None) -> str | None:
@@ -195,12 +290,23 @@ def _set_attention(module: Any, device: torch.device, kind: str | None) -> str |
     return before
 
 
-def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: list[nn.Parameter], spec: TrainSpec, *, rate: Tensor | None = None
+) -> torch.optim.Optimizer:
+    """The spec's optimizer.
+
+    Args:
+        rate: where the learning rate lies, for steps that are captured; else it is set before each step.
+    """
+    learning_rate: Any = spec.learning_rate if rate is None else rate
+    captured = rate is not None and rate.device.type == "cuda"
     if spec.optimizer == "lars":
-        return LARS(parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
+        return LARS(parameters, learning_rate=learning_rate, weight_decay=spec.weight_decay)
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay)
-    return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=spec.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=spec.weight_decay, fused=True, capturable=captured
+    )
 
 
 def _of_all(projected: Projected, batch: Batch, views: int) -> tuple[Projected, Batch]:

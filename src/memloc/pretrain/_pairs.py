@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memloc.pretrain._spec import Optimizer, Precision, TrainSpec, spec_of
+from memloc.pretrain._spec import Optimizer, Precision, Step, TrainSpec, spec_of
 from memloc.progress import Report, silent
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def train_pair(
     warmup: float | None = None,
     policy: str | None = None,
     precision: Precision | None = None,
+    step: Step | None = None,
     candidates: int | None = None,
     independents: int | None = None,
     shared: int | None = None,
@@ -126,6 +127,7 @@ def train_ensemble(
     warmup: float | None = None,
     policy: str | None = None,
     precision: Precision | None = None,
+    step: Step | None = None,
     held_out: float | None = None,
     plant: int | None = None,
     repeats: int | None = None,

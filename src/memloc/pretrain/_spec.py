@@ -14,9 +14,13 @@ from memloc.views import policy_named
 
 Optimizer = Literal["adamw", "sgd", "lars"]
 Precision = Literal["auto", "bfloat16", "float32"]
+Step = Literal["auto", "graph", "loop"]
 
 
-LATER: dict[str, Any] = {"coin": False}  # settings since 0.2 that, at these values, change nothing: runs go on without
+LATER: dict[str, Any] = {
+    "coin": False,
+    "step": "auto",
+}  # settings since 0.2 that, at these values, change nothing: runs go on without
 
 
 @documented
@@ -47,6 +51,12 @@ class TrainSpec:
         "auto",
         "auto is bfloat16 where the device has units for it.",
         choices=("auto", "bfloat16", "float32"),
+    )
+    step: Step = setting(
+        "auto",
+        "auto is one graph per step on a GPU and the plain loop elsewhere; graph on a processor takes the graph's steps"
+        " one by one.",
+        choices=("auto", "graph", "loop"),
     )
     candidates: int | None = setting(None, "Points that only f sees; a tenth of the images by default.")
     independents: int | None = setting(None, "Points that only g sees; as many as candidates by default.")
@@ -141,6 +151,11 @@ class TrainSpec:
             raise SpecError(
                 "dp_epsilon is set with precision bfloat16. Expected float32, in which gradients are clipped one by"
                 " one. Leave --precision out."
+            )
+        if self.step == "graph":
+            raise SpecError(
+                "dp_epsilon is set with step graph. Expected the plain loop, in which gradients are clipped one by one."
+                " Leave --step out."
             )
         if self.plant or self.alignment_penalty:
             raise SpecError(

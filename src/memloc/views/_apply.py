@@ -32,25 +32,25 @@ def apply_views(images: Tensor, source: Tensor, chosen: Parameters, policy: Poli
     groups = _jitter_groups(policy, chosen, channels)
     order = groups.argsort(stable=True)
     chosen, source = chosen.take(order), source[order]
-    views = _resample(images.float().div_(255.0), source, chosen, size)
+    views = resample(images.float().div_(255.0), source, chosen, size)
     _jitter(views, groups[order], chosen, policy)
     if channels == 3 and policy.grayscale:
         picked = chosen.grayscale.nonzero().flatten()
-        views[picked] = _luma(views[picked]).expand(-1, 3, -1, -1)
+        views[picked] = luma(views[picked]).expand(-1, 3, -1, -1)
     if policy.blur:
         picked = chosen.blur.nonzero().flatten()
-        views[picked] = _blurred(views[picked], chosen.sigma[picked].float(), policy.blur_kernel)
+        views[picked] = blurred(views[picked], chosen.sigma[picked].float(), policy.blur_kernel)
     if policy.invert:
         picked = chosen.invert.nonzero().flatten()
         views[picked] = 1.0 - views[picked]
     if chosen.masked is not None:
-        _mask(views, chosen.masked, policy.patch)
+        hide_patches(views, chosen.masked, policy.patch)
     out = torch.empty_like(views)
     out[order] = views
     return out
 
 
-def _resample(images: Tensor, source: Tensor, chosen: Parameters, size: tuple[int, int]) -> Tensor:
+def resample(images: Tensor, source: Tensor, chosen: Parameters, size: tuple[int, int]) -> Tensor:
     """Crop, resize and flip: (view, channel, *size)."""
     channels, height, width = images.shape[1:]
     rows = _weights(chosen.top, chosen.height, chosen.vertical_flip, size[0], height)
@@ -80,21 +80,21 @@ def _weights(start: Tensor, length: Tensor, flipped: Tensor, size: int, extent: 
 
 def _jitter_groups(policy: Policy, chosen: Parameters, channels: int) -> Tensor:
     """A key per view: which order of the active jitter parts it gets; -1 for none."""
-    active = _active(policy, channels)
+    active = active_parts(policy, channels)
     restricted = [tuple(part for part in order if part in active) for order in ORDERS]
     known = sorted(set(restricted))
     key = torch.tensor([known.index(order) for order in restricted], device=chosen.order.device)
     return torch.where(chosen.jitter, key[chosen.order], -1)
 
 
-def _active(policy: Policy, channels: int) -> list[int]:
+def active_parts(policy: Policy, channels: int) -> list[int]:
     """Jitter parts that change anything: saturation and hue leave one-channel images as they are."""
     return [part for part in range(4) if policy.jitter[part] > 0 and (channels == 3 or part < _SATURATION)]
 
 
 def _jitter(views: Tensor, groups: Tensor, chosen: Parameters, policy: Policy) -> None:
     """Colour jitter in place; `views` lie sorted by `groups`."""
-    active = _active(policy, views.shape[1])
+    active = active_parts(policy, views.shape[1])
     known = sorted({tuple(part for part in order if part in active) for order in ORDERS})
     present, counts = groups.unique_consecutive(return_counts=True)
     start = 0
@@ -114,12 +114,12 @@ def _brightness(views: Tensor, factor: Tensor) -> None:
 def _contrast(views: Tensor, factor: Tensor) -> None:
     mean = views.mean(dim=(2, 3), keepdim=True)
     if views.shape[1] == 3:
-        mean = _luma(mean)
+        mean = luma(mean)
     views.mul_(factor).add_((1.0 - factor) * mean).clamp_(0.0, 1.0)
 
 
 def _saturation(views: Tensor, factor: Tensor) -> None:
-    gray = _luma(views)
+    gray = luma(views)
     views.mul_(factor).add_(gray.mul_(1.0 - factor)).clamp_(0.0, 1.0)
 
 
@@ -142,13 +142,20 @@ def _hue(views: Tensor, shift: Tensor) -> None:
 _PARTS = {_BRIGHTNESS: _brightness, _CONTRAST: _contrast, _SATURATION: _saturation, _HUE: _hue}
 
 
-def _luma(views: Tensor) -> Tensor:
+def jitter_part(part: int, views: Tensor, factor: Tensor) -> Tensor:
+    """One part of the colour jitter by its number, of a copy."""
+    changed = views.clone()
+    _PARTS[part](changed, factor)
+    return changed
+
+
+def luma(views: Tensor) -> Tensor:
     """Gray value of three-channel views, shape (view, 1, height, width)."""
     red, green, blue = views.unbind(1)
     return (red * _GRAY[0]).add_(green, alpha=_GRAY[1]).add_(blue, alpha=_GRAY[2])[:, None]
 
 
-def _blurred(views: Tensor, sigma: Tensor, kernel: tuple[int, int]) -> Tensor:
+def blurred(views: Tensor, sigma: Tensor, kernel: tuple[int, int]) -> Tensor:
     """Gaussian blur with one sigma per view and reflected borders, as two matrix products."""
     height, width = views.shape[2:]
     rows, columns = _blur_weights(sigma, kernel[1], height), _blur_weights(sigma, kernel[0], width)
@@ -167,7 +174,7 @@ def _blur_weights(sigma: Tensor, kernel: int, extent: int) -> Tensor:
     return matrix.scatter_add_(2, index, weight[:, None].expand(-1, extent, -1))
 
 
-def _mask(views: Tensor, masked: Tensor, patch: int) -> None:
+def hide_patches(views: Tensor, masked: Tensor, patch: int) -> None:
     """Replace masked patches by the image's mean colour; a border smaller than a patch stays."""
     rows, columns = masked.shape[1:]
     hidden = masked.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]

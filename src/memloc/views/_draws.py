@@ -37,10 +37,17 @@ def philox(
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        low, high = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # the 64-bit products, wrapped into int64
-        c0, c1, c2, c3 = ((high >> 32) & _MASK) ^ c1 ^ k0, high & _MASK, ((low >> 32) & _MASK) ^ c3 ^ k1, low & _MASK
+        (low0, high0), (low2, high2) = _product(c0, 0xD2511F53), _product(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = high2 ^ c1 ^ k0, low2, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
     return c0, c1, c2, c3
+
+
+def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """The low and the high word of a 64-bit product, by halves of the factor: a compiler may take int64 for something
+    that never overflows."""
+    low, high = word * (factor & 0xFFFF), word * (factor >> 16)
+    return (low + ((high & 0xFFFF) << 16)) & _MASK, (high + (low >> 16)) >> 16
 
 
 def owen_scramble(value: Tensor, key: Tensor) -> Tensor:
@@ -67,8 +74,28 @@ def words(seed: int, point: Tensor, index: Tensor, count: int, stream: int = _PL
     return torch.stack(torch.broadcast_tensors(*drawn), dim=-1).flatten(-2)[..., :count]
 
 
+def retries(seed: int, point: Tensor, index: Tensor, stream: int, count: int) -> Tensor:
+    """The first four words of `count` streams that follow each other, at once: shape (draw, count, 4).
+
+    >>> ids, views = torch.tensor([7, 9]), torch.tensor([0, 1])
+    >>> bool((retries(0, ids, views, 3, 2)[:, 1] == words(0, ids, views, 4, stream=4)).all())
+    True
+    """
+    streams = torch.arange(stream, stream + count, device=point.device) << 24
+    low, high = (point & _MASK)[:, None], ((point >> 32) & _MASK)[:, None]
+    drawn = philox((index[:, None] & _MASK, streams[None], low, high), (seed & _MASK, (seed >> 32) & _MASK))
+    return torch.stack(torch.broadcast_tensors(*drawn), dim=-1)
+
+
 def uniforms(
-    seed: int, point: Tensor, view: Tensor, count: int, sampling: Sampling = "sobol", *, stream: int = _PLAIN
+    seed: int,
+    point: Tensor,
+    view: Tensor,
+    count: int,
+    sampling: Sampling = "sobol",
+    *,
+    stream: int = _PLAIN,
+    sequence: Tensor | None = None,
 ) -> Tensor:
     """Uniform numbers in (0, 1) for every point and view, a function of (seed, point, view number) alone.
 
@@ -80,6 +107,7 @@ def uniforms(
         point: int64 ids, shape (point,).
         view: int64 view numbers, shape (view,).
         count: numbers per view.
+        sequence: `sobol_points` up to the highest view number; else they are found by looking at `view`.
     Returns:
         float64, shape (point, view, count).
 
@@ -94,16 +122,21 @@ def uniforms(
         net = torch.arange(2, device=point.device)
         keys = words(seed, point[:, None], net[None, :], count, stream | _SCRAMBLE)  # (point, net, count)
         index = view // 2
-        sequence = _sobol_integers(count, _next_power(int(index.max()) + 1)).to(point.device)
+        if sequence is None:
+            sequence = sobol_points(count, int(view.max()) + 1, point.device)
         bits = owen_scramble(sequence[index][None], keys[:, view % 2])
     return (bits.double() + 0.5) / 2.0**32
 
 
+def sobol_points(dimension: int, views: int, device: torch.device) -> Tensor:
+    """The Sobol points that so many views need, which come from two nets: 32-bit integers, shape (point, dimension)."""
+    return _sobol_integers(dimension, _next_power((views - 1) // 2 + 1), device)
+
+
 @lru_cache(maxsize=32)
-def _sobol_integers(dimension: int, count: int) -> Tensor:
-    """The first `count` Sobol points as 32-bit integers, shape (count, dimension)."""
+def _sobol_integers(dimension: int, count: int, device: torch.device) -> Tensor:
     drawn = torch.quasirandom.SobolEngine(dimension).draw(count, dtype=torch.float64)
-    return (drawn * 2.0**32).to(torch.int64)
+    return (drawn * 2.0**32).to(device, torch.int64)
 
 
 def _next_power(number: int) -> int:

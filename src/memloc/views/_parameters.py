@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memloc.views._draws import words
+from memloc.views._draws import retries, words
 from memloc.views._policies import Policy
 
 COLUMNS = (  # one uniform number each, the widest-reaching first: a Sobol sequence is best in its first dimensions
@@ -73,6 +73,7 @@ def parameters(
     seed: int,
     point: Tensor,
     view: Tensor,
+    static: bool = False,
 ) -> Parameters:
     """Turn uniforms into parameters with torchvision's sampling rules.
 
@@ -82,9 +83,11 @@ def parameters(
         extent: height and width of the images, in pixels.
         size: height and width of a view, in pixels.
         seed, point, view: of each draw, shape (draw,); a rejected crop draws again from them.
+        static: make all attempts at a crop at once, so that no shape depends on what was drawn.
     """
     column = {name: uniform[:, number] for number, name in enumerate(COLUMNS)}
-    top, left, crop_height, crop_width = _crops(policy, column, *extent, seed, point, view)
+    draw_crops = _static_crops if static else _crops
+    top, left, crop_height, crop_width = draw_crops(policy, column, *extent, seed, point, view)
     brightness, contrast, saturation = (
         max(0.0, 1.0 - strength) + column[name] * (1.0 + strength - max(0.0, 1.0 - strength))
         for name, strength in zip(("brightness", "contrast", "saturation"), policy.jitter[:3], strict=True)
@@ -128,33 +131,60 @@ def _crops(
 ) -> tuple[Tensor, ...]:
     """RandomResizedCrop's rejection sampling: up to ten attempts, then the largest central crop of allowed ratio."""
     if policy.crop_scale is None:
-        zero = torch.zeros_like(point)
-        return zero, zero, zero + height, zero + width
-
-    def attempt(area: Tensor, aspect: Tensor, up: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
-        (low, high), (narrow, wide) = policy.crop_scale or (1.0, 1.0), policy.crop_ratio
-        target = height * width * (low + area * (high - low))
-        ratio = torch.exp(math.log(narrow) + aspect * (math.log(wide) - math.log(narrow)))
-        crop_width, crop_height = (target * ratio).sqrt().round().long(), (target / ratio).sqrt().round().long()
-        fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
-        top = (up * (height - crop_height + 1)).long()
-        left = (across * (width - crop_width + 1)).long()
-        return torch.stack([top, left, crop_height, crop_width]), fits
-
-    box, fits = attempt(column["area"], column["aspect"], column["top"], column["left"])
+        return _whole(point, height, width)
+    first = torch.stack([column["area"], column["aspect"], column["top"], column["left"]], dim=-1)
+    box, fits = _attempt(policy, first, height, width)
     for number in range(1, _CROP_ATTEMPTS):
         again = (~fits).nonzero().flatten()
         if not len(again):
             return tuple(box)
         bits = words(seed, point[again], view[again], 4, stream=_RETRY + number)
-        retry, fits_now = attempt(*((bits.double() + 0.5) / 2.0**32).unbind(-1))
+        retry, fits_now = _attempt(policy, (bits.double() + 0.5) / 2.0**32, height, width)
         box[:, again] = retry
         fits[again] = fits_now
-    narrow, wide = policy.crop_ratio
-    central_width = width if width / height <= wide else round(height * wide)
-    central_height = height if width / height >= narrow else round(width / narrow)
-    central = torch.tensor(
-        [(height - central_height) // 2, (width - central_width) // 2, central_height, central_width]
-    )
-    box[:, ~fits] = central.to(box.device)[:, None]
+    box[:, ~fits] = torch.tensor(_central(policy, height, width), device=box.device)[:, None]
     return tuple(box)
+
+
+def _static_crops(
+    policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int, point: Tensor, view: Tensor
+) -> tuple[Tensor, ...]:
+    """The boxes of `_crops`, with all ten attempts made at once and the first that fits chosen."""
+    if policy.crop_scale is None:
+        return _whole(point, height, width)
+    first = torch.stack([column["area"], column["aspect"], column["top"], column["left"]], dim=-1)
+    bits = retries(seed, point, view, _RETRY + 1, _CROP_ATTEMPTS - 1)
+    tries = torch.cat([first[:, None], (bits.double() + 0.5) / 2.0**32], dim=1)  # (draw, attempt, 4)
+    boxes, fits = _attempt(policy, tries, height, width)
+    chosen = fits.to(torch.int8).argmax(dim=1, keepdim=True)  # the first of the highest
+    found = fits.any(dim=1)
+    return tuple(
+        torch.where(found, box.gather(1, chosen)[:, 0], central)
+        for box, central in zip(boxes, _central(policy, height, width), strict=True)
+    )
+
+
+def _whole(point: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+    zero = torch.zeros_like(point)
+    return zero, zero, zero + height, zero + width
+
+
+def _attempt(policy: Policy, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Boxes (top, left, height, width) from four uniform numbers each, along the last axis, and whether they fit."""
+    area, aspect, up, across = uniform.unbind(-1)
+    (low, high), (narrow, wide) = policy.crop_scale or (1.0, 1.0), policy.crop_ratio
+    target = height * width * (low + area * (high - low))
+    ratio = torch.exp(math.log(narrow) + aspect * (math.log(wide) - math.log(narrow)))
+    crop_width, crop_height = (target * ratio).sqrt().round().long(), (target / ratio).sqrt().round().long()
+    fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
+    top = (up * (height - crop_height + 1)).long()
+    left = (across * (width - crop_width + 1)).long()
+    return torch.stack([top, left, crop_height, crop_width]), fits
+
+
+def _central(policy: Policy, height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest central box of an allowed ratio."""
+    narrow, wide = policy.crop_ratio
+    across = width if width / height <= wide else round(height * wide)
+    down = height if width / height >= narrow else round(width / narrow)
+    return (height - down) // 2, (width - across) // 2, down, across

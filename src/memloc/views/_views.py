@@ -10,9 +10,10 @@ from torch import Tensor
 
 from memloc.errors import DataError, ShapeError, SpecError
 from memloc.views._apply import apply_views
-from memloc.views._draws import Sampling, uniforms
-from memloc.views._parameters import columns_needed, parameters
+from memloc.views._draws import Sampling
 from memloc.views._policies import Policy, check_colour, policy_named
+from memloc.views._recipe import Recipe
+from memloc.views._static import draw_static
 
 AUTO_COUNTS = (4, 8, 16, 32, 64)
 
@@ -80,14 +81,18 @@ class Views:
             raise SpecError("n is 'auto', which only an audit can resolve. Expected a number here. Pass n=16.")
         return self.n + self.original
 
-    def draw(self, images: Tensor, points: Tensor, *, first: int = 0) -> Tensor:
+    def draw(self, images: Tensor, points: Tensor, *, first: int | Tensor = 0, static: bool | None = None) -> Tensor:
         """Draw n views of every image.
 
         Args:
             images: uint8, shape (point, channel, height, width); of other than one or three channels for policies
                 that change no colours.
             points: int64 ids, shape (point,); a view depends on its point's id, not on its place in the batch.
-            first: number of the first view; `draw(..., first=4)` continues after four views.
+            first: number of the first view; `draw(..., first=4)` continues after four views. A number of int64 on the
+                images' device, too.
+            static: True draws without a shape that depends on what was drawn and without asking the device for a
+                number, compiled on a GPU; False sorts the views into groups, which is faster on a CPU; None takes what
+                suits the device. Both give the same views to 1e-5.
         Returns:
             float32 in [0, 1], shape (point, view, channel, height, width), on the images' device; n views, after the
             image itself where `original` is set.
@@ -111,13 +116,12 @@ class Views:
         height, width = images.shape[2:]
         policy = self.resolved
         size = self.view_size(height, width)
-        number = torch.arange(first, first + self.n, device=images.device)
         points = points.to(images.device, torch.int64)
-        drawn = uniforms(self.seed, points, number, columns_needed(policy, *size), self.sampling)
-        point, view = points.repeat_interleave(self.n), number.repeat(len(points))
-        chosen = parameters(policy, drawn.flatten(0, 1), (height, width), size, seed=self.seed, point=point, view=view)
-        source = torch.arange(len(points), device=images.device).repeat_interleave(self.n)
-        views = apply_views(images, source, chosen, policy, size).unflatten(0, (len(points), self.n))
+        recipe = Recipe(policy, self.n, self.seed, size, self.sampling)
+        if static or (static is None and images.device.type == "cuda"):
+            views = draw_static(recipe, images, points, first)
+        else:
+            views = _drawn_in_groups(recipe, images, points, first)
         if not self.original:
             return views
         whole = images.float() / 255
@@ -148,3 +152,11 @@ large as the view: memloc does not enlarge them silently. Pass size=32, or resiz
                 f" size={min(height, width)}, or resize the images first."
             )
         return self.size, self.size
+
+
+def _drawn_in_groups(recipe: Recipe, images: Tensor, points: Tensor, first: int | Tensor) -> Tensor:
+    """Views of every image, those with the same order of colour jitter drawn together."""
+    chosen = recipe.parameters(images, points, recipe.numbers(images, first))
+    source = torch.arange(len(points), device=images.device).repeat_interleave(recipe.n)
+    views = apply_views(images, source, chosen, recipe.policy, recipe.size)
+    return views.unflatten(0, (len(points), recipe.n))
