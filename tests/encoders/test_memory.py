@@ -91,7 +91,7 @@ def test_training_says_what_to_do(tmp_path, monkeypatch):
     def full(*_arguments, **_settings):
         raise FULL[2]()
 
-    monkeypatch.setattr(_one, "train_encoder", full)
+    monkeypatch.setattr(_one, "steps_of", full)
     np.savez(
         tmp_path / "few.npz",
         images=np.zeros((24, 8, 8, 1), np.uint8) + np.arange(24, dtype=np.uint8)[:, None, None, None],

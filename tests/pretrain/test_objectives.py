@@ -446,7 +446,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     np.savez(tmp_path / "images.npz", images=images(48))
     flags = [
         "train", "images.npz", "--objective", "mae", "--epochs", "2", "--batch-size", "20", "--candidates", "8", "--precision", "float32",
-        "--workers", "1", "--device", "cpu",
+        "--workers", "1", "--device", "cpu", "--held-out", "0",
     ]  # fmt: skip
     one = [sys.executable, "-m", "memloc", *flags, "--out", "one"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "memloc"]

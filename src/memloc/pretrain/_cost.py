@@ -35,7 +35,7 @@ def train_cost(images: Images, spec: TrainSpec, external: int = 0) -> dict[str, 
     labels, classes = labels_of(plan, spec, rows[few])
     lines: list[dict[str, Any]] = []
     shape = (images.pixels.shape[1], *images.pixels.shape[2:])
-    workers = min(spec.workers or (1 if device.type == "cuda" else cores()), len(plan.encoders))
+    workers = min(spec.workers or (2 if device.type == "cuda" else cores()), len(plan.encoders))
     threads = torch.get_num_threads()
     held: dict[int, int] = {}  # bytes that the backward pass needs, by their address
 

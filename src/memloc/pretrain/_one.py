@@ -17,7 +17,7 @@ from memloc.data import LazyPixels, concatenate, open_images
 from memloc.encoders import RANDOM, check_finite, is_out_of_memory, load_encoder, pick_device, save_weights
 from memloc.errors import MemoryUsedUpError, ResultsError
 from memloc.pretrain._distributed import join, rank, wait
-from memloc.pretrain._loop import train_encoder
+from memloc.pretrain._loop import steps_of
 from memloc.pretrain._plan import Plan, labels_of, slots
 from memloc.pretrain._spec import LATER, TrainSpec
 from memloc.progress import Report, silent
@@ -29,6 +29,15 @@ _PAIR_SEED, _UNPAIRED = 1_000, 500  # seeds of runs lie apart, and those of an u
 
 def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, progress: Report = silent) -> None:
     """Train one encoder of a run folder, from its checkpoint if there is one, and write its weights."""
+    with torch.random.fork_rng():
+        for _ in encoder_steps(folder, name, encoder=encoder, progress=progress):
+            pass
+
+
+def encoder_steps(
+    folder: Path, name: str, *, encoder: nn.Module | None = None, progress: Report = silent
+) -> Iterator[None]:
+    """`train_one`, one step at a time, so that several encoders can take turns; it uses the current generators."""
     stored = {"held_out": 0.0, **LATER, **read_json(folder / "spec.json")}  # begun before points were held out
     spec = TrainSpec(**{key: stored[key] for key in TrainSpec.__dataclass_fields__})
     plan = Plan(read_table(folder / "points.parquet"), read_table(folder / "membership.parquet"))
@@ -54,8 +63,8 @@ def train_one(folder: Path, name: str, *, encoder: nn.Module | None = None, prog
             file.write(json.dumps({"encoder": name, **line}) + "\n")
         progress(f"training {name}", line["epoch"], spec.epochs)
 
-    with torch.random.fork_rng(), _room_for(name, spec):
-        head = train_encoder(
+    with _room_for(name, spec):
+        head = yield from steps_of(
             prepared,
             _rows_of(pixels, rows),
             points,

@@ -76,7 +76,7 @@ class TrainSpec:
     plant: int = setting(0, "Candidates to show --repeats times per epoch (and as many independents to g).")
     repeats: int = setting(1, "How often planted candidates are shown.", low=1)
     checkpoint_every: int = setting(0, "Epochs between checkpoints; 0: twenty in all.")
-    workers: int = setting(0, "Encoders trained at once; 0: one per core, one on a GPU.")
+    workers: int = setting(0, "Encoders trained at once; 0: one per core, as many as fit on a GPU.")
     seed: int = setting(0, "Of splits, initial weights, order and views.", low=0, high=SEEDS)
     device: str = setting("auto", "auto, cpu or cuda.")
 

@@ -40,6 +40,7 @@ class _Place:
     rows: Tensor
     shown: Tensor
     run: Callable[[], None]
+    draws: bool = False  # random numbers, which graphs of one process read from one place
 
 
 class StaticStep:
@@ -94,6 +95,8 @@ class StaticStep:
                 place = self._places[stop - start] = self._ready(place)
             place.run()
             self._losses[number].copy_(self._loss)
+            if place.draws and self._stream is not None:
+                self._stream.synchronize()  # before another encoder's step puts its numbers there
         return self._losses[number]
 
     def wait(self) -> None:
@@ -180,13 +183,19 @@ class StaticStep:
         assert self._stream is not None, "a GPU has one"
         graph = torch.cuda.CUDAGraph()
         with self._unchanged(), _quick():
+            before = self._random()
             for _ in range(_WARM_UP):
                 self._take(place.rows, place.shown, loss_of)
             self._stream.synchronize()
+            draws = not torch.equal(before, self._random())
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 self._take(place.rows, place.shown, loss_of)
         self._pool = graph.pool()
-        return _Place(place.rows, place.shown, graph.replay)
+        return _Place(place.rows, place.shown, graph.replay, draws)
+
+    def _random(self) -> Tensor:
+        """The state of the generator that dropout and the like draw from."""
+        return torch.cuda.get_rng_state(self._of.device) if self._cuda else torch.get_rng_state()
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -197,7 +206,7 @@ class StaticStep:
         kept = [each.detach().clone() for each in tensors]
         state: Any = training.optimizer.state
         before = {key: {name: value.clone() for name, value in held.items()} for key, held in state.items()}
-        random = torch.cuda.get_rng_state(training.device) if self._cuda else torch.get_rng_state()
+        random = self._random()
         try:
             yield
         finally:

@@ -21,10 +21,11 @@ from memloc.pretrain._checks import check_training
 from memloc.pretrain._distributed import join, rank, wait, world
 from memloc.pretrain._folder import reopens, write_plan
 from memloc.pretrain._metrics import epochs_done, trim_metrics
-from memloc.pretrain._one import kept_weights, train_one
+from memloc.pretrain._one import encoder_steps, kept_weights, train_one
 from memloc.pretrain._plan import Plan, make_plan, slots
 from memloc.pretrain._private import delta_of
 from memloc.pretrain._spec import LATER, TrainSpec
+from memloc.pretrain._together import train_together
 from memloc.progress import Report, silent
 from memloc.results import (
     WRITES,
@@ -203,15 +204,24 @@ def _train_missing(
 ) -> int:
     """Train the encoders that are not there yet, some at a time; returns how many at a time."""
     missing = [name for name in plan.encoders if not _is_trained(folder / f"encoders/{name}.safetensors")]
-    usual = 1 if device.type == "cuda" else cores()
-    workers = 1 if module is not None or world() > 1 else min(spec.workers or usual, len(plan.encoders))
+    apart = module is None and world() == 1 and device.type != "cuda"
+    workers = min(spec.workers or cores(), len(plan.encoders)) if apart else 1
     if rank() == 0:
         trim_metrics(folder, missing)
     if workers > 1:
         _train_apart(folder, spec, missing, workers, progress)
         return workers
+    shown = progress if rank() == 0 else silent
+    if device.type == "cuda" and world() == 1 and spec.dp_epsilon is None:
+        most = 1 if spec.step == "loop" else spec.workers
+        return train_together(
+            missing,
+            lambda name: encoder_steps(folder, name, encoder=module, progress=shown),
+            most=most,
+            device=device,
+        )
     for name in missing:
-        train_one(folder, name, encoder=module, progress=progress if rank() == 0 else silent)
+        train_one(folder, name, encoder=module, progress=shown)
     return workers
 
 
