@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from memloc.metrics import class_contrast, classmem, contrast, mean_of_rest, unitmem
 from memloc.stats import ClassState, PointState, UnitState
+from memloc.stats._states import sums_by_product
 
 cases = settings(max_examples=40, deadline=None)
 
@@ -49,6 +50,17 @@ def test_class_state_equals_dense_classmem(seed):
     found = class_contrast(state.total, state.count, torch.arange(4))
     assert torch.allclose(found.value, dense.value, atol=1e-12, rtol=0)
     assert torch.equal(found.label, dense.label)
+
+
+@cases
+@given(st.integers(0, 10_000))
+def test_sums_by_product_are_the_sums_by_index(seed):
+    """What a GPU adds up."""
+    mu, ids, _ = batches(seed, ties=False)
+    count, total = sums_by_product(mu.double(), ids % 4, 5)
+    state = ClassState.of(mu, ids % 4, classes=5)
+    assert torch.equal(count, state.count)
+    assert torch.allclose(total, state.total, atol=1e-12, rtol=0)
 
 
 @cases

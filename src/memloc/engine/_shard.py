@@ -31,6 +31,8 @@ from memloc.metrics import Pairs, half_distances, pair_distances, sslmem, sslmem
 from memloc.stats import ClassState, PointState, UnitState
 from memloc.views import Views
 
+_TOGETHER = (1 << 21, 1 << 25)  # distances reduced together: on a processor, and on a GPU
+
 _State = TypeVar("_State", UnitState, ClassState)
 
 
@@ -52,6 +54,15 @@ class ShardState:
     units: dict[str, dict[str, UnitState]]
     classes: dict[str, dict[str, ClassState]]
     activations: dict[str, Tensor]
+
+    def on_host(self) -> ShardState:
+        """The state in the machine's own memory: what a GPU added up comes over once a shard."""
+        return ShardState(
+            self.points.on_host(),
+            {group: {name: each.on_host() for name, each in states.items()} for group, states in self.units.items()},
+            {group: {name: each.on_host() for name, each in states.items()} for group, states in self.classes.items()},
+            {group: block.cpu() for group, block in self.activations.items()},
+        )
 
     def merge(self, other: ShardState) -> ShardState:
         """The state of both shards together; groups that one of them lacks come from the other."""
@@ -97,8 +108,15 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
             for group, block in batch.activations.items():
                 blocks.setdefault(group, []).append(block)
             state = batch if state is None else state.merge(batch)
+        for reader in by_module.values():
+            reader.check()
     assert state is not None, "shards hold points"
-    return replace(state, activations={group: torch.cat(parts) for group, parts in blocks.items()})
+    return replace(state, activations={group: torch.cat(parts) for group, parts in blocks.items()}).on_host()
+
+
+def is_at_hand(tensor: Tensor) -> bool:
+    """Whether looking at a number of it waits for nothing."""
+    return tensor.device.type == "cpu"
 
 
 class _Reader:
@@ -107,6 +125,7 @@ class _Reader:
     def __init__(self, encoder: Encoder, job: Job, number: int, shared: set[nn.Module]) -> None:
         self._encoder, self._job, self._number, self._shared = encoder, job, number, shared
         self._points, self._features, self._only_units = 0, torch.empty(0), False
+        self._later: list[tuple[Layer, Tensor]] = []  # whether readings on a GPU are finite, which is not waited for
         self.distances: dict[str, Tensor] = {}
         self.means: dict[str, Tensor] = {}
 
@@ -137,7 +156,7 @@ class _Reader:
         if loss is not None:
             with torch.no_grad():
                 losses = own_losses(self._job, self._number, inputs, self._features, rows)
-            check_finite_reading(loss.layer, losses, self._encoder.name)
+            self._check(loss.layer, losses)
             self.distances[loss.layer.name] = losses
 
     def read_units(self, inputs: Tensor, rows: slice) -> None:
@@ -155,6 +174,20 @@ class _Reader:
             if self._encoder.head is not None:
                 self._forward_head(self._features.clone())  # an operation in place changes no reading
 
+    def _check(self, layer: Layer, reading: Tensor) -> None:
+        """Raise NonFiniteError if a reading is not finite; on a GPU, `check` does."""
+        if is_at_hand(reading):
+            check_finite_reading(layer, reading, self._encoder.name)
+        else:
+            self._later.append((layer, reading.isfinite().all()))
+
+    def check(self) -> None:
+        """Raise NonFiniteError for the first reading that was not finite."""
+        later, self._later = self._later, []
+        if later and not torch.stack([sound for _, sound in later]).all():
+            for layer, sound in later:
+                check_finite_reading(layer, torch.where(sound, 0.0, torch.nan), self._encoder.name)
+
     def _reduce(self, layer: Layer, output: Tensor) -> None:
         apart = self._job.unit_views
         views = apart.count if apart is not None and self._only_units else self._job.views.count
@@ -170,13 +203,13 @@ class _Reader:
             if not self._only_units:
                 rows = output.unflatten(0, (self._points, views))
                 distances = view_distances(rows, distance=self._job.options.distance)
-                check_finite_reading(layer, distances, self._encoder.name)
+                self._check(layer, distances)
                 self.distances[layer.name] = distances
             if self._number == 0 and self._only_units == (apart is not None):
                 rectify = self._job.options.signed == "rectify"
                 skip = int(apart is None and self._job.views.original)
                 means = unit_means(layer, output, views, rectify=rectify, skip=skip)
-                check_finite_reading(layer, means, self._encoder.name)
+                self._check(layer, means)
                 self.means[layer.name] = means
 
 
@@ -212,53 +245,64 @@ def _audit_batch(job: Job, readers: list[_Reader], rows: slice) -> ShardState:
             done.append(reader)
     if job.unit_views is not None:
         readers[0].read_units(job.encoders[0].prepare(_drawn(job, job.unit_views, rows)), rows)
-    target, reference = job.target[:, rows], job.reference[:, rows]
-    align, halves, pairwise, log_variance = [], [], [], []
-    variance = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    for number, layer in enumerate(job.layers):
-        distances = [reader.distances[layer.name].double().cpu() for reader in readers]
-        whole = torch.stack([pair_distances(each, job.views.pairs) for each in distances])  # (encoder, point, pair)
-        half = [
-            torch.stack(pair)
-            for pair in zip(*(half_distances(each, job.views.pairs) for each in distances), strict=True)
-        ]
-        align.append(whole.mean(dim=2).T)
-        halves.append(torch.stack([each.mean(dim=2).T for each in half], dim=2))  # NaN below four views
-        pairwise.append(torch.stack([_pairwise(each, target, reference) for each in (whole, *half)], dim=1))
-        if number == job.output:
-            variance = _view_variance(distances, target, reference, job.views.pairs)
-        log_variance.append(_log_variance(distances, target, reference, job.views.pairs))
-    columns = {
-        "align": torch.stack(align, 1),
-        "half": torch.stack(halves, 1),
-        "pairwise": torch.stack(pairwise, 1),
-        "variance": variance,
-        "log_variance": torch.stack(log_variance, 1),
-    }
+    target, reference = (side[:, rows].to(drawn.device) for side in (job.target, job.reference))
+    parts: dict[str, list[Tensor]] = {}
+    for some in _layers_at_once(job, len(points)):
+        distances = torch.stack(
+            [torch.stack([reader.distances[layer.name] for reader in readers]) for layer in job.layers[some]]
+        ).double()  # (layer, encoder, point, view, view)
+        for name, column in _columns(distances, target, reference, job.views.pairs).items():
+            parts.setdefault(name, []).append(column)
+    columns = {name: torch.cat(each).transpose(0, 1) for name, each in parts.items()}
+    output = torch.stack([reader.distances[job.layers[job.output].name] for reader in readers]).double()
+    columns["variance"] = _view_variance(output, target, reference, job.views.pairs)
     units, classes, activations = _unit_states(job, readers[0].means, rows)
-    return ShardState(PointState.of(points, columns), units, classes, activations)
+    return ShardState(PointState.of(points.to(drawn.device), columns), units, classes, activations)
+
+
+def _layers_at_once(job: Job, points: int) -> list[slice]:
+    """Layers whose distances are reduced together: many small operations would keep a GPU waiting, and all at once take
+    much memory where many encoders have many layers."""
+    each = len(job.encoders) * points * job.views.count**2
+    count = max(_TOGETHER[job.device.type == "cuda"] // each, 1)
+    return [slice(start, start + count) for start in range(0, len(job.layers), count)]
+
+
+def _columns(distances: Tensor, target: Tensor, reference: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    """What is kept of each point, (layer, point, ...), from distances (layer, encoder, point, view, view)."""
+    shape, flat = distances.shape[:3], distances.flatten(0, 2)
+    whole, *half = (each.unflatten(0, shape) for each in (pair_distances(flat, pairs), *half_distances(flat, pairs)))
+    return {
+        "align": whole.mean(dim=3).transpose(1, 2),
+        "half": torch.stack([each.mean(dim=3).transpose(1, 2) for each in half], dim=3),  # NaN below four views
+        "pairwise": torch.stack([_pairwise(each, target, reference) for each in (whole, *half)], dim=2),
+        "log_variance": _log_variance(distances, target, reference, pairs),
+    }
 
 
 def _side(distances: Tensor, side: Tensor) -> Tensor:
-    """Mean over the encoders of a side; NaN where it has none: (point, pair)."""
+    """Mean over the encoders of a side; NaN where it has none: (layer, point, pair) from (layer, encoder, point,
+    pair)."""
     weight = side.double()
-    return torch.einsum("epk,ep->pk", distances, weight) / weight.sum(dim=0)[:, None]
+    return torch.einsum("lepk,ep->lpk", distances, weight) / weight.sum(dim=0)[:, None]
 
 
 def _pairwise(distances: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-    if not distances.shape[2]:
-        return torch.full((distances.shape[1],), torch.nan, dtype=torch.float64)
-    return sslmem_pairwise(_side(distances, target), _side(distances, reference))
+    layers, _, points, pairs = distances.shape
+    if not pairs:
+        return distances.new_full((layers, points), torch.nan)
+    sides = (_side(distances, side).flatten(0, 1) for side in (target, reference))
+    return sslmem_pairwise(*sides).view(layers, points)
 
 
-def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
+def _view_variance(stacked: Tensor, target: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
     """Variance of SSLMem' over views: the ratio's linear part per view, as for a two-sample or a one-sample
     U-statistic.
 
     Exact in the limit for plain draws; for Sobol draws, which spread more evenly, about an upper bound.
     """
-    stacked = torch.stack(distances)  # (encoder, point, view, view)
-    f, g = (_side(stacked.flatten(2), side).unflatten(1, stacked.shape[2:]) for side in (target, reference))
+    views = stacked.shape[2:]  # of (encoder, point, view, view)
+    f, g = (_side(stacked.flatten(2)[None], side)[0].unflatten(1, views) for side in (target, reference))
     mean_f, mean_g = (pair_distances(each, pairs).mean(dim=1) for each in (f, g))
     score = sslmem(mean_f, mean_g)[:, None, None]
     influence = (g - f - score * (g + f)) / torch.where(mean_f + mean_g == 0, 1.0, mean_f + mean_g)[:, None, None]
@@ -266,17 +310,17 @@ def _view_variance(distances: list[Tensor], target: Tensor, reference: Tensor, p
     return torch.stack(parts).sum(dim=0)
 
 
-def _log_variance(distances: list[Tensor], target: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
-    """Variance over views of the mean log reading of either side, and their covariance: (point, 3)."""
-    stacked = torch.stack(distances)
-    means = torch.stack([pair_distances(each, pairs).mean(dim=1) for each in distances])
-    relative = stacked / torch.where(means > 0, means, 1.0)[:, :, None, None]
-    sides = [_side(relative.flatten(2), side).unflatten(1, relative.shape[2:]) for side in (target, reference)]
-    total = torch.zeros(relative.shape[1], 3, dtype=torch.float64)
+def _log_variance(distances: Tensor, target: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
+    """Variance over views of the mean log reading of either side, and their covariance: (layer, point, 3)."""
+    shape, views = distances.shape[:3], distances.shape[3:]
+    means = pair_distances(distances.flatten(0, 2), pairs).mean(dim=1).view(shape)
+    relative = (distances / torch.where(means > 0, means, 1.0)[..., None, None]).flatten(3)
+    sides = [_side(relative, side).flatten(0, 1).unflatten(1, views) for side in (target, reference)]
+    total = relative.new_zeros(shape[0] * shape[2], 3)
     for (weight, f), (_, g) in zip(*(_by_view(side, pairs) for side in sides), strict=True):
         for column, (one, two) in enumerate(((f, f), (g, g), (f, g))):
             total[:, column] += weight * _covariance(one, two)
-    return total
+    return total.view(shape[0], shape[2], 3)
 
 
 def _covariance(one: Tensor, two: Tensor) -> Tensor:
@@ -304,14 +348,14 @@ def _unit_states(
     job: Job, means: dict[str, Tensor], rows: slice
 ) -> tuple[dict[str, dict[str, UnitState]], dict[str, dict[str, ClassState]], dict[str, Tensor]]:
     """UnitMem and ClassMem states of the first encoder's units, and activations where medians are asked for."""
-    points = job.images.ids[rows]
-    means = {name: mean.cpu() for name, mean in means.items()}
+    device = next(iter(means.values())).device
+    points = job.images.ids[rows].to(device)
     units: dict[str, dict[str, UnitState]] = {}
     classes: dict[str, dict[str, ClassState]] = {}
     activations: dict[str, Tensor] = {}
     for group, member in job.groups.items():
-        chosen = member[rows]
-        if not chosen.any():
+        chosen = member[rows].nonzero().flatten().to(device)
+        if not len(chosen):
             continue
         units[group] = {name: UnitState.of(mean[chosen], points[chosen]) for name, mean in means.items()}
         if job.options.rest == "median":
@@ -320,10 +364,10 @@ def _unit_states(
         labels, known = job.images.labels[rows], job.classes
         external = torch.from_numpy(np.asarray(job.split[rows] == "external"))
         for group, member in (("trained", job.groups["trained"][rows]), ("external", external)):
-            chosen = member & (labels >= 0)
-            if chosen.any():
+            chosen = (member & (labels >= 0)).nonzero().flatten()
+            if len(chosen):
+                number, there = torch.searchsorted(known, labels[chosen]).to(device), chosen.to(device)
                 classes[group] = {
-                    name: ClassState.of(mean[chosen], torch.searchsorted(known, labels[chosen]), classes=len(known))
-                    for name, mean in means.items()
+                    name: ClassState.of(mean[there], number, classes=len(known)) for name, mean in means.items()
                 }
     return units, classes, activations

@@ -28,11 +28,15 @@ class UnitState:
     @classmethod
     def of(cls, mu: Float[Tensor, "point unit"], points: Int[Tensor, " point"]) -> UnitState:
         """The state of one batch: mean activations (rectified where signed) and the ids of their points."""
-        mu, points = mu.double().cpu(), points.cpu()
+        mu = mu.double()
         mu_max = mu.amax(dim=0)
         last = torch.iinfo(torch.int64).max
         tied = torch.where(mu == mu_max, points[:, None], last)
         return cls(len(mu), mu.sum(dim=0), mu_max, tied.amin(dim=0))
+
+    def on_host(self) -> UnitState:
+        """The same in the machine's own memory."""
+        return UnitState(self.points, self.total.cpu(), self.mu_max.cpu(), self.point.cpu())
 
     def merge(self, other: UnitState) -> UnitState:
         """The state of both batches together."""
@@ -60,13 +64,31 @@ class ClassState:
     @classmethod
     def of(cls, mu: Float[Tensor, "point unit"], labels: Int[Tensor, " point"], *, classes: int) -> ClassState:
         """The state of one batch; labels are class numbers below `classes`."""
-        mu, labels = mu.double().cpu(), labels.cpu()
+        mu = mu.double()
+        if mu.device.type != "cpu":  # where adding by index has no order; a product has one
+            return cls(*sums_by_product(mu, labels, classes))
         total = torch.zeros(classes, mu.shape[1], dtype=torch.float64).index_add_(0, labels, mu)
         return cls(torch.bincount(labels, minlength=classes), total)
+
+    def on_host(self) -> ClassState:
+        """The same in the machine's own memory."""
+        return ClassState(self.count.cpu(), self.total.cpu())
 
     def merge(self, other: ClassState) -> ClassState:
         """The state of both batches together."""
         return ClassState(self.count + other.count, self.total + other.total)
+
+
+def sums_by_product(mu: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Points of each class, and the sum of their rows.
+
+    >>> sums_by_product(torch.tensor([[3.0], [1.0]], dtype=torch.float64), torch.tensor([0, 2]), 3)
+    (tensor([1, 0, 1]), tensor([[3.],
+            [0.],
+            [1.]], dtype=torch.float64))
+    """
+    member = labels[None] == torch.arange(classes, device=labels.device)[:, None]
+    return member.sum(dim=1), member.double() @ mu
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,11 @@ class PointState:
     def of(cls, points: Int[Tensor, " point"], columns: Mapping[str, Tensor]) -> PointState:
         """The state of one batch: ids that are all different, and any columns with a row for each."""
         order = points.argsort(stable=True)
-        return cls(points[order].cpu(), {name: column[order].cpu() for name, column in columns.items()})
+        return cls(points[order], {name: column[order] for name, column in columns.items()})
+
+    def on_host(self) -> PointState:
+        """The same in the machine's own memory."""
+        return PointState(self.points.cpu(), {name: column.cpu() for name, column in self.columns.items()})
 
     def merge(self, other: PointState) -> PointState:
         """The rows of both batches."""
