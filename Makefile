@@ -11,7 +11,7 @@ PEERS := .peers
 MUTATION := .mutation
 TEST_WORKERS ?= 2
 
-.PHONY: env demo test test-all mutants lint bench docs findings clean
+.PHONY: env demo test test-all mutants lint bench docs findings paper-scale clean
 
 env: $(STAMP)
 
@@ -72,6 +72,10 @@ findings: env
 	$(BIN)/python benchmarks/findings_runs.py
 	$(BIN)/python benchmarks/findings_acts.py
 	$(BIN)/python benchmarks/findings.py
+
+# A GPU's minutes; STAGES="--seconds 800 a" for a part, STAGES="--scale tiny" on a CPU. What is there is kept.
+paper-scale: env
+	$(BIN)/python benchmarks/paper_scale.py $(STAGES)
 
 clean:
 	rm -rf $(VENV) $(OPTIONAL) $(PEERS) $(MUTATION) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

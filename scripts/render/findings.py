@@ -17,6 +17,9 @@ def content(read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Table], di
         tables["findings"] = findings(found["rows"])
     if found.get("layers"):
         tables["layers"] = layers(found["layers"])
+    large = read("paper_scale.json")
+    if large:
+        tables["paper scale"] = paper_scale(large)
     return tables, {}
 
 
@@ -28,6 +31,25 @@ def findings(rows: list[dict[str, str | None]]) -> Table:
         verdict = f"**{row['verdict']}**" if row.get("verdict") else None
         lines.append([row["finding"], row.get("published"), row.get("ours"), verdict, row.get("command")])
     return Table(header, lines)
+
+
+def paper_scale(stages: dict[str, dict[str, Any]]) -> Table:
+    """Calibrated LayerMem of the first and the last layer at the papers' scale, by stage, with a verdict."""
+    header = ["stage", "first layer", "last layer", "uncalibrated, last", "rises with depth", "seconds", "card", "command"]
+    rows: list[list[str | None]] = []
+    for name, stage in stages.items():
+        measured = [each for each in stage.get("layers") or [] if each.get("layermem_calibrated") is not None]
+        if not measured:
+            continue
+        ends = [[each[key] for key in ("layermem_calibrated", "calibrated_low", "calibrated_high")] for each in (measured[0], measured[-1])]
+        (_, _, first_high), (_, last_low, last_high) = ends
+        apart = last_low > first_high
+        verdict = "**holds**" if apart else "**does not hold**" if last_high < ends[0][1] else "**underpowered**"
+        rows.append(
+            [name, *(interval(end, 5) for end in ends), f"{measured[-1]['layermem']:.4f}", verdict]
+            + [f"{stage['seconds']:.0f}", stage["device"], f"`{stage['command']}`"]
+        )
+    return Table(header, rows)
 
 
 def layers(runs: dict[str, dict[str, list[float]]]) -> Table:
