@@ -1,4 +1,4 @@
-"""What of this machine a process may use."""
+"""What of this machine a process may use, and how it runs here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ def cores() -> int:
     from joblib import cpu_count
 
     return int(cpu_count())
+
+
+def own_version() -> str:
+    """The version of memloc; "unpackaged" where it runs from a folder of sources, beside which no version lies.
+
+    >>> bool(own_version())
+    True
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("memloc")
+    except PackageNotFoundError:
+        return "unpackaged"
 
 
 def own_code(function: Any) -> Any:

@@ -59,9 +59,9 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from memloc.machine import own_version
 
-        typer.echo(f"memloc {version('memloc')}")
+        typer.echo(f"memloc {own_version()}")
         raise typer.Exit
 
 

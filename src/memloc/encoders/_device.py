@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from memloc.errors import SpecError
+from memloc.machine import own_version
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
     if torch.cuda.is_available():
         machine += f", {torch.cuda.get_device_name()}"
     return {
-        "memloc": version("memloc"),
+        "memloc": own_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
