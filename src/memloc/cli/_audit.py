@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,9 @@ import typer
 from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS, IMAGES, WORK, Json
 from memloc.cli._options import Given, with_settings
+from memloc.cli._parts import check_part, say_part, without_parts
 from memloc.engine import Options, ViewOptions
-from memloc.errors import SpecError
+from memloc.errors import FolderInUseError, SpecError
 
 if TYPE_CHECKING:
     from memloc.engine import Job
@@ -79,11 +81,24 @@ def audit(
             " count."
         ),
     ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: compute every N-th shard from the I-th on, as one of N jobs that share --out; the last one"
+            " merges."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Compute nothing: merge what jobs with --shards computed.")
+    ] = False,
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
-    from memloc.engine import named_subject, plan_audit, plan_cost, run_job
+    from memloc.engine import cost_of_part, named_subject, plan_audit, plan_cost, run_job, run_part
     from memloc.results import keep_apart
+    from memloc.workers import Part
 
+    part = None if shards is None else Part.parse(shards)
+    check_part(part, merge, settings.overwrite, fail_above)
     chosen: Any = "auto" if not layers else layers[0] if len(layers) == 1 else layers
     sets = (data, independent, shared, external)
     subject = named_subject(
@@ -119,20 +134,34 @@ def audit(
     keep_apart(out, *subject.inputs)
     if settings.dry_run:
         cost = plan_cost(job)
+        if part is not None:
+            cost = cost_of_part(cost, job, part)
         common.show_plan(settings.as_json, cost, out)
         return 0
     for text in (
         [] if settings.as_json else [*job.encoders[0].in_words(), *(f"warning: {warning}" for warning in job.found)]
     ):
         common.say(text)
-    result = run_job(
-        job,
-        out=out,
-        progress=settings.progress,
-        overwrite=settings.overwrite,
-        extra=subject.extra,
-        inputs=subject.inputs,
-    )
+    if part is not None:
+        done = run_part(job, part, out=out, progress=settings.progress, inputs=subject.inputs)
+        if done.is_merged or not done.is_complete:
+            say_part(done, part, settings.as_json)
+            return 0
+    try:
+        result = run_job(
+            job,
+            out=out,
+            progress=settings.progress,
+            overwrite=settings.overwrite,
+            extra=subject.extra,
+            inputs=subject.inputs,
+            merge=f"memloc {without_parts(sys.argv[1:])}" if merge or part is not None else None,
+        )
+    except FolderInUseError:
+        if part is None:
+            raise
+        say_part(done, part, settings.as_json)  # another job is merging
+        return 0
     return _finish(result, out, settings.as_json, fail_above)
 
 

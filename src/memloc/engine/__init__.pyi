@@ -11,6 +11,9 @@ from ._guard import guarded as guarded
 from ._job import Job as Job
 from ._naming import name_points as name_points
 from ._own_loss import encode_references as encode_references
+from ._parts import PartDone as PartDone
+from ._parts import cost_of_part as cost_of_part
+from ._parts import run_part as run_part
 from ._prepare import prepare as prepare
 from ._protocols import PROTOCOLS as PROTOCOLS
 from ._protocols import protocol_settings as protocol_settings

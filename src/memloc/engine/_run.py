@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from memloc.engine._thumbnails import thumbnails
 from memloc.errors import warn
 from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, remove_folder, spec_hash
-from memloc.workers import compute_shards
+from memloc.workers import check_complete, compute_shards, jobs_of, sweep_claims
 
 
 def run_job(
@@ -37,11 +38,15 @@ def run_job(
     overwrite: bool = False,
     extra: dict[str, Any] | None = None,
     inputs: Sequence[str | Path | None] = (),
+    merge: str | None = None,
 ) -> Audit:
     """Compute a prepared job, resuming from the shards that lie in `out`.
 
     Args:
         extra: what else the record should hold (audit.json). inputs: what was read, none of which may lie in `out`.
+        merge: compute no shard, since other jobs did: the command that computes those that are missing.
+    Raises:
+        ResultsError: shards are missing that were to be merged.
     """
     began = time.monotonic()
     spec = job_spec(job)
@@ -56,10 +61,12 @@ def run_job(
             remove_folder(work)
             return Audit.load(folder)
         work.mkdir(exist_ok=True)
+        if merge is not None:
+            check_complete(len(job.shards), partial(shard_place, work), merge, jobs_of(work))
         with on_device(job):
             job, pilot = with_view_count(job, progress)
             job = replace(job, references=encode_references(job, work))
-            states = _states(job, work, progress)
+            states = _states(job, work, progress, spec_hash(spec), merge)
             progress("scoring points", len(job.images), len(job.images))
         scored = time.monotonic() - began
         tables, found = finalize(job, fold(states), sorted(work.glob("*.npy")), extra or {})
@@ -79,21 +86,29 @@ def run_job(
         result = Audit(**tables, record=record)
         if out is not None:
             result.save(folder)
+            sweep_claims(work)
             remove_folder(work)
         return result
 
 
-def _states(job: Job, work: Path, progress: Report) -> list[ShardState]:
+def shard_place(work: Path, number: int) -> Path:
+    """The file of a shard."""
+    return work / f"{number:05d}.pt"
+
+
+def _states(job: Job, work: Path, progress: Report, hashed: str, merge: str | None) -> list[ShardState]:
     """The state of every shard, computed where it is not stored."""
 
-    def place(number: int) -> Path:
-        return work / f"{number:05d}.pt"
+    def compute(shard: slice) -> ShardState:
+        if merge is not None:  # it was there and cannot be used
+            check_complete(len(job.shards), partial(shard_place, work), merge, jobs_of(work))
+        return audit_shard(job, shard)
 
     return compute_shards(
         job.shards,
-        load=lambda number: load_shard(place(number)),
-        compute=lambda shard: audit_shard(job, shard),
-        store=lambda number, state: save_shard(place(number), state),
+        load=lambda number: load_shard(shard_place(work, number), hashed),
+        compute=compute,
+        store=lambda number, state: save_shard(shard_place(work, number), state, hashed),
         show=lambda done: progress("scoring points", done, len(job.images)),
     )
 

@@ -18,13 +18,18 @@ SHARD_VERSION = 4
 _WHAT, _INSTEAD = "the shard", "it is computed again"
 
 
-def save_shard(path: Path, state: ShardState) -> None:
-    """Write a shard, and the activations of its points beside it."""
+def save_shard(path: Path, state: ShardState, spec: str = "") -> None:
+    """Write a shard, and the activations of its points beside it.
+
+    Args:
+        spec: hash of what it was computed for.
+    """
     for group, block in state.activations.items():
         with sealing(path.with_suffix(f".{group}.npy")) as temporary, temporary.open("wb") as file:
             np.save(file, block.numpy())
     content = {
         "version": SHARD_VERSION,
+        "spec": spec,
         "blocks": list(state.activations),
         "points": {"points": state.points.points, "columns": dict(state.points.columns)},
         "units": _named(state.units),
@@ -34,14 +39,15 @@ def save_shard(path: Path, state: ShardState) -> None:
         torch.save(content, temporary)
 
 
-def load_shard(path: Path) -> ShardState | None:
-    """Read a shard; None where there is none, or one that is damaged or holds other fields than this memloc's, which is
-    set aside and said."""
+def load_shard(path: Path, spec: str = "") -> ShardState | None:
+    """Read a shard; None where there is none, or one that is damaged, was computed for another spec or holds other
+    fields than this memloc's, which is set aside and said."""
     stored = unsealed(path, _WHAT, _INSTEAD)
     if stored is None:
         return None
     content = torch.load(stored, weights_only=True)
-    if content.get("version") != SHARD_VERSION or not _is_whole(content):
+    of = content.get("spec", spec)  # those of memloc 0.1 do not say
+    if content.get("version") != SHARD_VERSION or of != spec or not _is_whole(content):
         set_aside(path, _WHAT, _INSTEAD)
         return None
     blocks = [path.with_suffix(f".{group}.npy") for group in content["blocks"]]

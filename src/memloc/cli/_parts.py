@@ -1,0 +1,56 @@
+"""What memloc audit says and refuses as one of several jobs."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from memloc.cli import _common as common
+from memloc.errors import SpecError
+
+if TYPE_CHECKING:
+    from memloc.engine import PartDone
+    from memloc.workers import Part
+
+
+def check_part(part: Part | None, merge: bool, overwrite: bool, fail_above: float | None) -> None:
+    """Raise SpecError for what does not go with a part of an audit."""
+    if part is None:
+        return
+    for given, flag, why in (
+        (merge, "--merge", "which computes nothing"),
+        (overwrite, "--overwrite", "and each job would remove what the others computed"),
+        (fail_above is not None, "--fail-above", "and a part has no figure to look at"),
+    ):
+        if given:
+            raise SpecError(
+                f"{flag} is given beside --shards, {why}. Expected one or the other. Leave {flag} out"
+                + (", and pass it to --merge." if flag == "--fail-above" else ".")
+            )
+
+
+def without_parts(words: list[str]) -> str:
+    """A command line without what makes it a part or a merge."""
+    kept, skip = [], False
+    for word in words:
+        if skip or word == "--merge" or word.startswith("--shards="):
+            skip = False
+        elif word == "--shards":
+            skip = True
+        else:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def say_part(done: PartDone, part: Part, as_json: bool) -> None:
+    """What a job did, and how much of the whole is there."""
+    found = asdict(done) | {"part": f"{part.number}/{part.of}"}
+    after = (
+        "the audit is there" if done.is_merged else "the last job merges them" if not done.is_complete else "merging"
+    )
+    common.emit(
+        as_json,
+        found,
+        f"part {part.number}/{part.of}: {done.computed} shards computed, {done.there} of {done.count} there; {after}",
+    )
