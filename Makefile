@@ -19,7 +19,7 @@ env: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml
 	@if [ -d $(VENV) ] && [ ! -f $(STAMP) ]; then echo "$(VENV) is half-made: making it again"; rm -rf $(VENV); fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,hf,dp,lightning]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,hf,dp,lightning,ray]'
 	@touch $(STAMP)
 
 $(OPTIONAL)/.complete: $(STAMP)

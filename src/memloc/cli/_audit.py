@@ -11,7 +11,7 @@ import typer
 from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS, IMAGES, WORK, Json
 from memloc.cli._options import Given, with_settings
-from memloc.cli._parts import check_part, say_part, without_parts
+from memloc.cli._parts import check_part, place_of, say_part, without_parts
 from memloc.engine import Options, ViewOptions
 from memloc.errors import FolderInUseError, SpecError
 
@@ -88,6 +88,16 @@ def audit(
             " merges."
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute on Ray: local (this machine's cores), auto (the cluster it belongs to) or HOST:PORT."
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int, typer.Option(min=0, help="With --ray: workers; 0: as many as it has cores, or GPUs, for.")
+    ] = 0,
+    ray_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs of each worker, such as 0.5.")] = 0.0,
     merge: Annotated[
         bool, typer.Option("--merge", help="Compute nothing: merge what jobs with --shards computed.")
     ] = False,
@@ -98,7 +108,8 @@ def audit(
     from memloc.workers import Part
 
     part = None if shards is None else Part.parse(shards)
-    check_part(part, merge, settings.overwrite, fail_above)
+    place = place_of(ray, settings.flags("ray_workers", "ray_gpus"), workers=ray_workers, gpus=ray_gpus)
+    check_part(part, merge, settings.overwrite, fail_above, place)
     chosen: Any = "auto" if not layers else layers[0] if len(layers) == 1 else layers
     sets = (data, independent, shared, external)
     subject = named_subject(
@@ -155,6 +166,7 @@ def audit(
             overwrite=settings.overwrite,
             extra=subject.extra,
             inputs=subject.inputs,
+            ray=place,
             merge=f"memloc {without_parts(sys.argv[1:])}" if merge or part is not None else None,
         )
     except FolderInUseError:

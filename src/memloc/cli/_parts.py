@@ -11,15 +11,36 @@ from memloc.errors import SpecError
 
 if TYPE_CHECKING:
     from memloc.engine import PartDone
-    from memloc.workers import Part
+    from memloc.workers import Part, RayPlace
 
 
-def check_part(part: Part | None, merge: bool, overwrite: bool, fail_above: float | None) -> None:
+def place_of(ray: str | None, given: list[str], *, workers: int, gpus: float) -> RayPlace | None:
+    """Where actors of Ray run, if they do.
+
+    Raises:
+        SpecError: settings of Ray without it.
+    """
+    from memloc.workers import RayPlace
+
+    if ray is None and given:
+        raise SpecError(
+            f"{given[0]} is given without --ray and would do nothing. Expected both. Pass --ray local, or leave"
+            f" {given[0]} out."
+        )
+    return None if ray is None else RayPlace(ray, workers=workers, gpus=gpus)
+
+
+def check_part(
+    part: Part | None, merge: bool, overwrite: bool, fail_above: float | None, place: RayPlace | None
+) -> None:
     """Raise SpecError for what does not go with a part of an audit."""
+    if merge and place is not None:
+        raise SpecError("--ray is given beside --merge, which computes nothing. Expected one. Leave --ray out.")
     if part is None:
         return
     for given, flag, why in (
         (merge, "--merge", "which computes nothing"),
+        (place is not None, "--ray", "and either divides the work"),
         (overwrite, "--overwrite", "and each job would remove what the others computed"),
         (fail_above is not None, "--fail-above", "and a part has no figure to look at"),
     ):

@@ -27,7 +27,7 @@ from memloc.engine._thumbnails import thumbnails
 from memloc.errors import warn
 from memloc.progress import Report, silent
 from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, remove_folder, spec_hash
-from memloc.workers import check_complete, compute_shards, jobs_of, sweep_claims
+from memloc.workers import RayPlace, check_complete, compute_on_ray, compute_shards, jobs_of, sweep_claims
 
 
 def run_job(
@@ -39,12 +39,14 @@ def run_job(
     extra: dict[str, Any] | None = None,
     inputs: Sequence[str | Path | None] = (),
     merge: str | None = None,
+    ray: RayPlace | None = None,
 ) -> Audit:
     """Compute a prepared job, resuming from the shards that lie in `out`.
 
     Args:
         extra: what else the record should hold (audit.json). inputs: what was read, none of which may lie in `out`.
         merge: compute no shard, since other jobs did: the command that computes those that are missing.
+        ray: compute the shards on actors there.
     Raises:
         ResultsError: shards are missing that were to be merged.
     """
@@ -66,7 +68,7 @@ def run_job(
         with on_device(job):
             job, pilot = with_view_count(job, progress)
             job = replace(job, references=encode_references(job, work))
-            states = _states(job, work, progress, spec_hash(spec), merge)
+            states = _states(job, work, progress, spec_hash(spec), merge, ray)
             progress("scoring points", len(job.images), len(job.images))
         scored = time.monotonic() - began
         tables, found = finalize(job, fold(states), sorted(work.glob("*.npy")), extra or {})
@@ -96,8 +98,35 @@ def shard_place(work: Path, number: int) -> Path:
     return work / f"{number:05d}.pt"
 
 
-def _states(job: Job, work: Path, progress: Report, hashed: str, merge: str | None) -> list[ShardState]:
+def _states(
+    job: Job, work: Path, progress: Report, hashed: str, merge: str | None, ray: RayPlace | None
+) -> list[ShardState]:
     """The state of every shard, computed where it is not stored."""
+
+    def load(number: int) -> ShardState | None:
+        return load_shard(shard_place(work, number), hashed)
+
+    def store(number: int, state: ShardState) -> None:
+        save_shard(shard_place(work, number), state, hashed)
+
+    if ray is not None:
+        done = [0]
+
+        def show(_start: int) -> None:
+            done[0] += 1
+            progress("scoring points on Ray", min(done[0] * job.options.shard_size, len(job.images)), len(job.images))
+
+        return compute_on_ray(
+            job.shards,
+            place=ray,
+            shared=on_host(job),
+            modules=[part for encoder in job.encoders for part in encoder.parts],
+            ready=ready_job,
+            of=audit_shard,
+            load=load,
+            store=store,
+            show=show,
+        )
 
     def compute(shard: slice) -> ShardState:
         if merge is not None:  # it was there and cannot be used
@@ -106,9 +135,9 @@ def _states(job: Job, work: Path, progress: Report, hashed: str, merge: str | No
 
     return compute_shards(
         job.shards,
-        load=lambda number: load_shard(shard_place(work, number), hashed),
+        load=load,
         compute=compute,
-        store=lambda number, state: save_shard(shard_place(work, number), state, hashed),
+        store=store,
         show=lambda done: progress("scoring points", done, len(job.images)),
     )
 
@@ -173,6 +202,18 @@ def on_device(job: Job) -> Iterator[None]:
         for encoder, place in zip(job.encoders, places, strict=True):
             for part in encoder.parts:
                 part.to(place)
+
+
+def on_host(job: Job) -> Job:
+    """A job whose references lie in the machine's own memory, to be sent elsewhere."""
+    return replace(job, references=tuple(each.cpu() for each in job.references))
+
+
+@contextmanager
+def ready_job(job: Job) -> Iterator[Job]:
+    """A job that was sent here, on its device."""
+    with on_device(job):
+        yield replace(job, references=tuple(each.to(job.device) for each in job.references))
 
 
 def _with_what_training_knows(tables: dict[str, pd.DataFrame], extra: dict[str, Any] | None) -> dict[str, pd.DataFrame]:

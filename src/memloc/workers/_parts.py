@@ -37,8 +37,8 @@ class Part:
         part = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
         if not 1 <= part.number <= part.of:
             raise SpecError(
-                f"--shards is {text!r}. Expected I/N: this job's number, from 1, and how many jobs there are. Pass"
-                " --shards 1/4."
+                f"{text!r} is no part of an audit. Expected I/N: this job's number, from 1, and how many there are."
+                " Pass --shards 1/4."
             )
         return part
 
@@ -64,7 +64,7 @@ def join_jobs(work: Path, part: Part, versions: dict[str, str]) -> None:
     different = next((name for name in known if before.get(name) != known[name]), None)
     if different == "of":
         raise SpecError(
-            f"--shards is {part.number}/{part.of} and the folder is computed by {before['of']} jobs. Expected one"
+            f"this job is part {part.number}/{part.of} and the folder is computed by {before['of']} jobs. Expected one"
             f" number for all. Pass --shards I/{before['of']}, or another --out."
         )
     if different is not None:
