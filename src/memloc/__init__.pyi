@@ -28,8 +28,8 @@ from .pretrain import EncoderPair as EncoderPair
 from .pretrain import Ensemble as Ensemble
 from .pretrain import train_ensemble as train_ensemble
 from .pretrain import train_pair as train_pair
+from .report import Audit as Audit
 from .report import write_report as write_report
-from .results import Audit as Audit
 from .runs import Run as Run
 from .runs import load_run as load_run
 from .runs import open_run as open_run

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tests.cli.command import MEMLOC, run
@@ -183,15 +184,17 @@ def test_flags_that_no_part_takes(flag, says, tmp_path):
 def runs(tmp_path_factory):
     """A folder with a run, and the whole audit of it."""
     folder = tmp_path_factory.mktemp("parts")
-    sizes = ["--candidates", "40", "--independents", "40", "--shared", "120", "--held-out", "0.3"]
-    done = run(folder, "train", "sample:test", *sizes, "--epochs", "1", "--size", "8", "--workers", "1", "--out", "run")
+    images = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
+    np.savez(folder / "images.npz", images=images)
+    sizes = ["--candidates", "30", "--independents", "30", "--shared", "30", "--held-out", "0.2"]
+    done = run(folder, "train", "images.npz", *sizes, "--epochs", "1", "--workers", "1", "--out", "run")
     assert done.returncode == 0, done.stderr
     done = run(folder, "audit", "run", *AUDIT, "--out", "whole")
     assert done.returncode == 0, done.stderr
     return folder
 
 
-AUDIT = ("--views", "2", "--shard-size", "100", "--no-thumbnails")
+AUDIT = ("--views", "2", "--shard-size", "16", "--no-thumbnails")
 
 
 def environment(**more):
@@ -251,4 +254,4 @@ def test_missing_shards_on_the_command_line(runs):
     done = subprocess.run([*command, "--merge"], cwd=runs, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2
     assert f"Type: memloc audit run {' '.join(AUDIT)} --out some --shards 1/2" in done.stderr
-    assert pd.read_parquet(runs / "whole/points.parquet").shape[0] == 1000
+    assert pd.read_parquet(runs / "whole/points.parquet").shape[0] == 120

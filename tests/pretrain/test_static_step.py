@@ -26,15 +26,15 @@ SETTINGS = {
     "mae, penalty": {"alignment_penalty": 1.0},
     "supervised": {"optimizer": "sgd", "learning_rate": 0.02},
 }
-PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (44, 3, 8, 8), dtype=np.uint8))
-# a point shown four times, as planted ones are; 44 slots in batches of at most 16 are 15, 15 and 14
-POINTS = torch.cat([torch.zeros(4, dtype=torch.int64), torch.arange(1, 41)])
+PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (23, 3, 8, 8), dtype=np.uint8))
+# a point shown four times, as planted ones are; 23 slots in batches of at most 8 are 8, 8 and 7
+POINTS = torch.cat([torch.zeros(4, dtype=torch.int64), torch.arange(1, 20)])
 
 
 class Small(nn.Module):
-    def __init__(self):
+    def __init__(self, channels=3):
         super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.first, self.norm = nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.drop, self.last = nn.Dropout(0.2), nn.Conv2d(6, 5, 3, stride=2)
 
     def forward(self, images):
@@ -49,7 +49,7 @@ def encoder_for(name):
 
 def trained(name, step, folder, *, epochs=17, encoder=None, log=None, **more):
     encoder = encoder or encoder_for(name)
-    settings = {"objective": name.split(",")[0], "batch_size": 16, "precision": "float32", **SETTINGS[name], **more}
+    settings = {"objective": name.split(",")[0], "batch_size": 8, "precision": "float32", **SETTINGS[name], **more}
     spec = spec_of(epochs=epochs, step=step, **settings)
     lines = [] if log is None else log
     with torch.random.fork_rng():
@@ -60,7 +60,9 @@ def trained(name, step, folder, *, epochs=17, encoder=None, log=None, **more):
     return [each.detach().clone() for part in (encoder.module, objective) for each in part.state_dict().values()], lines
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "penalty" in name else ()) for name in SETTINGS]
+)
 def test_51_steps_of_every_objective_are_the_loops(name, tmp_path):
     """Views, order, copies of a point, smaller last batches, schedule, teacher and dropout included."""
     (loop, losses), (static, found) = (trained(name, step, tmp_path) for step in ("loop", "graph"))
@@ -71,7 +73,7 @@ def test_51_steps_of_every_objective_are_the_loops(name, tmp_path):
     assert [line["learning_rate"] for line in found] == [line["learning_rate"] for line in losses]
 
 
-@pytest.mark.parametrize("name", ["simclr", "simsiam", "simclr, lars", "dino"])
+@pytest.mark.parametrize("name", ["simsiam", "dino"])
 @pytest.mark.parametrize("steps", [("loop", "graph"), ("graph", "loop"), ("graph", "graph")])
 def test_either_goes_on_from_the_others_checkpoint(name, steps, tmp_path, monkeypatch):
     expected, _ = trained(name, "loop", tmp_path / "whole", epochs=6, checkpoint_every=2)
@@ -202,7 +204,7 @@ def alike(one, two):
     return all(torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-9) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("name", ["simclr", "simsiam", "dino", "simclr, lars", "mae", "supervised"])
+@pytest.mark.parametrize("name", ["simsiam", "dino", "simclr, lars", "mae"])
 def test_warming_up_and_capturing_leave_everything_as_it_was(name, gpu, tmp_path):
     """Weights, buffers, moments of the optimizer, teacher and random numbers."""
     expected, _ = trained(name, "loop", tmp_path, epochs=3)
@@ -267,7 +269,8 @@ def test_a_pair_by_graphs_is_the_loops_pair(tmp_path):
     """Through the public door, on gray images."""
     pictures = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), dtype=np.uint8)
     settings = {
-        "epochs": 3,
+        "encoder": Small(1),
+        "epochs": 2,
         "batch_size": 16,
         "candidates": 8,
         "workers": 1,

@@ -18,7 +18,7 @@ IDS = torch.tensor([9, 3, 77, 2**40, 5, 6])
 @pytest.mark.parametrize("sampling", ["sobol", "independent"])
 @pytest.mark.parametrize(
     ("channels", "height", "width", "size"),
-    [(3, 32, 32, None), (1, 28, 28, None), (3, 40, 52, 24), (1, 16, 64, 16), (3, 9, 40, 8)],
+    [(3, 32, 32, None), (1, 16, 64, 16), (3, 9, 40, 8)],
 )
 def test_static_views_are_the_sorted_ones(policy, sampling, channels, height, width, size):
     pictures = images(6, channels, height, width)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from memloc.encoders import Encoder
-    from memloc.results import Audit
+    from memloc.report import Audit
     from memloc.runs import Run
     from memloc.views import Views
 

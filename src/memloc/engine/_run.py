@@ -26,7 +26,8 @@ from memloc.engine._stored import load_shard, save_shard
 from memloc.engine._thumbnails import thumbnails
 from memloc.errors import warn
 from memloc.progress import Report, silent
-from memloc.results import SCHEMA_VERSION, WRITES, Audit, claimed, conform, remove_folder, spec_hash
+from memloc.report import Audit
+from memloc.results import SCHEMA_VERSION, WRITES, claimed, conform, remove_folder, spec_hash
 from memloc.workers import RayPlace, check_complete, compute_on_ray, compute_shards, jobs_of, sweep_claims
 
 

@@ -1,6 +1,7 @@
 from ._coreset import render_coreset as render_coreset
 from ._coreset import summarize_coreset as summarize_coreset
 from ._coreset import write_coreset_report as write_coreset_report
+from ._shown import Audit as Audit
 from ._statement import statement as statement
 from ._statement import write_statement as write_statement
 from ._summary import summarize as summarize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from memloc.results._record import read_record, save_results
 from memloc.results._schema import conform, empty
 
 _NAMES = ("points", "point_layers", "layers", "units", "thumbnails")
+_Kind = TypeVar("_Kind", bound="Audit")
 _LATER = ("separation",)  # tables that folders of 0.1 lack
 
 
@@ -50,8 +51,8 @@ class Audit:
             folder, {name: getattr(self, name) for name in (*_NAMES, *_LATER)}, self.record, "audit.json"
         )
 
-    @staticmethod
-    def load(folder: str | Path) -> Audit:
+    @classmethod
+    def load(cls: type[_Kind], folder: str | Path) -> _Kind:
         """Read what `save` wrote.
 
         Raises:
@@ -64,4 +65,4 @@ class Audit:
         record = read_record(folder, "audit.json", "finished audit", hint)
         listed = listed_files(folder) or ()
         there = (*_NAMES, *(name for name in _LATER if f"{name}.parquet" in listed))
-        return Audit(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in there}, record=record)
+        return cls(**{name: conform(name, read_table(folder / f"{name}.parquet")) for name in there}, record=record)
