@@ -46,8 +46,15 @@ def paper_scale(stages: dict[str, dict[str, Any]]) -> Table:
         apart = last_low > first_high
         verdict = "**holds**" if apart else "**does not hold**" if last_high < ends[0][1] else "**underpowered**"
         rows.append(
-            [name, *(interval(end, 5) for end in ends), f"{measured[-1]['layermem']:.4f}", verdict]
-            + [f"{stage['seconds']:.0f}", stage["device"], f"`{stage['command']}`"]
+            [
+                name,
+                *(interval(end, 5) for end in ends),
+                f"{measured[-1]['layermem']:.4f}",
+                verdict,
+                f"{stage['seconds']:.0f}",
+                stage["device"],
+                f"`{stage['command']}`",
+            ]
         )
     return Table(header, rows)
 
