@@ -9,9 +9,11 @@ OPTIONAL := .optional
 PEERS := .peers
 # What plants faults in the code; only scripts/mutants.py imports it.
 MUTATION := .mutation
+# What builds the site.
+SITE := .site
 TEST_WORKERS ?= 2
 
-.PHONY: env demo test test-all mutants lint bench docs findings paper-scale clean
+.PHONY: env demo test test-all mutants lint bench docs findings paper-scale site clean
 
 env: $(STAMP)
 
@@ -35,6 +37,11 @@ $(PEERS)/.complete: $(STAMP)
 $(MUTATION)/.complete: $(STAMP)
 	@rm -rf $(MUTATION)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(MUTATION) cosmic-ray==8.7.0 parso==0.8.7 stevedore==5.10.0
+	@touch $@
+
+$(SITE)/.complete: $(STAMP)
+	@rm -rf $(SITE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(SITE) mkdocs-material==9.8.2
 	@touch $@
 
 demo: env
@@ -77,6 +84,13 @@ findings: env
 paper-scale: env
 	$(BIN)/python benchmarks/paper_scale.py $(STAGES)
 
+# build/site; nothing is fetched. Looked through by a browser, links and search, where Debian's chromium is there.
+site: env $(SITE)/.complete
+	$(BIN)/python scripts/make_site.py
+	PYTHONPATH=$(CURDIR)/$(SITE) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file mkdocs.yml
+	$(BIN)/python scripts/check_site.py build/site
+	@echo "the site: build/site; look at it with: $(BIN)/python -m http.server --directory build/site"
+
 clean:
-	rm -rf $(VENV) $(OPTIONAL) $(PEERS) $(MUTATION) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(SITE) $(VENV) $(OPTIONAL) $(PEERS) $(MUTATION) build dist memloc-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

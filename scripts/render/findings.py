@@ -35,13 +35,25 @@ def findings(rows: list[dict[str, str | None]]) -> Table:
 
 def paper_scale(stages: dict[str, dict[str, Any]]) -> Table:
     """Calibrated LayerMem of the first and the last layer at the papers' scale, by stage, with a verdict."""
-    header = ["stage", "first layer", "last layer", "uncalibrated, last", "rises with depth", "seconds", "card", "command"]
+    header = [
+        "stage",
+        "first layer",
+        "last layer",
+        "uncalibrated, last",
+        "rises with depth",
+        "seconds",
+        "card",
+        "command",
+    ]
     rows: list[list[str | None]] = []
     for name, stage in stages.items():
         measured = [each for each in stage.get("layers") or [] if each.get("layermem_calibrated") is not None]
         if not measured:
             continue
-        ends = [[each[key] for key in ("layermem_calibrated", "calibrated_low", "calibrated_high")] for each in (measured[0], measured[-1])]
+        ends = [
+            [each[key] for key in ("layermem_calibrated", "calibrated_low", "calibrated_high")]
+            for each in (measured[0], measured[-1])
+        ]
         (_, _, first_high), (_, last_low, last_high) = ends
         apart = last_low > first_high
         verdict = "**holds**" if apart else "**does not hold**" if last_high < ends[0][1] else "**underpowered**"
