@@ -265,7 +265,7 @@ def go(known: list[Stage], scale: Scale, out: Path, data: Path, seconds: float) 
 
 
 def collected(known: list[Stage], out: Path) -> dict[str, Any]:
-    """The figures that docs/findings.md shows, by stage: of audits each layer's, of the others what they printed."""
+    """The figures of each stage: of audits each layer's, of the others what they printed."""
     import pandas as pd
 
     found: dict[str, Any] = {}

@@ -1,6 +1,8 @@
 """Examples run, and planted memorization on real images ranks high."""
 
+import ast
 import json
+import os
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tests.cli.command import installed, run
+from tests.cli.command import MEMLOC, installed, run
 
 import memloc
 import memloc.integrations
@@ -28,6 +30,36 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert SAYS[path.stem] in capsys.readouterr().out
+
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
+FINDS = {
+    "audit_your_encoder": lambda space: space["found"].layers["layermem_calibrated"].notna().all(),
+    "name_memorized_points": lambda space: space["planted"].sum() == 8,
+    "clean_a_table": lambda space: sum(cell in space["found"] for cell in space["cells"]) >= 4,
+    "noisy_labels": lambda space: (space["suspected"]["label"] != space["suspected"]["true_label"]).mean() > 0.8,
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_and_are_stored_without_output(path, tmp_path, monkeypatch):
+    """Cell by cell, the last expression of each shown as a notebook would."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{MEMLOC.parent}{os.pathsep}{os.environ['PATH']}")
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+    space = {"__name__": "__main__"}
+    for cell in cells:
+        parsed = ast.parse("".join(cell["source"]))
+        shown = parsed.body.pop() if isinstance(parsed.body[-1], ast.Expr) else None
+        exec(compile(parsed, path.name, "exec"), space)
+        if shown is not None:
+            value = eval(compile(ast.Expression(shown.value), path.name, "eval"), space)
+            assert value is None or (getattr(value, "_repr_html_", None) or value.__repr__)()
+    assert FINDS[path.stem](space)
 
 
 @pytest.mark.slow

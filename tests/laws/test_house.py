@@ -176,6 +176,6 @@ def test_states_of_shards_hold_no_activations(tiny, gray, four_splits, tmp_path)
 
     job = prepare(tiny(0), images=gray, splits=four_splits, views=memloc.Views(n=4), rest="median", shard_size=20)
     job = replace(job, references=encode_references(job, tmp_path))
-    states = _run._states(job, tmp_path, lambda *_: None)
+    states = _run._states(job, tmp_path, lambda *_: None, "", None, None)
     assert [state.activations for state in states] == [{}, {}]
     assert len(list(tmp_path.glob("*.trained.npy"))) == 2

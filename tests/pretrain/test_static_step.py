@@ -196,6 +196,10 @@ def gpu(monkeypatch):
     monkeypatch.setattr(cuda, "current_stream", lambda _device: None)
     monkeypatch.setattr(cuda, "get_rng_state", lambda _device: torch.get_rng_state())
     monkeypatch.setattr(cuda, "set_rng_state", lambda state, _device: torch.set_rng_state(state))
+    monkeypatch.setattr(cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(cuda, "set_sync_debug_mode", lambda mode: done.append(f"waits: {mode}"))
+    monkeypatch.setattr(_step, "_host_random", tuple)  # which is the GPU's own here
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     return done
 
@@ -226,10 +230,16 @@ def test_a_compiler_that_fails_leaves_a_graph_of_the_step_as_it_is(how, gpu, tmp
         return run
 
     monkeypatch.setattr(torch, "compile", broken)
-    expected, _ = trained("simclr", "loop", tmp_path, epochs=2)
+
+    def plain():  # dropout draws other numbers when it is compiled, so the two cannot be compared
+        encoder = encoder_for("simclr")
+        encoder.module.drop = nn.Identity()
+        return encoder
+
+    expected, _ = trained("simclr", "loop", tmp_path, epochs=2, encoder=plain())
     why = "RuntimeError: no Triton here" if how == "raises" else "the compiler's loss is"
     with pytest.warns(UserWarning, match=f"step is not compiled, which is slower: .*{why}") as said:
-        found, _ = trained("simclr", "graph", tmp_path, epochs=2)
+        found, _ = trained("simclr", "graph", tmp_path, epochs=2, encoder=plain())
     assert len(said) == 1
     assert gpu.count("replay") == 6
     assert alike(expected, found)
@@ -252,6 +262,43 @@ def test_a_model_that_cannot_be_captured_takes_the_loop(gpu, tmp_path, monkeypat
     )
     assert not gpu.count("replay")
     assert alike(expected, found)
+
+
+def asking(module):
+    """A model that asks the device for a number, as a GPU says it."""
+    real = module.forward
+
+    def forward(images):
+        if ASKED and ASKED[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return real(images)
+
+    module.forward = forward
+    return module
+
+
+ASKED = []
+
+
+def test_a_model_that_asks_the_device_never_gets_to_a_capture(gpu, tmp_path, monkeypatch):
+    """A capture that fails in the middle leaves a process damaged."""
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", ASKED.append)
+    expected, _ = trained("simclr", "loop", tmp_path, epochs=2)
+    torch.manual_seed(0)
+    encoder = load_encoder(asking(Small()), mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), shape=(3, 8, 8))
+    with pytest.warns(UserWarning, match="goes on without a graph, which is slower: RuntimeError: called a synchro"):
+        found, _ = trained("simclr", "graph", tmp_path, epochs=2, encoder=encoder)
+    assert ASKED == ["error", 0], "the mode is as it was"
+    assert not gpu.count("capture")
+    assert alike(expected, found)
+
+
+def test_a_model_that_draws_on_the_host_is_not_captured(gpu, tmp_path, monkeypatch):
+    states = iter(range(100))
+    monkeypatch.setattr(_step, "_host_random", lambda: next(states))
+    with pytest.warns(UserWarning, match="draws random numbers on the host"):
+        trained("simclr", "graph", tmp_path, epochs=1)
+    assert not gpu.count("capture")
 
 
 def test_running_out_of_memory_is_not_taken_for_it(gpu, tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def audit_shard(job: Job, shard: slice) -> ShardState:
         readers = [by_module[key] for key in keys]
         for batch in job.batches.map(shard, lambda rows: _audit_batch(job, readers, rows)):
             for group, block in batch.activations.items():
-                blocks.setdefault(group, []).append(block)
+                blocks.setdefault(group, []).append(block.cpu())  # the one reading that grows with the points
             state = batch if state is None else state.merge(batch)
         for reader in by_module.values():
             reader.check()
@@ -222,7 +222,7 @@ def _shared_parts(job: Job) -> set[nn.Module]:
 
 def _first_views(job: Job) -> Tensor:
     """Two views of the job's first point, the same for every shard."""
-    drawn = job.views.draw(job.images.pixels[:1].to(job.device), job.images.ids[:1].to(job.device))[0, :2]
+    drawn = job.views.draw(job.images.pixels[:1].to(job.device), job.images.ids[:1].to(job.device), static=False)[0, :2]
     return drawn.double() if job.options.dtype == "float64" else drawn
 
 

@@ -18,7 +18,7 @@ class Feed:
         self._device = device
         self._staging: dict[int, list[tuple[Tensor, torch.cuda.Event]]] = {}
         self._turn = 0
-        self._pixels = pixels.to(device) if isinstance(pixels, Tensor) and _fits(pixels, device) else pixels
+        self._pixels = pixels.to(device) if isinstance(pixels, Tensor) and fits(pixels, device) else pixels
 
     def fill(self, shown: Tensor, rows: Tensor, rows_on_host: Tensor) -> None:
         """Copy some images into a buffer on the device.
@@ -30,14 +30,16 @@ class Feed:
         if isinstance(self._pixels, Tensor) and self._pixels.device == shown.device:
             torch.index_select(self._pixels, 0, rows, out=shown)
             return
-        found = self._pixels[rows_on_host]
         if shown.device.type != "cuda":
-            shown.copy_(found)
+            shown.copy_(self._pixels[rows_on_host])
             return
         self._turn = 1 - self._turn
         staging, copied = self._buffers(shown)[self._turn]
         copied.synchronize()  # what was copied from it two steps ago is over
-        staging.copy_(found)
+        if isinstance(self._pixels, Tensor):
+            torch.index_select(self._pixels, 0, rows_on_host, out=staging)
+        else:
+            staging.copy_(self._pixels[rows_on_host])
         shown.copy_(staging, non_blocking=True)
         copied.record()
 
@@ -49,5 +51,6 @@ class Feed:
         return self._staging[len(shown)]
 
 
-def _fits(pixels: Tensor, device: torch.device) -> bool:
+def fits(pixels: Tensor, device: torch.device) -> bool:
+    """Whether images may lie on a device."""
     return device.type != "cuda" or pixels.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]

@@ -17,6 +17,7 @@ from memloc.errors import TrainingError, warn
 from memloc.objectives import Batch, Objective, Projected, alignment_penalty, make_objective
 from memloc.pretrain._checkpoints import resume_checkpoint, save_checkpoint, secret_of
 from memloc.pretrain._distributed import average_gradients, gathered, rank, share_of, world
+from memloc.pretrain._feed import fits
 from memloc.pretrain._lars import LARS
 from memloc.pretrain._private import freeze_tokens, train_privately
 from memloc.pretrain._spec import TrainSpec
@@ -164,20 +165,18 @@ class Training:
             order = uniforms(Stream.ORDER.keyed(self.seed), slot, number, 1, "independent").flatten().argsort()
             done, steps = epoch * batches, spec.epochs * batches
             rates = [spec.learning_rate * schedule(done + place, steps, spec.warmup) for place in range(batches)]
-            take.begin(epoch, order, rates, [self.objective.pace(done + place, steps) for place in range(batches)])
+            paces = [self.objective.pace(done + place, steps) for place in range(batches)]
+            why = _begun(take, epoch, order, rates, paces)
+            if why is not None:
+                warn(f"Training goes on without a graph, which is slower: {why}")
+                take.finish()
+                del take  # with its images and buffers, before there are others
+                take = PlainStep(self, pixels, points, labels)
+                take.begin(epoch, order, rates, paces)
             start = 0
             for place, rows in enumerate(order.tensor_split(batches)):
                 stop = start + len(rows)
-                try:
-                    losses.append(take.take(place, start, stop))
-                except CannotCaptureError as problem:
-                    warn(f"Training goes on without a graph, which is slower: {problem}")
-                    take.finish()
-                    take = PlainStep(self, pixels, points, labels)
-                    take.begin(
-                        epoch, order, rates, [self.objective.pace(done + each, steps) for each in range(batches)]
-                    )
-                    losses.append(take.take(place, start, stop))
+                losses.append(take.take(place, start, stop))
                 start = stop
                 yield
             take.wait()
@@ -196,6 +195,7 @@ class Training:
             return PlainStep(self, pixels, points, labels)
         step = StaticStep(self, pixels, points, labels)
         self.optimizer = make_optimizer(self.parameters, self.spec, rate=step.rate)
+        vars(self.optimizer)["_warned_capturable_if_run_uncaptured"] = True  # the steps before a capture are few
         return step
 
     def prepared(self, views: Tensor) -> Tensor:
@@ -240,12 +240,24 @@ class Training:
         return done
 
 
+def _begun(
+    take: PlainStep | StaticStep, epoch: int, order: Tensor, rates: list[float], paces: list[float]
+) -> str | None:
+    """Begin an epoch; why that cannot be, where the model cannot be captured."""
+    try:
+        take.begin(epoch, order, rates, paces)
+    except CannotCaptureError as problem:
+        return str(problem)
+    return None
+
+
 class PlainStep:
     """A step as it is written, with numbers of Python."""
 
     def __init__(self, training: Training, pixels: Tensor, points: Tensor, labels: Tensor | None) -> None:
         self._of, self._points, self._labels = training, points, labels
-        self._pixels = pixels if isinstance(pixels, LazyPixels) else pixels.to(training.device)
+        lies = not isinstance(pixels, LazyPixels) and fits(pixels, training.device)
+        self._pixels = pixels.to(training.device) if lies else pixels
         self._draw = training.objective.drawer(training.spec.policy, training.seed)
 
     def begin(self, epoch: int, order: Tensor, rates: list[float], paces: list[float]) -> None:
@@ -260,7 +272,8 @@ class PlainStep:
         rows = share_of(self._order[start:stop]).to(training.device)
         known = None if self._labels is None else self._labels[rows]
         batch = Batch(self._points[rows], known, rows, self._epoch, training.seed)
-        views = self._draw(self._pixels[rows].to(training.device), rows, self._epoch)
+        places = rows if isinstance(self._pixels, LazyPixels) else rows.to(self._pixels.device)
+        views = self._draw(self._pixels[places].to(training.device), rows, self._epoch)
         loss = training.loss(training.prepared(views), batch)
         training.optimizer.zero_grad()
         loss.backward()

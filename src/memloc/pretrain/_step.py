@@ -7,8 +7,10 @@ lies in tensors that are filled before.
 
 from __future__ import annotations
 
+import random
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from memloc.pretrain._loop import Training
 
 _WARM_UP = 3  # steps before a capture, which set up libraries and choose kernels
-_APART = 0.05  # share of the loss that a compiled step may differ by, in bfloat16
+_APART = 0.05  # that a compiled step's loss may differ by, in bfloat16; a share of losses above 1
 
 
 class CannotCaptureError(RuntimeError):
@@ -67,6 +69,8 @@ class StaticStep:
 
         Args:
             order: of the slots. rates, paces: learning rate and pace of each step.
+        Raises:
+            CannotCaptureError: the model cannot be captured; its weights are as before.
         """
         device = self._of.device
         if self._stream is not None:
@@ -77,27 +81,33 @@ class StaticStep:
             self._paces = torch.tensor(paces, dtype=self.rate.dtype, device=device)
             self._losses = torch.zeros(len(rates), dtype=torch.float32, device=device)
             self._epoch.fill_(epoch)
+            if not self._places:  # before anything is trained: what does not fit, or cannot be captured, shows now
+                self._make_ready(len(order), len(rates))
 
     def take(self, number: int, start: int, stop: int) -> Tensor:
-        """Take one step of the epoch; returns its loss, which may still be on its way.
-
-        Raises:
-            CannotCaptureError: the model cannot be captured; its weights are as before.
-        """
+        """Take one step of the epoch; returns its loss, which may still be on its way."""
         with self._on_stream():
-            found = self._places.get(stop - start)
-            place = found or self._place(stop - start)
-            place.rows.copy_(self._order[start:stop])
-            self._feed.fill(place.shown, place.rows, self._host_order[start:stop])
-            self.rate.copy_(self._rates[number])
-            self._pace.copy_(self._paces[number])
-            if found is None:
-                place = self._places[stop - start] = self._ready(place)
+            place = self._places[stop - start]
+            self._fill(place, number, start, stop)
             place.run()
             self._losses[number].copy_(self._loss)
             if place.draws and self._stream is not None:
                 self._stream.synchronize()  # before another encoder's step puts its numbers there
         return self._losses[number]
+
+    def _fill(self, place: _Place, number: int, start: int, stop: int) -> None:
+        """Put rows, images, learning rate and pace of a step where it reads them."""
+        place.rows.copy_(self._order[start:stop])
+        self._feed.fill(place.shown, place.rows, self._host_order[start:stop])
+        self.rate.copy_(self._rates[number])
+        self._pace.copy_(self._paces[number])
+
+    def _make_ready(self, slots: int, batches: int) -> None:
+        """A place for each size of batch that an epoch has: sizes differ by one at most."""
+        for count in sorted({-(-slots // batches), slots // batches}, reverse=True):
+            place = self._place(count)
+            self._fill(place, 0, 0, count)
+            self._places[count] = self._ready(place)
 
     def wait(self) -> None:
         """Wait until the steps are done."""
@@ -140,6 +150,7 @@ class StaticStep:
         """The place with a graph that runs it: compiled where that works, else as it is."""
         if not self._cuda:
             return place
+        self._check_waits(place)
         if self._compiles:
             try:
                 return self._captured(place, self._compiled_loss(place))
@@ -155,6 +166,28 @@ class StaticStep:
                 raise
             raise CannotCaptureError(_in_a_line(problem)) from problem
 
+    def _check_waits(self, place: _Place) -> None:
+        """Raise CannotCaptureError where a step asks the device for a number, or draws on the host what a graph would
+        repeat for ever. A capture that fails in the middle would leave the allocator and the generator as they are
+        during one."""
+        with self._unchanged():
+            before = _host_random()
+            self._take(place.rows, place.shown, self._loss_of)  # what is made at the first step
+            assert self._stream is not None, "a GPU has one"
+            self._stream.synchronize()
+            mode = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                self._take(place.rows, place.shown, self._loss_of)
+            except Exception as problem:
+                if is_out_of_memory(problem):
+                    raise
+                raise CannotCaptureError(_in_a_line(problem)) from None
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+            if before != _host_random():
+                raise CannotCaptureError("the model draws random numbers on the host")
+
     def _compiled_loss(self, place: _Place) -> Callable[..., Tensor]:
         """The loss, compiled.
 
@@ -168,13 +201,16 @@ class StaticStep:
         def loss_of(*inputs: Any) -> Tensor:
             return compiled(self, *inputs)
 
-        with self._unchanged():
-            found = []
-            for each in (self._loss_of, loss_of):
-                with self._unchanged():
-                    self._take(place.rows, place.shown, each)
-                    found.append(float(self._loss))
-        if abs(found[0] - found[1]) > _APART * max(abs(found[0]), 1e-3):
+        found, before = [], self._random()
+        draws = False
+        for each in (self._loss_of, loss_of):
+            with self._unchanged(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # advice on settings that are the caller's
+                self._take(place.rows, place.shown, each)
+                found.append(float(self._loss))
+                draws = draws or not torch.equal(before, self._random())
+        # dropout draws other numbers when it is compiled
+        if not draws and abs(found[0] - found[1]) > _APART * max(abs(found[0]), 1.0):
             raise RuntimeError(f"the compiler's loss is {found[1]:.4g} in place of {found[0]:.4g}")
         return loss_of
 
@@ -182,16 +218,33 @@ class StaticStep:
         """The step as a graph; weights, optimizer and random numbers are as before."""
         assert self._stream is not None, "a GPU has one"
         graph = torch.cuda.CUDAGraph()
+        pool = self._pool or torch.cuda.graph_pool_handle()
         with self._unchanged(), _quick():
             before = self._random()
             for _ in range(_WARM_UP):
                 self._take(place.rows, place.shown, loss_of)
             self._stream.synchronize()
             draws = not torch.equal(before, self._random())
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                self._take(place.rows, place.shown, loss_of)
-        self._pool = graph.pool()
+            try:
+                with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
+                    self._take(place.rows, place.shown, loss_of)
+            except Exception:
+                self._end_capture(pool)
+                raise
+        self._pool = pool
         return _Place(place.rows, place.shown, graph.replay, draws)
+
+    def _end_capture(self, pool: Any) -> None:
+        """After a capture that failed, leave the allocator and the generator as after one that did not."""
+        device = self._of.device.index or 0
+        with suppress(Exception):
+            torch._C._cuda_endAllocateToPool(device, pool)
+        with suppress(Exception):
+            torch._C._cuda_releasePool(device, pool)
+        with suppress(Exception):
+            trivial = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(trivial, stream=self._stream):
+                self._loss.add_(0)
 
     def _random(self) -> Tensor:
         """The state of the generator that dropout and the like draw from."""
@@ -206,7 +259,7 @@ class StaticStep:
         kept = [each.detach().clone() for each in tensors]
         state: Any = training.optimizer.state
         before = {key: {name: value.clone() for name, value in held.items()} for key, held in state.items()}
-        random = self._random()
+        drawn, host = self._random(), torch.get_rng_state()
         try:
             yield
         finally:
@@ -216,11 +269,11 @@ class StaticStep:
                 for key, held in state.items():
                     for name, value in held.items():
                         # a state that was made meanwhile starts at zero
-                        value.copy_(before[key][name]) if key in before else value.zero_()
+                        known = before.get(key, {}).get(name)
+                        value.zero_() if known is None else value.copy_(known)
+            torch.set_rng_state(host)
             if self._cuda:
-                torch.cuda.set_rng_state(random, training.device)
-            else:
-                torch.set_rng_state(random)
+                torch.cuda.set_rng_state(drawn, training.device)
 
 
 @contextmanager
@@ -234,6 +287,11 @@ def _quick() -> Iterator[None]:
         allow_tf32=cudnn.allow_tf32,
     ):
         yield
+
+
+def _host_random() -> tuple[Any, ...]:
+    """The states of the generators on the host."""
+    return bytes(torch.get_rng_state().numpy()), random.getstate()
 
 
 def _in_a_line(problem: Exception) -> str:

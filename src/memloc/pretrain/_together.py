@@ -3,6 +3,7 @@ own."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,10 +41,13 @@ def train_together(names: list[str], begin: Callable[[str], Iterator[None]], *, 
                 name, free = waiting.pop(0), _free(device)
                 turn = _Turn(name, begin(name), start)
                 try:
-                    goes_on = _step(turn, device)
+                    goes_on: bool | None = _step(turn, device)
                 except MemoryUsedUpError:
                     if not running:
                         raise
+                    goes_on = None
+                if goes_on is None:  # outside the handler, whose traceback holds what was allocated
+                    del turn
                     waiting.insert(0, name)  # its turn comes when another is done
                     limit = len(running)
                     _let_go(device)
@@ -53,7 +57,8 @@ def train_together(names: list[str], begin: Callable[[str], Iterator[None]], *, 
                 highest = max(highest, len(running))
                 if not most and device.type == "cuda":
                     taken = max(free - _free(device), 1)
-                    limit = min(limit, len(running) + int(_SHARE * _free(device) / taken))
+                    more = max(_SHARE * _free(device) - taken, 0)  # as much stays free for what steps need besides
+                    limit = min(limit, len(running) + int(more / taken))
             running = [turn for turn in running if _step(turn, device)]
     return max(highest, 1)
 
@@ -85,5 +90,6 @@ def _free(device: torch.device) -> int:
 
 
 def _let_go(device: torch.device) -> None:
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

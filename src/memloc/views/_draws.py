@@ -20,13 +20,13 @@ _PLAIN, _SCRAMBLE = 0, 1  # streams: the same (seed, point) never feeds two purp
 
 
 def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int | Tensor, int | Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10: four 32-bit words for each 128-bit counter.
 
     Args:
         counter: four int64 tensors that broadcast, each holding values in [0, 2**32).
-        key: two integers in [0, 2**32).
+        key: two integers in [0, 2**32), or tensors of one.
     Returns:
         Four int64 tensors with values in [0, 2**32).
 
@@ -66,7 +66,7 @@ def owen_scramble(value: Tensor, key: Tensor) -> Tensor:
     return _reverse_bits(x)
 
 
-def words(seed: int, point: Tensor, index: Tensor, count: int, stream: int = _PLAIN) -> Tensor:
+def words(seed: int | Tensor, point: Tensor, index: Tensor, count: int, stream: int = _PLAIN) -> Tensor:
     """32-bit words for every (point, index): shape of their broadcast plus a last axis of `count`."""
     blocks = torch.arange((count + 3) // 4, device=point.device) | (stream << 24)
     low, high = (point & _MASK)[..., None], ((point >> 32) & _MASK)[..., None]
@@ -74,7 +74,7 @@ def words(seed: int, point: Tensor, index: Tensor, count: int, stream: int = _PL
     return torch.stack(torch.broadcast_tensors(*drawn), dim=-1).flatten(-2)[..., :count]
 
 
-def retries(seed: int, point: Tensor, index: Tensor, stream: int, count: int) -> Tensor:
+def retries(seed: int | Tensor, point: Tensor, index: Tensor, stream: int, count: int) -> Tensor:
     """The first four words of `count` streams that follow each other, at once: shape (draw, count, 4).
 
     >>> ids, views = torch.tensor([7, 9]), torch.tensor([0, 1])
@@ -88,7 +88,7 @@ def retries(seed: int, point: Tensor, index: Tensor, stream: int, count: int) ->
 
 
 def uniforms(
-    seed: int,
+    seed: int | Tensor,
     point: Tensor,
     view: Tensor,
     count: int,
@@ -103,7 +103,7 @@ def uniforms(
     another; with "independent" every view is a plain draw.
 
     Args:
-        seed: any integer of up to 64 bits.
+        seed: any integer of up to 64 bits, or a tensor of one.
         point: int64 ids, shape (point,).
         view: int64 view numbers, shape (view,).
         count: numbers per view.

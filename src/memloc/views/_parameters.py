@@ -70,7 +70,7 @@ def parameters(
     extent: tuple[int, int],
     size: tuple[int, int],
     *,
-    seed: int,
+    seed: int | Tensor,
     point: Tensor,
     view: Tensor,
     static: bool = False,
@@ -127,7 +127,7 @@ def columns_needed(policy: Policy, height: int, width: int) -> int:
 
 
 def _crops(
-    policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int, point: Tensor, view: Tensor
+    policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int | Tensor, point: Tensor, view: Tensor
 ) -> tuple[Tensor, ...]:
     """RandomResizedCrop's rejection sampling: up to ten attempts, then the largest central crop of allowed ratio."""
     if policy.crop_scale is None:
@@ -147,7 +147,7 @@ def _crops(
 
 
 def _static_crops(
-    policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int, point: Tensor, view: Tensor
+    policy: Policy, column: dict[str, Tensor], height: int, width: int, seed: int | Tensor, point: Tensor, view: Tensor
 ) -> tuple[Tensor, ...]:
     """The boxes of `_crops`, with all ten attempts made at once and the first that fits chosen."""
     if policy.crop_scale is None:

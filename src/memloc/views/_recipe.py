@@ -41,16 +41,28 @@ class Recipe:
         return sobol_points(self.columns, int(first) + self.n, device) if self.sampling == "sobol" else None
 
     def parameters(
-        self, images: Tensor, points: Tensor, number: Tensor, *, sequence: Tensor | None = None, static: bool = False
+        self,
+        images: Tensor,
+        points: Tensor,
+        number: Tensor,
+        *,
+        sequence: Tensor | None = None,
+        static: bool = False,
+        seed: int | Tensor | None = None,
     ) -> Parameters:
-        """What happens to each view, point after point."""
-        drawn = uniforms(self.seed, points, number, self.columns, self.sampling, sequence=sequence)
+        """What happens to each view, point after point.
+
+        Args:
+            seed: where it is not the recipe's own, or lies on a device.
+        """
+        key = self.seed if seed is None else seed
+        drawn = uniforms(key, points, number, self.columns, self.sampling, sequence=sequence)
         return parameters(
             self.policy,
             drawn.flatten(0, 1),
             (images.shape[2], images.shape[3]),
             self.size,
-            seed=self.seed,
+            seed=key,
             point=points[:, None].expand(-1, self.n).flatten(),
             view=number.repeat(len(points)),
             static=static,

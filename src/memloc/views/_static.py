@@ -5,8 +5,10 @@ never asked for a number.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -18,9 +20,10 @@ from memloc.views._apply import active_parts, blurred, hide_patches, jitter_part
 from memloc.views._parameters import ORDERS, Parameters
 from memloc.views._recipe import Recipe
 
+_FEW = 32  # images that are drawn as they are: compiling for them takes longer
 _APART = 1e-4  # most that compiled views may differ from plain ones, of pixels in [0, 1]
 
-_Draw = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+_Draw = Callable[[Tensor, Tensor, Tensor, "Tensor | None", "int | Tensor"], Tensor]
 
 
 def draw_static(recipe: Recipe, images: Tensor, points: Tensor, first: int | Tensor) -> Tensor:
@@ -32,15 +35,23 @@ def draw_static(recipe: Recipe, images: Tensor, points: Tensor, first: int | Ten
     """
     number = recipe.numbers(images, first)
     sequence = recipe.sequence(first, images.device)
-    draw = _compiled(recipe) if images.device.type == "cuda" else _plain(recipe)
-    return draw(images, points, number, sequence)
+    if images.device.type != "cuda" or len(images) < _FEW:
+        return _plain(recipe)(images, points, number, sequence, recipe.seed)
+    # one compiled form for all seeds, which lie on the device
+    return _compiled(replace(recipe, seed=0))(images, points, number, sequence, _on_device(recipe.seed, images.device))
+
+
+@cache
+def _on_device(seed: int, device: torch.device) -> Tensor:
+    """A seed on the device, put there once and for ever: graphs read it where it lies."""
+    return torch.tensor((seed + (1 << 63)) % (1 << 64) - (1 << 63), dtype=torch.int64, device=device)
 
 
 def _plain(recipe: Recipe) -> _Draw:
-    """The views of a recipe as a function of tensors alone."""
+    """The views of a recipe as a function of tensors alone; the seed may be a number."""
 
-    def draw(images: Tensor, points: Tensor, number: Tensor, sequence: Tensor | None) -> Tensor:
-        chosen = recipe.parameters(images, points, number, sequence=sequence, static=True)
+    def draw(images: Tensor, points: Tensor, number: Tensor, sequence: Tensor | None, seed: int | Tensor) -> Tensor:
+        chosen = recipe.parameters(images, points, number, sequence=sequence, static=True, seed=seed)
         return _applied(recipe, images, chosen).unflatten(0, (len(points), recipe.n))
 
     return draw
@@ -56,9 +67,8 @@ def _compiled(recipe: Recipe) -> _Draw:
     def draw(images: Tensor, *others: Any) -> Tensor:
         if images.shape in shapes:
             return (fast if shapes[images.shape] else plain)(images, *others)
-        shown = plain(images, *others)
-        shapes[images.shape] = _agrees(fast, shown, images, *others)
-        return shown
+        shapes[images.shape] = _agrees(fast, plain(images, *others), images, *others)
+        return draw(images, *others)
 
     return draw
 
@@ -66,14 +76,16 @@ def _compiled(recipe: Recipe) -> _Draw:
 def _agrees(fast: Any, shown: Tensor, *inputs: Any) -> bool:
     """Whether the compiled form can be used; why not is said."""
     try:
-        apart = float((fast(*inputs) - shown).abs().max()) if len(shown) else 0.0
-    except torch.OutOfMemoryError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on settings that are the caller's
+            apart = float((fast(*inputs) - shown).abs().max())
     except Exception as problem:
+        if "out of memory" in str(problem).lower() or isinstance(problem, torch.OutOfMemoryError):
+            raise
         first = next(iter(str(problem).strip().splitlines()), "")
         warn(f"Views are drawn uncompiled, which is slower: {type(problem).__name__}: {first}")
         return False
-    if apart > _APART:
+    if not apart <= _APART:
         warn(f"Views are drawn uncompiled, which is slower: the compiler's differ from them by {apart:.2g}.")
     return apart <= _APART
 
