@@ -13,7 +13,7 @@ MUTATION := .mutation
 SITE := .site
 TEST_WORKERS ?= 2
 
-.PHONY: env demo test test-all mutants lint bench docs findings paper-scale site clean
+.PHONY: env demo test test-all mutants lint bench docs findings paper-scale site notebooks clean
 
 env: $(STAMP)
 
@@ -49,6 +49,10 @@ demo: env
 
 test: env $(OPTIONAL)/.complete
 	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal -m "not slow"
+
+# The notebooks of examples/, cell by cell.
+notebooks: env
+	$(BIN)/python -m pytest -q tests/integration/test_examples.py -k notebooks
 
 test-all: env $(OPTIONAL)/.complete
 	MEMLOC_OPTIONAL=$(CURDIR)/$(OPTIONAL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal

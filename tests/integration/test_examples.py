@@ -35,13 +35,13 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 FINDS = {
     "audit_your_encoder": lambda space: space["found"].layers["layermem_calibrated"].notna().all(),
-    "name_memorized_points": lambda space: space["planted"].sum() == 8,
+    "name_memorized_points": lambda space: space["planted"].sum() == 8 and space["found"].by_layer()["shows"]["head"],
     "clean_a_table": lambda space: sum(cell in space["found"] for cell in space["cells"]) >= 4,
     "noisy_labels": lambda space: (space["suspected"]["label"] != space["suspected"]["true_label"]).mean() > 0.8,
 }
 
 
-@pytest.mark.long
+@pytest.mark.slow  # .ci/run runs them beside make test
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_and_are_stored_without_output(path, tmp_path, monkeypatch):
     """Cell by cell, the last expression of each shown as a notebook would."""

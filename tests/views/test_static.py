@@ -103,7 +103,7 @@ def test_a_compiler_that_is_right_is_used(monkeypatch):
     draw, expected = compiled_by(monkeypatch, lambda function: lambda *inputs: calls.append(1) or function(*inputs))
     assert torch.equal(draw(), expected)
     assert torch.equal(draw(), expected)
-    assert len(calls) == 3, 'one to compare'
+    assert len(calls) == 3, "one to compare"
 
 
 def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
