@@ -8,7 +8,8 @@ import pytest
 
 import memloc
 from memloc.errors import MissingExtraError
-from memloc.report._shown import _figure, _scale_of
+from memloc.report import render, summarize
+from memloc.report._words import figure_text, scale_of
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +67,17 @@ def test_the_layers_in_a_few_columns(found, alone):
     assert "Highest" not in alone.summary()
 
 
-def test_small_figures_are_in_a_unit_that_can_be_read():
-    assert _scale_of(pd.DataFrame({"a": [0.35, 0.0001]})) == ("", 1.0)
-    assert _scale_of(pd.DataFrame({"a": [0.0004, -0.0001]})) == (", 10⁻³", 1e3)
-    assert _scale_of(pd.DataFrame({"a": [3e-7]})) == (", 10⁻⁶", 1e6)
-    assert _scale_of(pd.DataFrame({"a": [float("nan")]})) == ("", 1.0)
-    assert _scale_of(pd.DataFrame()) == ("", 1.0)
-    assert [_figure(value, 2) for value in (-0.0001, -0.51, float("nan"), None)] == ["0.00", "-0.51", "–", "–"]
+def test_small_figures_are_in_a_unit_that_can_be_read(found):
+    assert scale_of([0.35, 0.0001]) == ("", 1.0)
+    assert scale_of([0.0004, -0.0001]) == (", 10⁻³", 1e3)
+    assert scale_of([3e-7]) == (", 10⁻⁶", 1e6)
+    assert scale_of([float("nan"), None]) == scale_of([]) == ("", 1.0)
+    assert [figure_text(value, 2) for value in (-0.0001, -0.51, float("nan"), None)] == ["0.00", "-0.51", "–", "–"]
+    audit, _ = found
+    small = {"layermem_calibrated": 0.0004, "calibrated_low": -0.00001, "calibrated_high": 0.0007}
+    page = render(summarize(memloc.Audit(**{**vars(audit), "layers": audit.layers.assign(**small)})))
+    assert "calibrated, 10⁻³</button>" in page
+    assert ">0.40<small>-0.01 to 0.70</small>" in page
 
 
 def test_a_notebook_sees_answer_chart_and_pictures(found, alone):

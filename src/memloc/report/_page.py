@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memloc.errors import SpecError
+from memloc.report._words import as_number, figure_text
 from memloc.results import as_memloc_wrote, listed_files, locked, make_folder, replacing
 
 
@@ -72,5 +73,5 @@ def _made(make: Callable[[], str], folder: str | Path | None) -> str:
         return make()
 
 
-def _figure(value: object, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _figure(value: object, digits: int = 3, by: float = 1) -> str:
+    return figure_text(value if by == 1 else as_number(value) * by, digits)

@@ -14,13 +14,12 @@ import pandas as pd
 from memloc.errors import MissingExtraError
 from memloc.report._charts import layer_chart
 from memloc.report._summary import summarize
-from memloc.report._words import as_number
+from memloc.report._words import figure_text, scale_of
 from memloc.report._write import write_report
 from memloc.results import HEADLINES, headline, of_encoder, ranking_column, shown_in
 from memloc.results import Audit as Tables
 
 _POINTS = 8  # shown in a gallery
-_SCALES = (("", 1.0), (", 10⁻³", 1e3), (", 10⁻⁶", 1e6))
 _STYLE = (
     ".memloc{font:14px system-ui,sans-serif;max-width:900px}.memloc .chart{width:100%;height:auto;max-width:760px}"
     ".memloc .grid{stroke:#8884}.memloc .zero{stroke:#888}.memloc .tick{font-size:11px;fill:currentColor}"
@@ -70,10 +69,12 @@ class Audit(Tables):
         found = summarize(self)
         table = self.by_layer()
         numbers = [name for name in table.columns[1:-1] if name != "shows"]
-        unit, factor = _scale_of(table[numbers])
+        unit, factor = scale_of(table[numbers].to_numpy().ravel())
         digits = 4 if factor == 1 else 2
-        shown = table.assign(**{name: [_figure(value, digits) for value in table[name] * factor] for name in numbers})
-        shown["UnitMem"] = table["UnitMem"].map(lambda value: _figure(value, 3))
+        shown = table.assign(
+            **{name: [figure_text(value, digits) for value in table[name] * factor] for name in numbers}
+        )
+        shown["UnitMem"] = table["UnitMem"].map(lambda value: figure_text(value, 3))
         if numbers:
             shown = shown.rename(columns={numbers[0]: f"{numbers[0]}{unit}"})
         if "shows" in shown:
@@ -164,23 +165,6 @@ class Audit(Tables):
             f'<div class="memloc"><style>{_STYLE}</style><h3>{escape(found["title"])}</h3>{answer}'
             f"<p><b>{escape(decides.name)} by depth</b>, 95 % intervals</p>{chart}{gallery}</div>"
         )
-
-
-def _scale_of(figures: pd.DataFrame) -> tuple[str, float]:
-    """A unit in which the figures of a table can be read, and what they are multiplied by."""
-    largest = as_number(figures.abs().max().max()) if figures.size else float("nan")
-    if math.isnan(largest) or largest == 0:
-        return _SCALES[0]
-    return next((scale for scale in _SCALES if largest * scale[1] >= 0.1), _SCALES[-1])
-
-
-def _figure(value: Any, digits: int) -> str:
-    """A figure without a sign before zero; a dash where it is not known."""
-    number = as_number(value)
-    if math.isnan(number):
-        return "–"
-    text = f"{number:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _is_nan(value: Any) -> bool:

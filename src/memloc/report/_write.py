@@ -9,6 +9,7 @@ from typing import Any
 from memloc.report._charts import layer_chart, roc_chart, scatter, series_chart, unit_chart
 from memloc.report._page import page, write_page
 from memloc.report._summary import summarize
+from memloc.report._words import scale_of
 from memloc.results import HEAD_KINDS, Audit
 
 _SERIES: dict[str, list[tuple[str, str, str, str | None, str | None]]] = {
@@ -72,6 +73,8 @@ def render(summary: dict[str, Any]) -> str:
     scatters = [
         Markup(scatter(layer, found["scatter"])) for layer, found in summary["units"].items() if found["scatter"]
     ]
+    figures = ("layermem_calibrated", "calibrated_low", "calibrated_high", "alignment_gap", "gap_low", "gap_high")
+    unit = scale_of(row.get(name) for row in layers for name in figures)
     named = ("layers", "points", "layer_points", "point_units", "band", "leading", "score_name")
     shown = {key: summary[key] for key in named}
     shown["units"] = {layer: found["top"] for layer, found in summary["units"].items()}
@@ -82,6 +85,8 @@ def render(summary: dict[str, Any]) -> str:
         **summary,
         charts=charts,
         scatters=scatters,
+        unit=unit[0],
+        factor=unit[1],
         data=Markup(data),
         record_json=json.dumps(summary["record"], indent=1),
     )

@@ -11,7 +11,11 @@
     node.append(...children.filter((child) => child !== null));
     return node;
   };
-  const figure = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+  const figure = (value, digits = 3) => {
+    if (value === null || value === undefined) return "–";
+    const text = value.toFixed(digits);
+    return Number(text) === 0 ? text.replace("-", "") : text;
+  };
   const picture = (point, name) =>
     thumbs[point]
       ? make("img", { class: "thumb", src: "data:image/png;base64," + thumbs[point], alt: "image " + name, loading: "lazy" })
