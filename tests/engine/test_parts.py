@@ -112,6 +112,38 @@ def test_another_specs_folder_and_shards_are_not_taken(job, tiny, gray, four_spl
     same(tmp_path / "whole", tmp_path / "out")
 
 
+def test_a_folder_that_is_removed_meanwhile_is_said(job, tmp_path, monkeypatch):
+    def removing(job, shard):
+        shutil.rmtree(tmp_path / "out")
+        return audit_shard(job, shard)
+
+    monkeypatch.setattr(_parts, "audit_shard", removing)
+    with pytest.raises(ResultsError, match="was removed while a part of it was computed"):
+        run_part(job, Part(1, 2), out=tmp_path / "out")
+
+
+def test_a_whole_audit_beside_a_part_ends_the_part(job, tmp_path, monkeypatch):
+    calls = []
+
+    def beside(job, shard):
+        calls.append(shard)
+        if len(calls) == 1:
+            assert not elsewhere(lambda: run_job(job, out=tmp_path / "out"))
+        return audit_shard(job, shard)
+
+    monkeypatch.setattr(_parts, "audit_shard", beside)
+    done = run_part(job, Part(1, 2), out=tmp_path / "out")
+    assert done.is_merged
+    assert len(calls) == 1
+    assert not (tmp_path / "out/.shards").exists()
+
+
+def test_merging_a_folder_that_is_not_there_makes_none(job, tmp_path):
+    with pytest.raises(ResultsError, match="7 of 7 shards are missing"):
+        run_job(job, out=tmp_path / "mistyped", merge="say")
+    assert not (tmp_path / "mistyped").exists()
+
+
 def elsewhere(act):
     """Run something in another thread, which is another owner of locks, and return what it raised."""
     found = []
@@ -168,7 +200,7 @@ def test_parts_that_are_none(text):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--merge", "computes nothing"),
+        ("--merge", "a merge computes nothing"),
         ("--overwrite", "each job would remove"),
         ("--fail-above=0.1", "pass it to --merge"),
     ],

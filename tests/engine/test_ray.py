@@ -131,6 +131,19 @@ def test_a_worker_of_another_version_is_refused(cluster, monkeypatch):
         computed(lambda shared, shard: 1)
 
 
+def test_workers_without_room_are_left_out_and_said(cluster, monkeypatch):
+    monkeypatch.setattr(_ray, "_ROOM", 15.0)
+    with pytest.warns(UserWarning, match=r"There is room for \d of 6 workers, which go on alone"):
+        states, _ = computed(lambda shared, shard: shard.start, workers=6)
+    assert states == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(("text", "threads"), [("3", 3), ("2,1", 2), ("0", 1), ("", 1), ("x", 1)])
+def test_threads_are_those_that_the_environment_names(text, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert RayPlace().threads == threads
+
+
 def test_more_than_the_cluster_has_is_refused(cluster):
     with pytest.raises(SpecError, match="no room for a worker of 64 cores"):
         compute_on_ray(

@@ -36,17 +36,22 @@ def check_part(
     """Raise SpecError for what does not go with a part of an audit."""
     if merge and place is not None:
         raise SpecError("--ray is given beside --merge, which computes nothing. Expected one. Leave --ray out.")
+    if merge and overwrite:
+        raise SpecError(
+            "--overwrite is given beside --merge, and would remove what is to be merged. Expected one or the other."
+            " Leave --overwrite out."
+        )
     if part is None:
         return
     for given, flag, why in (
-        (merge, "--merge", "which computes nothing"),
-        (place is not None, "--ray", "and either divides the work"),
-        (overwrite, "--overwrite", "and each job would remove what the others computed"),
-        (fail_above is not None, "--fail-above", "and a part has no figure to look at"),
+        (merge, "--merge", "a merge computes nothing"),
+        (place is not None, "--ray", "both divide the work"),
+        (overwrite, "--overwrite", "each job would remove what the others computed"),
+        (fail_above is not None, "--fail-above", "a part has no figure to look at"),
     ):
         if given:
             raise SpecError(
-                f"{flag} is given beside --shards, {why}. Expected one or the other. Leave {flag} out"
+                f"{flag} is given beside --shards: {why}. Expected one or the other. Leave {flag} out"
                 + (", and pass it to --merge." if flag == "--fail-above" else ".")
             )
 

@@ -17,9 +17,9 @@ from memloc.engine._pilot import with_view_count
 from memloc.engine._run import job_spec, on_device, shard_place
 from memloc.engine._shard import audit_shard
 from memloc.engine._stored import load_shard, save_shard
-from memloc.errors import FolderInUseError
+from memloc.errors import FolderInUseError, ResultsError
 from memloc.progress import Report, silent
-from memloc.results import claimed, spec_hash
+from memloc.results import claimed, remove_folder, spec_hash
 from memloc.workers import Part, compute_part, join_jobs
 
 _PATIENCE = 60.0  # seconds that a job waits for others, which each take a folder for a moment
@@ -67,7 +67,20 @@ def run_part(
     hashed = spec_hash(spec)
 
     def is_there(number: int) -> bool:
-        return load_shard(shard_place(work, number), hashed) is not None
+        merged = (folder / "audit.json").is_file()  # by somebody who computed the rest alone
+        return merged or load_shard(shard_place(work, number), hashed) is not None
+
+    def compute(number: int) -> None:
+        state = audit_shard(job, job.shards[number])
+        try:
+            save_shard(shard_place(work, number), state, hashed)
+        except (OSError, RuntimeError) as problem:
+            if work.is_dir():
+                raise
+            raise ResultsError(
+                f"{str(folder)!r} was removed while a part of it was computed. Expected it to stay until all parts are"
+                " merged. Repeat the command."
+            ) from problem
 
     with on_device(job):
         job, _ = with_view_count(job, progress)
@@ -78,12 +91,15 @@ def run_part(
             mine,
             place=lambda number: shard_place(work, number),
             is_there=is_there,
-            compute=lambda number: save_shard(shard_place(work, number), audit_shard(job, job.shards[number]), hashed),
+            compute=compute,
             show=lambda number: progress(doing, mine.index(number), len(mine)),
         )
     progress(doing, len(mine), len(mine))
+    if (folder / "audit.json").is_file():
+        remove_folder(work)  # what was computed here meanwhile
+        return PartDone(computed, len(job.shards), len(job.shards), tuple(elsewhere), is_merged=True)
     there = sum(shard_place(work, number).is_file() for number in range(len(job.shards)))
-    return PartDone(computed, there, len(job.shards), tuple(elsewhere), (folder / "audit.json").is_file())
+    return PartDone(computed, there, len(job.shards), tuple(elsewhere), is_merged=False)
 
 
 def _joined(folder: Path, work: Path, spec: dict[str, Any], part: Part, inputs: tuple[Any, ...]) -> bool:
@@ -109,4 +125,4 @@ def cost_of_part(cost: dict[str, Any], job: Job, part: Part) -> dict[str, Any]:
     mine = part.shards(len(job.shards))
     share = sum(job.shards[number].stop - job.shards[number].start for number in mine) / len(job.images)
     scaled = {name: cost[name] * share for name in ("forward_passes", "seconds") if cost.get(name) is not None}
-    return {**cost, **{name: round(value, 1) for name, value in scaled.items()}, "shards": len(mine)}
+    return {**cost, **{name: round(value) for name, value in scaled.items()}, "shards": len(mine)}

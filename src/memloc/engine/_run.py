@@ -53,6 +53,8 @@ def run_job(
     """
     began = time.monotonic()
     spec = job_spec(job)
+    if merge is not None and out is not None and not Path(out).is_dir():  # a name that is mistyped makes no folder
+        check_complete(len(job.shards), partial(shard_place, Path(out)), merge, 1)
     with ExitStack() as stack:
         folder = (
             stack.enter_context(claimed(Path(out), spec, overwrite=overwrite, inputs=tuple(inputs)))
@@ -130,7 +132,9 @@ def _states(
         )
 
     def compute(shard: slice) -> ShardState:
-        if merge is not None:  # it was there and cannot be used
+        if merge is not None:  # it was there and cannot be used; so may others be
+            for number in range(len(job.shards)):
+                load(number)
             check_complete(len(job.shards), partial(shard_place, work), merge, jobs_of(work))
         return audit_shard(job, shard)
 

@@ -20,6 +20,7 @@ from memloc.machine import own_version
 _AHEAD = 2  # shards that wait at an actor
 _TRIES = 3  # times that a shard is begun
 _LOOK = 0.5  # seconds between looks
+_ROOM = 60.0  # seconds that actors have to be placed and begin
 _ANSWER = 5.0  # seconds that an address has to answer
 
 
@@ -35,8 +36,14 @@ class RayPlace:
 
     address: str = "local"
     workers: int = 0
-    threads: int = field(default_factory=lambda: int(os.environ.get("OMP_NUM_THREADS", "1")))
+    threads: int = field(default_factory=lambda: _threads())
     gpus: float = 0.0
+
+
+def _threads() -> int:
+    """The threads that OMP_NUM_THREADS asks for, of the outermost level where it names several; 1 without it."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(int(first), 1) if first.isdigit() else 1
 
 
 class _Worker:
@@ -100,12 +107,10 @@ class _Actors:
         cluster = library.cluster_resources()
         room = cluster.get("GPU", 0) / place.gpus if place.gpus else cluster.get("CPU", 1) / place.threads
         if room < 1:
-            what = f"{place.gpus} GPUs" if place.gpus else f"{place.threads} cores"
-            raise SpecError(
-                f"the cluster at {place.address!r} has no room for a worker of {what}. Expected some. Start it with"
-                " more, or set OMP_NUM_THREADS lower."
-            )
-        self._idle = [self._made() for _ in range(max(min(place.workers or int(room), shards), 0))]
+            raise self._no_room()
+        self._idle: list[Any] = []
+        for _ in range(max(min(place.workers or int(room), shards), 0)):
+            self._idle.append(self._made())
         self._under_way: dict[Any, tuple[int, Any]] = {}
         self._tried: dict[int, int] = {}
 
@@ -113,10 +118,37 @@ class _Actors:
         kind = self._ray.remote(num_cpus=self._place.threads, num_gpus=self._place.gpus, max_restarts=0)(_Holder)
         return kind.remote([self._shared], self._ready, self._place.threads)
 
-    def _check(self, actor: Any) -> None:
+    def _no_room(self) -> SpecError:
+        if self._place.gpus:
+            what, step = f"{self._place.gpus:g} GPUs", "Pass --ray-gpus 0 for processors"
+        else:
+            what, step = f"{self._place.threads} cores", "Set OMP_NUM_THREADS lower"
+        return SpecError(
+            f"there is no room for a worker of {what} on Ray ({self._place.address}). Expected some. {step}, wait until"
+            " others are done, or start the cluster with more."
+        )
+
+    def _placed(self) -> list[Any]:
+        """The actors that the cluster has room for now; the others are ended, and said.
+
+        Raises:
+            SpecError: there is room for none.
+        """
+        asked = {actor.versions.remote(): actor for actor in self._idle}
+        done, waiting = self._ray.wait(list(asked), num_returns=len(asked), timeout=_ROOM)
+        if not done and asked:
+            raise self._no_room()
+        for reference in waiting:
+            self._ray.kill(asked[reference])
+        if waiting:
+            warn(f"There is room for {len(done)} of {len(asked)} workers, which go on alone.")
+        for reference in done:
+            self._check(self._ray.get(reference))
+        return [asked[reference] for reference in done]
+
+    def _check(self, there: dict[str, str]) -> None:
         """Raise SpecError where an actor computes with something else."""
         here = {"memloc": own_version(), "torch": torch.__version__}
-        there = self._ray.get(actor.versions.remote())
         different = next((name for name in here if here[name] != there[name]), None)
         if different is not None:
             raise SpecError(
@@ -128,9 +160,10 @@ class _Actors:
         self, numbers: Sequence[int], shards: Sequence[slice], of: Callable[[Any, slice], Any]
     ) -> Iterator[tuple[int, Any]]:
         """States of shards by their numbers, as they come."""
-        for actor in self._idle:
-            self._check(actor)
-        waiting, actors = list(numbers), list(self._idle)
+        if not numbers:
+            return
+        actors = self._idle = self._placed()
+        waiting = list(numbers)
         load = dict.fromkeys(range(len(actors)), 0)
         while waiting or self._under_way:
             for place in sorted(load, key=load.__getitem__):
@@ -156,7 +189,6 @@ class _Actors:
                     cause = problem.cause
                     raise (cause if isinstance(cause, MemlocError) else problem) from None
                 yield number, state
-        self._idle = actors
 
     def _lost(self, place: int) -> list[int]:
         """What else was under way at an actor that ended."""
@@ -204,6 +236,12 @@ def _connected(library: Any, place: RayPlace) -> Iterator[None]:
         try:
             library.init(address=place.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as problem:
+            if any(word in str(problem).lower() for word in ("token", "auth")):
+                raise SpecError(
+                    f"the Ray cluster at {place.address!r} refuses this process: it wants its token. Expected the same"
+                    " token here and there. Copy it from where ray start ran (ray get-auth-token), or start the cluster"
+                    " with RAY_AUTH_MODE=disabled in a network of your own."
+                ) from problem
             raise _no_answer(place.address) from problem
     try:
         yield
