@@ -85,10 +85,16 @@ class Stage:
     needs: tuple[str, ...] = ()
 
 
-def _train(scale: Scale, name: str, feeds: str, *more: str, epochs: int = 600, passes: int = 2, held_out: bool = False) -> Stage:
+def _train(
+    scale: Scale, name: str, feeds: str, *more: str, epochs: int = 600, passes: int = 2, held_out: bool = False
+) -> Stage:
     epochs = max(round(epochs * scale.epochs), 1)
     seen = (scale.shared + scale.swapped) * 2
-    sizes = ["--held-out", "0.1", "--candidates", str(scale.swapped), "--independents", str(scale.swapped)] if held_out else [*scale.split, "--held-out", "0", "--external", "external.npz"]
+    sizes = (
+        ["--held-out", "0.1", "--candidates", str(scale.swapped), "--independents", str(scale.swapped)]
+        if held_out
+        else [*scale.split, "--held-out", "0", "--external", "external.npz"]
+    )
     command = ("train", "images.npz", *sizes, "--epochs", str(epochs), "--batch-size", str(scale.batch), *more)
     return Stage(name, command, feeds, 40 + seen * passes * epochs / TRAINED)  # 40: the compiler
 
@@ -131,19 +137,35 @@ def _acts(scale: Scale) -> Iterator[Stage]:
     f, needs = f"{run}/encoders/f.safetensors", (run, audit)
     yield Stage("b-probe", ("probe", f, *probe), "accuracy of the probes", ACT, (run,))
     for order in ("top", "low", "random"):
-        yield Stage(f"b-prune-{order}", ("prune", f, "--audit", audit, "--order", order, *probe), "LocMem Table 6", ACT, needs)
+        yield Stage(
+            f"b-prune-{order}", ("prune", f, "--audit", audit, "--order", order, *probe), "LocMem Table 6", ACT, needs
+        )
     donor = ("--from", "a-published-s0/encoders/f.safetensors")
     for by, order in (("delta", "highest"), ("delta", "lowest"), ("layermem", "highest"), ("random", "highest")):
         how = ("--audit", audit, "--by", by, "--order", order, "--count", str(REPLACED), *probe)
-        yield Stage(f"b-replace-{by}-{order}", ("replace", f, *donor, *how), "LocMem Table 5", ACT, (*needs, "a-published-s0"))
+        yield Stage(
+            f"b-replace-{by}-{order}", ("replace", f, *donor, *how), "LocMem Table 5", ACT, (*needs, "a-published-s0")
+        )
     tuned = ("--epochs", str(max(round(20 * scale.epochs), 1)), *probe)
     yield Stage("b-tune-head", ("finetune", f, "--head-only", *tuned), "LocMem Table 13", ACT, (run,))
     for order in ("highest", "lowest"):
-        yield Stage(f"b-tune-{order}", ("finetune", f, "--audit", audit, "--order", order, *tuned), "LocMem Table 13", 2 * ACT, needs)
+        yield Stage(
+            f"b-tune-{order}",
+            ("finetune", f, "--audit", audit, "--order", order, *tuned),
+            "LocMem Table 13",
+            2 * ACT,
+            needs,
+        )
     train = next(_simclr(scale)).seconds
     for order in ("most", "least", "random"):
         count = str(min(REMOVED, scale.swapped // 2))
-        yield Stage(f"b-remove-{order}", ("remove", run, "--audit", audit, "--count", count, "--order", order, *probe), "LocMem Table 21", train, needs)
+        yield Stage(
+            f"b-remove-{order}",
+            ("remove", run, "--audit", audit, "--count", count, "--order", order, *probe),
+            "LocMem Table 21",
+            train,
+            needs,
+        )
 
 
 def _settings(scale: Scale) -> Iterator[Stage]:
@@ -160,25 +182,50 @@ def _settings(scale: Scale) -> Iterator[Stage]:
         ("epochs-400", (), 400, 2),
     ]
     for name, settings, epochs, passes in others:
-        yield _train(scale, f"c-{name}", "objectives, views, regularization, length", *settings, epochs=epochs, passes=passes)
+        yield _train(
+            scale, f"c-{name}", "objectives, views, regularization, length", *settings, epochs=epochs, passes=passes
+        )
         yield _audit(scale, f"c-{name}", "objectives, views, regularization, length")
 
 
 def _transformers(scale: Scale) -> Iterator[Stage]:
     private = ("--objective", "mae", "--dp-epsilon", "8")
-    for name, how, epochs in (("mae", ("--objective", "mae"), 600), ("dino", ("--objective", "dino"), 300), ("mae-private", private, 20)):
+    for name, how, epochs in (
+        ("mae", ("--objective", "mae"), 600),
+        ("dino", ("--objective", "dino"), 300),
+        ("mae-private", private, 20),
+    ):
         encoder = ("--encoder", VIT if scale.epochs else VIT.replace("num_hidden_layers=12", "num_hidden_layers=2"))
-        yield _train(scale, f"d-{name}", "LocMem Table 10: fully-connected against attention", *how, *encoder, epochs=epochs)
+        yield _train(
+            scale, f"d-{name}", "LocMem Table 10: fully-connected against attention", *how, *encoder, epochs=epochs
+        )
         yield _audit(scale, f"d-{name}", "LocMem Table 10: fully-connected against attention")
 
 
 def _ensemble(scale: Scale) -> Iterator[Stage]:
     epochs = max(round(600 * scale.epochs), 1)
     count = scale.shared + 2 * scale.swapped
-    settings = ("--held-out", "0", "--external", "external.npz", "--epochs", str(epochs), "--batch-size", str(scale.batch))
+    settings = (
+        "--held-out",
+        "0",
+        "--external",
+        "external.npz",
+        "--epochs",
+        str(epochs),
+        "--batch-size",
+        str(scale.batch),
+    )
     feeds = "points by name, reliability over runs"
-    yield Stage("e-ensemble", ("train", "images.npz", "--ensemble", "8", *settings), feeds, 40 + count * 8 * epochs / TRAINED)
-    yield Stage("e-ensemble-audit", ("audit", "e-ensemble", "--no-thumbnails", "--views", str(scale.views)), feeds, 20 + count * 8 * scale.views / AUDITED, ("e-ensemble",))
+    yield Stage(
+        "e-ensemble", ("train", "images.npz", "--ensemble", "8", *settings), feeds, 40 + count * 8 * epochs / TRAINED
+    )
+    yield Stage(
+        "e-ensemble-audit",
+        ("audit", "e-ensemble", "--no-thumbnails", "--views", str(scale.views)),
+        feeds,
+        20 + count * 8 * scale.views / AUDITED,
+        ("e-ensemble",),
+    )
 
 
 def make_data(scale: Scale, folder: Path) -> None:
@@ -188,11 +235,17 @@ def make_data(scale: Scale, folder: Path) -> None:
     sources = {part: DATA / f"{part}.parquet" for part in ("train", "test")}
     lacking = [path for path in sources.values() if not path.is_file()]
     if lacking and scale.epochs:
-        sys.exit(f"there is no {str(lacking[0])!r}. Expected CIFAR-10 with columns img and label. Set CIFAR10 to its folder.")
+        sys.exit(
+            f"there is no {str(lacking[0])!r}. Expected CIFAR-10 with columns img and label. Set CIFAR10 to its folder."
+        )
     if lacking:
         print(f"there is no {str(lacking[0])!r}: the embedded sample stands in its place", flush=True)
 
-    names = {"images": ("train", scale.shared + 2 * scale.swapped), "external": ("test", scale.external), "labelled": ("train", scale.labelled)}
+    names = {
+        "images": ("train", scale.shared + 2 * scale.swapped),
+        "external": ("test", scale.external),
+        "labelled": ("train", scale.labelled),
+    }
     missing = {name: how for name, how in names.items() if not (folder / f"{name}.npz").is_file()}
     wanted = sorted({part for part, _ in missing.values()})
     opened = {part: open_images(f"sample:{part}" if lacking else sources[part]) for part in wanted}
@@ -220,12 +273,21 @@ def run(stage: Stage, scale: Scale, out: Path, data: Path) -> dict[str, Any]:
     arguments = [paths.get(part, part) for part in (*stage.command, *writes, *more)]
     print("memloc", shlex.join(arguments), flush=True)
     said, began, code = io.StringIO(), time.monotonic(), 0
-    with mock.patch.object(sys, "argv", ["memloc", *arguments, "--json"]), contextlib.chdir(out), contextlib.redirect_stdout(said):
+    with (
+        mock.patch.object(sys, "argv", ["memloc", *arguments, "--json"]),
+        contextlib.chdir(out),
+        contextlib.redirect_stdout(said),
+    ):
         try:
             runpy.run_module("memloc", run_name="__main__", alter_sys=False)
         except SystemExit as end:
             code = int(end.code or 0)
-    found = {"command": shlex.join(["memloc", *stage.command, *writes]), "seconds": time.monotonic() - began, "code": code, "device": device()}
+    found = {
+        "command": shlex.join(["memloc", *stage.command, *writes]),
+        "seconds": time.monotonic() - began,
+        "code": code,
+        "device": device(),
+    }
     with contextlib.suppress(ValueError):
         found["result"] = json.loads(said.getvalue())
     return found
@@ -277,7 +339,19 @@ def collected(known: list[Stage], out: Path) -> dict[str, Any]:
         found[stage.name] = {key: done[key] for key in ("command", "seconds", "device")} | {"feeds": stage.feeds}
         if stage.command[0] == "audit":
             layers = pd.read_parquet(out / stage.name / "layers.parquet")
-            kept = [name for name in ("layer", "layermem", "layermem_se", "layermem_calibrated", "calibrated_low", "calibrated_high", "delta_calibrated") if name in layers]
+            kept = [
+                name
+                for name in (
+                    "layer",
+                    "layermem",
+                    "layermem_se",
+                    "layermem_calibrated",
+                    "calibrated_low",
+                    "calibrated_high",
+                    "delta_calibrated",
+                )
+                if name in layers
+            ]
             found[stage.name]["layers"] = json.loads(layers[kept].to_json(orient="records"))
         elif stage.command[0] != "train":
             found[stage.name]["result"] = done.get("result")
@@ -288,7 +362,9 @@ def main() -> int:
     known = parser(__doc__)
     known.add_argument("--out", type=Path, default=FOLDER)
     known.add_argument("--scale", choices=SCALES, default="paper")
-    known.add_argument("--seconds", type=float, default=float("inf"), help="for all stages together; of the paper's scale alone")
+    known.add_argument(
+        "--seconds", type=float, default=float("inf"), help="for all stages together; of the paper's scale alone"
+    )
     known.add_argument("--list", action="store_true", help="print the stages and do nothing")
     known.add_argument("stages", nargs="*", metavar="STAGE")
     given = known.parse_args()
@@ -296,7 +372,9 @@ def main() -> int:
     every = list(stages(scale))
     strange = [name for name in given.stages if name not in {each.name for each in every} | set("abcde")]
     if strange:
-        known.error(f"there is no stage {strange[0]}. Expected a letter of a to e, or one of {', '.join(each.name for each in every)}")
+        known.error(
+            f"there is no stage {strange[0]}. Expected a letter of a to e, or one of {', '.join(each.name for each in every)}"
+        )
     chosen = wanted(every, given.stages)
     if given.list:
         for stage in chosen:
