@@ -35,7 +35,9 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 FINDS = {
     "audit_your_encoder": lambda space: space["found"].layers["layermem_calibrated"].notna().all(),
-    "name_memorized_points": lambda space: space["planted"].sum() == 8 and space["found"].by_layer()["shows"]["head"],
+    "name_memorized_points": lambda space: (
+        space["planted"].sum() == 8 and space["found"].by_layer().loc["head", "membership effect"] > 0
+    ),
     "clean_a_table": lambda space: sum(cell in space["found"] for cell in space["cells"]) >= 4,
     "noisy_labels": lambda space: (space["suspected"]["label"] != space["suspected"]["true_label"]).mean() > 0.8,
 }
