@@ -132,7 +132,7 @@ def test_a_worker_of_another_version_is_refused(cluster, monkeypatch):
 
 
 def test_workers_without_room_are_left_out_and_said(cluster, monkeypatch):
-    monkeypatch.setattr(_ray, "_ROOM", 15.0)
+    monkeypatch.setattr(_ray, "_OTHERS", 8.0)
     with pytest.warns(UserWarning, match=r"There is room for \d of 6 workers, which go on alone"):
         states, _ = computed(lambda shared, shard: shard.start, workers=6)
     assert states == [0, 2, 4, 6, 8, 10]

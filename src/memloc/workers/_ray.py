@@ -20,8 +20,14 @@ from memloc.machine import own_version
 _AHEAD = 2  # shards that wait at an actor
 _TRIES = 3  # times that a shard is begun
 _LOOK = 0.5  # seconds between looks
-_ROOM = 60.0  # seconds that actors have to be placed and begin
+_FIRST, _OTHERS = 60.0, 30.0  # seconds that actors have to be placed and begin: until one has, and the others then
 _ANSWER = 5.0  # seconds that an address has to answer
+
+
+def _threads() -> int:
+    """The threads that OMP_NUM_THREADS asks for, of the outermost level where it names several; 1 without it."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(int(first), 1) if first.isdigit() else 1
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,8 @@ class RayPlace:
 
     address: str = "local"
     workers: int = 0
-    threads: int = field(default_factory=lambda: _threads())
+    threads: int = field(default_factory=_threads)
     gpus: float = 0.0
-
-
-def _threads() -> int:
-    """The threads that OMP_NUM_THREADS asks for, of the outermost level where it names several; 1 without it."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(int(first), 1) if first.isdigit() else 1
 
 
 class _Worker:
@@ -89,7 +89,7 @@ def compute_on_ray(
     library = _library()
     missing = [number for number in range(len(shards)) if load(number) is None]
     with _connected(library, place), _by_value(library, modules):
-        actors = _Actors(library, place, library.put((shared,)), ready, len(missing))
+        actors = _Actors(library, place, library.put(shared), ready, len(missing))
         try:
             for number, state in actors.each(missing, shards, of):
                 store(number, state)
@@ -115,8 +115,8 @@ class _Actors:
         self._tried: dict[int, int] = {}
 
     def _made(self) -> Any:
-        kind = self._ray.remote(num_cpus=self._place.threads, num_gpus=self._place.gpus, max_restarts=0)(_Holder)
-        return kind.remote([self._shared], self._ready, self._place.threads)
+        kind = self._ray.remote(num_cpus=self._place.threads, num_gpus=self._place.gpus, max_restarts=0)(_Worker)
+        return kind.remote(self._shared, self._ready, self._place.threads)
 
     def _no_room(self) -> SpecError:
         if self._place.gpus:
@@ -135,9 +135,10 @@ class _Actors:
             SpecError: there is room for none.
         """
         asked = {actor.versions.remote(): actor for actor in self._idle}
-        done, waiting = self._ray.wait(list(asked), num_returns=len(asked), timeout=_ROOM)
-        if not done and asked:
+        first, _ = self._ray.wait(list(asked), timeout=_FIRST)
+        if not first:
             raise self._no_room()
+        done, waiting = self._ray.wait(list(asked), num_returns=len(asked), timeout=_OTHERS)
         for reference in waiting:
             self._ray.kill(asked[reference])
         if waiting:
@@ -211,13 +212,6 @@ class _Actors:
         """End the actors, and what is under way."""
         for actor in self._idle:
             self._ray.kill(actor)
-
-
-class _Holder(_Worker):
-    """An actor, which is given a reference to what it shares."""
-
-    def __init__(self, shared: list[Any], ready: Callable[[Any], Any], threads: int) -> None:
-        super().__init__(_library().get(shared[0])[0], ready, threads)
 
 
 @contextmanager
