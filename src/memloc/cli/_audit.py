@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +10,9 @@ import typer
 from memloc.cli import _common as common
 from memloc.cli._flags import ENCODERS, IMAGES, WORK, Json
 from memloc.cli._options import Given, with_settings
-from memloc.cli._parts import check_part, place_of, say_part, without_parts
+from memloc.cli._parts import check_part, compute, place_of
 from memloc.engine import Options, ViewOptions
-from memloc.errors import FolderInUseError, SpecError
+from memloc.errors import SpecError
 
 if TYPE_CHECKING:
     from memloc.engine import Job
@@ -103,7 +102,7 @@ def audit(
     ] = False,
 ) -> int:
     """Score memorization of every point, layer, unit and class in one pass, and write a report."""
-    from memloc.engine import cost_of_part, named_subject, plan_audit, plan_cost, run_job, run_part
+    from memloc.engine import cost_of_part, named_subject, plan_audit, plan_cost
     from memloc.results import keep_apart
     from memloc.workers import Part
 
@@ -153,28 +152,8 @@ def audit(
         [] if settings.as_json else [*job.encoders[0].in_words(), *(f"warning: {warning}" for warning in job.found)]
     ):
         common.say(text)
-    if part is not None:
-        done = run_part(job, part, out=out, progress=settings.progress, inputs=subject.inputs)
-        if done.is_merged or not done.is_complete:
-            say_part(done, part, settings.as_json)
-            return 0
-    try:
-        result = run_job(
-            job,
-            out=out,
-            progress=settings.progress,
-            overwrite=settings.overwrite,
-            extra=subject.extra,
-            inputs=subject.inputs,
-            ray=place,
-            merge=f"memloc {without_parts(sys.argv[1:])}" if merge or part is not None else None,
-        )
-    except FolderInUseError:
-        if part is None:
-            raise
-        say_part(done, part, settings.as_json)  # another job is merging
-        return 0
-    return _finish(result, out, settings.as_json, fail_above)
+    result = compute(job, subject, part, place, merge=merge, out=out, settings=settings)
+    return 0 if result is None else _finish(result, out, settings.as_json, fail_above)
 
 
 def report(

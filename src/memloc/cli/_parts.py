@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memloc.cli import _common as common
-from memloc.errors import SpecError
+from memloc.errors import FolderInUseError, SpecError
 
 if TYPE_CHECKING:
-    from memloc.engine import PartDone
+    from memloc.cli._options import Given
+    from memloc.engine import Job, PartDone, Subject
+    from memloc.report import Audit
     from memloc.workers import Part, RayPlace
 
 
@@ -80,3 +84,40 @@ def say_part(done: PartDone, part: Part, as_json: bool) -> None:
         found,
         f"part {part.number}/{part.of}: {done.computed} shards computed, {done.there} of {done.count} there; {after}",
     )
+
+
+def compute(
+    job: Job,
+    subject: Subject,
+    part: Part | None,
+    place: RayPlace | None,
+    *,
+    merge: bool,
+    out: Path,
+    settings: Given,
+) -> Audit | None:
+    """Compute an audit, or a job's part of it and the whole where it is the last; None where another job merges."""
+    from memloc.engine import run_job, run_part
+
+    done = None
+    if part is not None:
+        done = run_part(job, part, out=out, progress=settings.progress, inputs=subject.inputs)
+        if done.is_merged or not done.is_complete:
+            say_part(done, part, settings.as_json)
+            return None
+    try:
+        return run_job(
+            job,
+            out=out,
+            progress=settings.progress,
+            overwrite=settings.overwrite,
+            extra=subject.extra,
+            inputs=subject.inputs,
+            ray=place,
+            merge=f"memloc {without_parts(sys.argv[1:])}" if merge or part is not None else None,
+        )
+    except FolderInUseError:
+        if done is None or part is None:
+            raise
+        say_part(done, part, settings.as_json)  # another job is merging
+        return None

@@ -195,7 +195,7 @@ class StaticStep:
             RuntimeError: it differs from the plain one.
         """
         if self._compiled is None:
-            self._compiled = torch.compile(own_code(self._loss_of.__func__), dynamic=False)  # type: ignore[attr-defined]
+            self._compiled = torch.compile(own_code(StaticStep._loss_of), dynamic=False)
         compiled = self._compiled
 
         def loss_of(*inputs: Any) -> Tensor:
